@@ -1,0 +1,5 @@
+"""``python -m mmif``."""
+
+from mmif.cli import main
+
+main(prog_name="mmif")

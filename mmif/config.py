@@ -1,0 +1,286 @@
+"""Pipelines as data: frozen dataclasses that mirror ``pipelines/*.yaml``, key for key.
+
+A pipeline file says everything that decides a result: windows, grid, registration, network,
+loss and training. An unknown key is an error that lists the known ones.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from mmif.errors import ConfigError
+
+TASKS = ("ct-mri", "spect-mri", "pet-mri", "ir-vis")
+
+Fov = Literal["reference", "head"]
+Precision = Literal["auto", "fp32", "bf16"]
+ScaleKind = Literal["window", "percentile"]
+Schedule = Literal["constant", "one-cycle"]
+
+
+@dataclass(frozen=True)
+class IntensityConfig:
+    """How the physical values of one role become 0..1, once per volume.
+
+    ``window``: ``low`` and ``high`` are physical values (HU for CT).
+    ``percentile``: they are percentiles of the foreground of the volume.
+    """
+
+    kind: ScaleKind = "percentile"
+    low: float = 0.0
+    high: float = 99.5
+
+    def __post_init__(self) -> None:
+        """Refuse a window that is empty or upside down."""
+        if not self.low < self.high:
+            raise ConfigError(f"found low {self.low:g} and high {self.high:g}, expected low < high")
+        if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
+            raise ConfigError(
+                f"found {self.low:g} to {self.high:g}, expected percentiles in 0..100"
+            )
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """The fused grid: ``size`` x ``size`` square pixels over the field of view ``fov``."""
+
+    size: int = 256
+    fov: Fov = "reference"
+
+    def __post_init__(self) -> None:
+        """Refuse a grid that holds no picture."""
+        if not 16 <= self.size <= 4096:
+            raise ConfigError(f"found size {self.size}, expected 16 to 4096 pixels")
+
+
+@dataclass(frozen=True)
+class RegistrationConfig:
+    """The rigid search; lengths in mm, angles in degrees."""
+
+    seed: int = 2025
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Widths and depths of S3IMFusion.
+
+    ``channels`` at full and ``coarse_channels`` at half resolution; ``width``, ``heads`` and
+    ``blocks`` of the Transformer, which sees patches of ``patch`` x ``patch`` pixels; ``margin``
+    pixels are replicated around a slice, so that the edge of the picture is no edge in it.
+    """
+
+    channels: int = 16
+    coarse_channels: int = 16
+    detail_layers: int = 2
+    width: int = 32
+    heads: int = 2
+    blocks: int = 2
+    patch: int = 16
+    margin: int = 8
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How slices go through the network, and where one source stands alone.
+
+    ``slice_batch``: slices at once; None leaves it to the device.
+    ``transition_mm``: width of the soft step from both sources to the reference alone, where the
+    coverage of the moving volume ends.
+    """
+
+    slice_batch: int | None = None
+    precision: Precision = "auto"
+    transition_mm: float = 6.0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if (self.slice_batch or 1) < 1 or self.slice_batch == 0 or self.transition_mm < 0:
+            raise ConfigError(
+                f"found slice_batch {self.slice_batch} and transition_mm {self.transition_mm:g}, "
+                "expected at least 1 and 0"
+            )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms of the training loss; see ``mmif.losses`` for each of them.
+
+    ``similarity``, ``gradient`` and ``smooth`` are the paper's (Eq. 4 to 7) with its weights;
+    ``local_similarity`` is its ablation L_ab. The others guide towards single metrics.
+    """
+
+    similarity: float = 10.0
+    gradient: float = 5.0
+    smooth: float = 1.0
+    local_similarity: float = 0.0
+    saliency: float = 0.0
+    structure: float = 0.0
+    edge: float = 0.0
+    difference: float = 0.0
+    information: float = 0.0
+    entropy: float = 0.0
+    sharpness: float = 0.0
+    halo: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The recipe of one training run.
+
+    ``batch`` pairs a step, over all ranks; ``crop`` pixels a side, 0 for whole slices (of one
+    size); ``schedule`` of the learning rate; ``average``: decay of the running mean of the
+    weights that is validated and kept, 0 for none; ``augmentation``: share of the pairs that are
+    changed; ``phantoms``: share that is replaced by drawn images of flat regions, on which ringing
+    shows; ``validation_cases``: the cases held out, a fifth by the seed where none are named;
+    ``validate_every``: epochs between validations, of at most ``validation_pairs`` pairs.
+    """
+
+    epochs: int = 100
+    batch: int = 16
+    crop: int = 256
+    learning_rate: float = 1e-3
+    schedule: Schedule = "constant"
+    average: float = 0.0
+    augmentation: float = 0.0
+    phantoms: float = 0.0
+    seed: int = 2025
+    precision: Precision = "auto"
+    validation_cases: tuple[str, ...] = ()
+    validate_every: int = 5
+    validation_pairs: int = 24
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One task from files to files.
+
+    ``roles`` are (anatomical, other): the anatomical source (MRI, visible) is network channel 0
+    and image A of the metrics; the other (CT, SPECT, PET, infrared) is channel 1 and image B.
+    ``colour_map`` names the pseudo-colour map of the other source, or is None for grey fusion.
+    """
+
+    task: str
+    roles: tuple[str, str]
+    reference: str
+    weights: str
+    colour_map: str | None = None
+    intensity: Mapping[str, IntensityConfig] = field(default_factory=dict)
+    grid: GridConfig = GridConfig()
+    registration: RegistrationConfig = RegistrationConfig()
+    network: NetworkConfig = NetworkConfig()
+    fusion: FusionConfig = FusionConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+def shipped(folder: Literal["pipelines", "weights"]) -> Path:
+    """The folder of shipped pipelines or weights: inside the wheel, or beside a source checkout."""
+    package = Path(__file__).parent
+    inside = package / "_shipped" / folder
+    return inside if inside.is_dir() else package.parent / folder
+
+
+def load_pipeline(name_or_file: str | Path) -> Pipeline:
+    """The pipeline of a shipped name (``ct-mri``) or of a YAML file.
+
+    Raises:
+        ConfigError: no such name or file, broken YAML, an unknown key or a value of a wrong type.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in {".yaml", ".yml"}:
+        path = shipped("pipelines") / f"{name_or_file}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in shipped("pipelines").glob("*.yaml")))
+        raise ConfigError(f"no pipeline {name_or_file}; expected a YAML file or one of: {names}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not readable as YAML ({reason})") from error
+    return build(Pipeline, data, str(path))
+
+
+def task_of(roles: Collection[str]) -> str:
+    """The task that two roles name.
+
+    Raises:
+        ConfigError: not a pair that mmif fuses.
+
+    >>> task_of({"ct", "mri"})
+    'ct-mri'
+    """
+    pairs = {"ct-mri": {"ct", "mri"}, "spect-mri": {"spect", "mri"}, "pet-mri": {"pet", "mri"}}
+    for task, pair in {**pairs, "ir-vis": {"ir", "visible"}}.items():
+        if pair == set(roles):
+            return task
+    found = " and ".join(roles) or "nothing"
+    raise ConfigError(f"found {found}; expected ct, spect or pet with mri, or ir with visible")
+
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], data: object, where: str) -> T:
+    """An instance of the dataclass ``cls`` from the plain mapping ``data``.
+
+    ``where`` is the place named in errors: a file, then the path of keys.
+
+    Raises:
+        ConfigError: not a mapping, an unknown or missing key, or a value of a wrong type.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: found {type(data).__name__}, expected keys and values")
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            guess = f" (did you mean {near[0]}?)" if near else ""
+            raise ConfigError(
+                f"{where}: unknown key {key!r}{guess}; known keys: {', '.join(known)}"
+            )
+    for name, f in known.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ConfigError(f"{where}: key {name!r} is missing")
+    values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _value(hint: Any, value: object, where: str) -> object:
+    """``value`` as the type ``hint``, or a ConfigError that says what was expected."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _value(next(a for a in args if a is not type(None)), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(
+                f"{where}: found {value!r}, expected one of {', '.join(map(str, args))}"
+            )
+        return value
+    if origin is tuple and isinstance(value, list):
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(inner) == len(value):
+            return tuple(_value(h, v, where) for h, v in zip(inner, value, strict=True))
+    if origin is Mapping and isinstance(value, Mapping):
+        return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and value is True):
+        return value
+    raise ConfigError(f"{where}: found {value!r}, expected {getattr(hint, '__name__', hint)}")

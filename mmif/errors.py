@@ -1,0 +1,46 @@
+"""The errors that mmif raises on purpose.
+
+    MmifError
+     ├── InputError          a file or folder that is missing, unreadable, unsupported or ambiguous
+     ├── GeometryError       positions, orientations or spacings that do not describe one volume
+     ├── RegistrationError   two volumes that cannot be brought into one frame, or not reliably
+     ├── ConfigError         a pipeline file or option that says something unknown
+     ├── WeightsError        weights that are missing, altered, or of another network or task
+     ├── TrainingError       training that cannot start or cannot go on
+     └── OutputError         an output that exists already or cannot be written
+
+Each message is one line: what was found, what was expected, and where.
+The command line prints it behind ``Error:`` and exits with code 1.
+"""
+
+
+class MmifError(Exception):
+    """Something mmif refuses, said in one line."""
+
+
+class InputError(MmifError):
+    """A file or folder is missing, unreadable, unsupported or ambiguous."""
+
+
+class GeometryError(MmifError):
+    """Positions, orientations or spacings do not describe one volume."""
+
+
+class RegistrationError(MmifError):
+    """Two volumes cannot be brought into one frame, or not reliably."""
+
+
+class ConfigError(MmifError):
+    """A pipeline file or an option says something unknown or impossible."""
+
+
+class WeightsError(MmifError):
+    """Weights are missing, altered, or belong to another network or task."""
+
+
+class TrainingError(MmifError):
+    """Training cannot start or cannot go on."""
+
+
+class OutputError(MmifError):
+    """An output exists already or cannot be written."""

@@ -1,0 +1,57 @@
+"""Files in, files out. Names are imported when they are first used: torch and MONAI are heavy."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmif.io.derived import DerivedSeries
+    from mmif.io.dicom_reader import DicomSeriesReader
+    from mmif.io.dicom_writer import DicomSeriesWriter, write_dicom_series
+    from mmif.io.itk import SimpleItkReader
+    from mmif.io.loading import load
+    from mmif.io.nifti import NiftiVolumeReader
+    from mmif.io.nifti_writer import NiftiWriter, write_nifti
+    from mmif.io.series import SeriesInfo, find_series
+    from mmif.io.source import Source, source_of
+    from mmif.io.writing import save
+
+_HOMES = {
+    "DerivedSeries": "derived",
+    "DicomSeriesReader": "dicom_reader",
+    "DicomSeriesWriter": "dicom_writer",
+    "NiftiVolumeReader": "nifti",
+    "NiftiWriter": "nifti_writer",
+    "SeriesInfo": "series",
+    "SimpleItkReader": "itk",
+    "Source": "source",
+    "find_series": "series",
+    "load": "loading",
+    "save": "writing",
+    "source_of": "source",
+    "write_dicom_series": "dicom_writer",
+    "write_nifti": "nifti_writer",
+}
+
+__all__ = [
+    "DerivedSeries",
+    "DicomSeriesReader",
+    "DicomSeriesWriter",
+    "NiftiVolumeReader",
+    "NiftiWriter",
+    "SeriesInfo",
+    "SimpleItkReader",
+    "Source",
+    "find_series",
+    "load",
+    "save",
+    "source_of",
+    "write_dicom_series",
+    "write_nifti",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public name ``name``, from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,85 @@
+"""Zip archives, unpacked where they can do no harm."""
+
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from mmif.errors import InputError
+from mmif.io.files import MAX_FILES, FoundFile
+
+MAX_UNPACKED_BYTES = 16 << 30
+"""Bytes that one archive may unpack to."""
+
+MAX_RATIO = 250
+"""Unpacked bytes per packed byte, over the archive; medical images reach about 20."""
+
+_RATIO_FREE_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def unpacked(archive: Path) -> Iterator[tuple[FoundFile, ...]]:
+    """The files of a zip, in a temporary folder that is gone afterwards.
+
+    A member's name is never used as a path: members are numbered. An archive with a member that
+    would leave its folder, that is encrypted, or that unpacks to more than the limits is refused.
+
+    Raises:
+        InputError: the archive is broken, hostile or too large.
+    """
+    with tempfile.TemporaryDirectory(prefix="mmif-") as folder:
+        try:
+            with zipfile.ZipFile(archive) as members:
+                found = tuple(_extract(archive, members, Path(folder)))
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
+            raise InputError(f"{archive}: not readable as a zip archive ({error})") from error
+        yield found
+
+
+def _extract(archive: Path, members: zipfile.ZipFile, folder: Path) -> Iterator[FoundFile]:
+    """Write every member into ``folder`` under a number, counting the bytes that come out."""
+    infos = [info for info in members.infolist() if not info.is_dir()]
+    if len(infos) > MAX_FILES:
+        raise InputError(f"{archive}: {len(infos)} members; expected at most {MAX_FILES}")
+    for info in infos:
+        _check_member(archive, info)
+    allowed = min(MAX_UNPACKED_BYTES, _RATIO_FREE_BYTES + MAX_RATIO * archive.stat().st_size)
+    for number, info in enumerate(infos):
+        target = folder / f"{number:06d}{_ending(info.filename)}"
+        allowed -= _copy(archive, members, info, target, allowed)
+        yield FoundFile(target, f"{archive}/{info.filename}")
+
+
+def _check_member(archive: Path, info: zipfile.ZipInfo) -> None:
+    """Refuse a member that names a place outside the archive, or that is encrypted."""
+    name = PurePosixPath(info.filename.replace("\\", "/"))
+    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        raise InputError(f"{archive}: member {info.filename!r} leaves the archive's folder")
+    if info.flag_bits & 0x1:
+        raise InputError(f"{archive}: member {info.filename!r} is encrypted")
+
+
+def _ending(name: str) -> str:
+    """The ending that tells a volume's format (``.nii.gz``), of harmless letters only."""
+    endings = "".join(PurePosixPath(name).suffixes[-2:])
+    return endings if endings.replace(".", "").isalnum() and len(endings) <= 16 else ""
+
+
+def _copy(
+    archive: Path, members: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, allowed: int
+) -> int:
+    """Unpack one member to ``target``; returns its bytes, never writes more than ``allowed``."""
+    written = 0
+    with members.open(info) as source, target.open("wb") as sink:
+        while chunk := source.read(_CHUNK_BYTES):
+            written += len(chunk)
+            if written > allowed:
+                raise InputError(
+                    f"{archive}: unpacks to more than {MAX_UNPACKED_BYTES >> 30} GiB or "
+                    f"{MAX_RATIO} times its size; expected an archive of images"
+                )
+            sink.write(chunk)
+    return written

@@ -1,0 +1,94 @@
+"""What a derived DICOM object is made from: the recipe, and the UIDs that follow from it."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from pydicom.uid import generate_uid
+
+from mmif.geometry import Matrix
+from mmif.io.source import Source
+
+Kind = Literal["fused", "registered"]
+Alignment = Literal["searched", "headers", "given"]
+DicomEncoding = Literal["slices", "multiframe"]
+
+
+def mmif_version() -> str:
+    """The version of the installed package, or ``0`` in a checkout that is not installed."""
+    try:
+        return version("mmif")
+    except PackageNotFoundError:
+        return "0"
+
+
+@dataclass(frozen=True, eq=False)
+class DerivedSeries:
+    """How a series came about: all that decides its attributes and its UIDs.
+
+    Attributes:
+        reference: the source whose patient, study and frame of reference the series takes over.
+        others: the other sources. For ``kind="registered"`` the first one is the moving volume,
+            whose values the series shows.
+        fixed_to_moving_lps: (4, 4) reference point to point in the frame of ``others[0]``, to
+            know which of its slices contribute to which slice of the series; None: all do.
+        alignment: where that transform is from: ``searched`` in the images, ``headers`` that were
+            trusted, or ``given`` by the user.
+        kind: ``fused`` values lie in 0..1; ``registered`` values are physical (HU, Bq/ml, counts).
+        description: SeriesDescription.
+        derivation: DerivationDescription, in words.
+        parameters: everything else that decides the pixels; only its text enters the UIDs.
+        weights_sha256: of the network that fused, "" without one.
+        created: SeriesDate and the other dates of making; not part of the UIDs.
+        version: of mmif.
+        encoding: ``multiframe`` puts a colour series into one file.
+        locations_preserved: whether the grid is the reference's own.
+    """
+
+    reference: Source
+    others: tuple[Source, ...] = ()
+    fixed_to_moving_lps: Matrix | None = None
+    alignment: Alignment = "searched"
+    kind: Kind = "fused"
+    description: str = "mmif fused"
+    derivation: str = "Rigid registration, resampling and image fusion"
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    weights_sha256: str = ""
+    created: datetime = field(default_factory=datetime.now)
+    version: str = field(default_factory=mmif_version)
+    encoding: DicomEncoding = "slices"
+    locations_preserved: bool = False
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The reference and the others."""
+        return (self.reference, *self.others)
+
+    def uid(self, *parts: object) -> str:
+        """The UID of a part of this series: the same recipe and parts give the same one."""
+        return generate_uid(entropy_srcs=[*self._entropy, *map(str, parts)])
+
+    @cached_property
+    def _entropy(self) -> tuple[str, ...]:
+        parameters = sorted((key, repr(value)) for key, value in self.parameters.items())
+        origin = (self.version, self.weights_sha256, self.kind, repr(parameters))
+        return ("mmif", *map(fingerprint, self.sources), *origin)
+
+
+def fingerprint(source: Source) -> str:
+    """A text that stands for what ``source`` holds: its SOP instances, or a hash of its file."""
+    instances = [str(header.get("SOPInstanceUID", "")) for header in source.headers]
+    if any(instances):
+        return "\n".join(sorted(instances))
+    if source.series_uid:
+        return source.series_uid
+    digest = hashlib.sha256(repr((source.shape, source.spacing_mm)).encode())
+    if source.path.is_file():
+        with source.path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: digest).hexdigest()
+    digest.update(source.path.name.encode())
+    return digest.hexdigest()

@@ -1,0 +1,389 @@
+"""DICOM headers, read without pixels, with bounded memory, and looked at without surprises."""
+
+import gc
+import hashlib
+import math
+import os
+import re
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pydicom
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+from mmif.errors import InputError, MmifError
+
+MAX_HEADER_BYTES = 32 << 20
+"""Bytes in front of the pixels that are read; a 10,000-frame object needs about 15 MB."""
+
+MAX_DEFLATED_BYTES = 1 << 30
+"""Bytes that a deflated data set may unpack to."""
+
+
+_DICOMDIR = "1.2.840.10008.1.3.10"
+_HEAD_BYTES = 2048
+_TRANSFER_SYNTAX = BaseTag(0x00020010)
+_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one DICOM file.
+
+    Attributes:
+        dataset: everything but the pixel data.
+        pixel_offset: where the pixel data element starts in the file, None where the file has
+            none, 0 where it is inside a deflated data set.
+    """
+
+    dataset: pydicom.Dataset
+    pixel_offset: int | None
+
+
+class _Quiet:
+    """Silences Python warnings while any thread is inside; the last one out restores them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._saved.__exit__(None, None, None)
+
+
+quiet = _Quiet()
+"""Context in which pydicom's and the decoders' warnings about odd values are not raised."""
+
+
+class _Paused:
+    """Pauses the garbage collector while any thread is inside.
+
+    Headers are many small objects and no rubbish; the collector would walk all that MONAI has
+    loaded again and again while they come in.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._was_on = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._was_on:
+                gc.enable()
+
+
+collector_paused = _Paused()
+"""Context for work that makes many objects and no rubbish."""
+
+
+class _BoundedFile:
+    """A binary file that refuses to hand out more than ``limit`` bytes."""
+
+    def __init__(self, file: BinaryIO, limit: int) -> None:
+        self._file, self._left = file, limit
+        self.name = file.name
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > self._left:
+            raise InputError(f"more than {MAX_HEADER_BYTES >> 20} MiB in front of the pixels")
+        data = self._file.read(size)
+        self._left -= len(data)
+        return data
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns whatever a foreign parser or decoder raises over ``name`` into one InputError line."""
+    try:
+        with quiet:
+            yield
+    except MmifError:
+        raise
+    except RecursionError as error:
+        raise InputError(f"{name}: sequences nested too deeply") from error
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a decoder in Rust is no Exception
+        raise InputError(f"{name}: not readable as DICOM ({unquoted(error)})") from error
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Puts ``name`` in front of errors that do not name it."""
+    try:
+        yield
+    except MmifError as error:
+        if name in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error
+
+
+def one_line(error: BaseException, length: int = 160) -> str:
+    """The message of ``error`` on one line of at most ``length`` characters."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message if len(message) <= length else message[: length - 3] + "..."
+
+
+def unquoted(error: BaseException) -> str:
+    """The message of a foreign ``error`` without what it quotes: that can be a patient's name."""
+    message = re.sub(r"'.*'|\".*\"|b'.*", "...", one_line(error))
+    return "".join(letter for letter in message if letter.isprintable() and letter.isascii())
+
+
+def clean(content: str) -> str:
+    """``content`` if it is a valid UID, else a word for it: broken files swallow other elements."""
+    return content if UID(content).is_valid else "(an invalid UID)"
+
+
+def read_header(path: Path, name: str | None = None, only: tuple[str, ...] = ()) -> Header:
+    """The header of a DICOM file, with or without preamble.
+
+    Args:
+        path: the file.
+        name: what to call it in errors, if not by its path.
+        only: attributes to keep; all where none are named.
+
+    Raises:
+        InputError: the file is not DICOM, broken, or larger in front of its pixels than allowed.
+    """
+    with reading(name or str(path)), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(_HEAD_BYTES)
+        file.seek(0)
+        if DeflatedExplicitVRLittleEndian.encode() in head:
+            _check_deflated(file)
+            return Header(_usable(_parsed(file, only), path, name), 0)
+        bounded = size > MAX_HEADER_BYTES
+        stream = cast(BinaryIO, _BoundedFile(file, MAX_HEADER_BYTES)) if bounded else file
+        found = _quickly_parsed(stream, head, only)
+        if found is None:
+            found = _parsed(stream, only)
+        offset = file.tell()
+        return Header(_usable(found, path, name), offset if offset < size else None)
+
+
+def _usable(dataset: pydicom.Dataset, path: Path, name: str | None) -> pydicom.Dataset:
+    """``dataset``, if it says what it is.
+
+    Raises:
+        InputError: it has no SOP class.
+    """
+    if "SOPClassUID" not in dataset and not is_directory(dataset):
+        raise InputError(f"{name or path}: a DICOM file without SOPClassUID")
+    return dataset
+
+
+def _parsed(stream: BinaryIO, only: tuple[str, ...]) -> pydicom.Dataset:
+    """Everything before the pixels, however the file is encoded."""
+    return pydicom.dcmread(
+        stream, stop_before_pixels=True, force=True, specific_tags=list(only) or None
+    )
+
+
+def _quickly_parsed(stream: BinaryIO, head: bytes, only: tuple[str, ...]) -> pydicom.Dataset | None:
+    """The same for the ordinary encodings, without pydicom's long way to the meta information.
+
+    None for a file without preamble, in another encoding or byte order.
+    """
+    meta, start = _file_meta(head)
+    syntax = meta.get(_TRANSFER_SYNTAX)
+    if syntax is None or start + 8 > len(head):
+        return None
+    uid = UID(cast(bytes, syntax.value).decode("ascii").strip("\0 "))
+    if not uid.is_transfer_syntax or uid.is_private or not uid.is_little_endian:
+        return None
+    stream.seek(start)
+    tags: list[BaseTag | int] = [Tag(keyword) for keyword in only]
+    dataset = read_dataset(
+        stream, uid.is_implicit_VR, True, stop_when=_at_pixels, specific_tags=tags or None
+    )
+    dataset.file_meta = FileMetaDataset(meta)
+    dataset.set_original_encoding(uid.is_implicit_VR, True, dataset._character_set)
+    return dataset
+
+
+def _file_meta(head: bytes) -> tuple[dict[BaseTag, DataElement | RawDataElement], int]:
+    """The elements of group 0002 in the first bytes of a file, and where they end."""
+    found: dict[BaseTag, DataElement | RawDataElement] = {}
+    at = 132
+    while head[128:132] == b"DICM" and head[at : at + 2] == b"\x02\x00" and at + 12 <= len(head):
+        vr = head[at + 4 : at + 6].decode("latin-1")
+        wide = vr in {"OB", "UN", "OW", "UT", "SQ"}
+        start = at + (12 if wide else 8)
+        length = int.from_bytes(head[at + 8 : at + 12] if wide else head[at + 6 : at + 8], "little")
+        if start + length > len(head):
+            return {}, 0
+        tag = BaseTag(0x00020000 + int.from_bytes(head[at + 2 : at + 4], "little"))
+        content = head[start : start + length]
+        found[tag] = RawDataElement(tag, vr, length, content, start, False, True)
+        at = start + length
+    return found, at
+
+
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    """Whether an element is pixel data (as integers, floats or doubles)."""
+    return tag in _PIXEL_TAGS
+
+
+def is_directory(dataset: pydicom.Dataset) -> bool:
+    """Whether a data set is that of a DICOMDIR."""
+    meta = getattr(dataset, "file_meta", pydicom.Dataset())
+    return text(meta, "MediaStorageSOPClassUID") == _DICOMDIR
+
+
+def _check_deflated(file: BinaryIO) -> None:
+    """Refuse a deflated data set that unpacks to more than the limit; rewinds the file."""
+    pydicom.filereader.read_preamble(file, force=True)
+    pydicom.filereader._read_file_meta_info(file)
+    unpack, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    chunk = file.read(1 << 20)
+    while chunk and not unpack.eof:
+        total += len(unpack.decompress(chunk, 1 << 24))
+        if total > MAX_DEFLATED_BYTES:
+            raise InputError(f"deflated data of more than {MAX_DEFLATED_BYTES >> 20} MiB")
+        chunk = unpack.unconsumed_tail or file.read(1 << 20)
+    file.seek(0)
+
+
+def value(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """The value of an attribute; None where it is absent or empty.
+
+    Raises:
+        InputError: the value cannot be read.
+    """
+    if _tag(keyword) not in dataset:
+        return None
+    try:
+        found = dataset[_tag(keyword)].value
+    except Exception as error:
+        raise InputError(f"{keyword} is not readable ({type(error).__name__})") from error
+    return None if found is None or (hasattr(found, "__len__") and len(found) == 0) else found
+
+
+def text(dataset: pydicom.Dataset, keyword: str) -> str:
+    """The value of an attribute as a stripped string; "" where it is absent."""
+    found = value(dataset, keyword)
+    if found is None:
+        return ""
+    return "\\".join(map(str, found)) if _is_list(found) else str(found).strip()
+
+
+def words(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
+    """The values of a text attribute such as ImageType, in capitals."""
+    return tuple(part.strip().upper() for part in text(dataset, keyword).split("\\") if part)
+
+
+def numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+    """``count`` finite numbers of an attribute; None where it is absent.
+
+    Raises:
+        InputError: another count, or something that is no finite number.
+    """
+    if _tag(keyword) not in dataset:
+        return None
+    found: Any = _raw_numbers(dataset, keyword) or value(dataset, keyword)
+    if found is None:
+        return None
+    try:
+        values = tuple(float(part) for part in (found if _is_list(found) else [found]))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{keyword} is no number") from error
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise InputError(f"{keyword} holds {len(values)} values; expected {count} finite numbers")
+    return values
+
+
+def _raw_numbers(dataset: pydicom.Dataset, keyword: str) -> list[Any] | None:
+    """The numbers of an attribute as they stand in the file, if pydicom has not yet parsed them.
+
+    pydicom validates each value at length; over the slices of a series that takes seconds.
+    """
+    raw: Any = dataset.get_item(_tag(keyword))
+    if not isinstance(raw, RawDataElement) or not raw.value:
+        return None
+    if raw.VR in {"DS", "IS"}:
+        return raw.value.strip(b" \0").split(b"\\")
+    if raw.VR == "US" and len(raw.value) == 2:
+        return [int.from_bytes(raw.value, "little" if raw.is_little_endian else "big")]
+    return None
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    """The tag of an attribute."""
+    return Tag(keyword)
+
+
+def number(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    """One finite number of an attribute; None where it is absent."""
+    values = numbers(dataset, keyword, 1)
+    return None if values is None else values[0]
+
+
+def integer(dataset: pydicom.Dataset, keyword: str) -> int | None:
+    """One whole number of an attribute; None where it is absent."""
+    found = number(dataset, keyword)
+    return None if found is None else int(found)
+
+
+def items(dataset: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    """The items of a sequence; empty where it is absent or not a sequence."""
+    found = value(dataset, keyword)
+    if found is None or isinstance(found, str | bytes) or not _is_list(found):
+        return []
+    return [item for item in found if isinstance(item, pydicom.Dataset)]
+
+
+def first_item(dataset: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
+    """The first item of a sequence; an empty data set where there is none."""
+    found = items(dataset, keyword)
+    return found[0] if found else pydicom.Dataset()
+
+
+def patient_key(dataset: pydicom.Dataset) -> str | None:
+    """A one-way hash of PatientID; None where the file has none.
+
+    The issuer is left out: scanners of one hospital differ in whether they write it.
+    """
+    identity = text(dataset, "PatientID")
+    return hashlib.sha256(identity.encode()).hexdigest() if identity else None
+
+
+def _is_list(found: object) -> bool:
+    """Whether an attribute's value holds several values."""
+    return isinstance(found, list | tuple) or (
+        not isinstance(found, str | bytes) and hasattr(found, "__iter__")
+    )

@@ -1,0 +1,122 @@
+"""Headers of the volumes that SimpleITK reads; neither torch nor MONAI is needed."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from mmif.errors import InputError
+from mmif.geometry import Matrix, ras_lps
+from mmif.io.checks import MAX_VOXELS
+
+MAX_RATIO = 2_000
+"""Voxels claimed per byte of file; zlib packs at most about 1,000 to 1."""
+
+_FULL_FORMATS = frozenset({"MetaImageIO", "NrrdImageIO", "HDF5ImageIO"})
+"""ITK's readers of formats that can state, and in HDF5 must state, where a volume lies."""
+
+_META_FIELDS = (("ElementSpacing", "ElementSize"), ("TransformMatrix", "Orientation", "Rotation"))
+_NRRD_FIELDS = (("space",), ("space directions",))
+_NRRD_SPACES = frozenset(
+    {"right-anterior-superior", "left-anterior-superior", "left-posterior-superior"}
+    | {"ras", "las", "lps"}
+)
+"""The spaces that ITK turns into its own; it takes every other for LPS."""
+
+_MAX_TEXT_BYTES = 1 << 20
+_DETACHED = frozenset({".mhd", ".nhdr"})
+
+
+@dataclass(frozen=True)
+class ItkHeader:
+    """What the header of a file says.
+
+    Attributes:
+        reader: has seen the header, and can read the pixels.
+        size: voxels along each axis, 3 or 4 of them.
+        affine_ras: voxel to RAS mm.
+    """
+
+    reader: sitk.ImageFileReader
+    size: tuple[int, ...]
+    affine_ras: Matrix
+
+    @property
+    def frames(self) -> int:
+        """Volumes in the file."""
+        return self.size[3] if len(self.size) == 4 else 1
+
+    @property
+    def colour(self) -> bool:
+        """Whether a voxel holds a colour."""
+        return bool(self.reader.GetNumberOfComponents() == 3)
+
+
+def read_itk_header(path: Path) -> ItkHeader:
+    """The header of a file, if it claims no more than it can hold."""
+    with path.open("rb") as file:
+        if file.read(4) == b"CDF\x01":
+            raise InputError(f"{path}: MINC 1 is not read; expected NIfTI, MetaImage or NRRD")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{path}: no volume that SimpleITK reads (broken or unknown)") from error
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    if len(size) not in {3, 4} or components not in {1, 3}:
+        kind = " x ".join(map(str, size))
+        raise InputError(f"{path}: {kind} with {components} values a pixel; expected a volume")
+    _check_states_geometry(path)
+    voxels = math.prod(size)
+    detached = path.suffix.lower() in _DETACHED
+    if voxels > MAX_VOXELS or not (detached or voxels < MAX_RATIO * path.stat().st_size):
+        raise InputError(f"{path}: claims {voxels} voxels; expected no more than the file can hold")
+    n = len(size)
+    affine = np.eye(4)
+    direction = np.reshape(reader.GetDirection(), (n, n))[:3, :3]
+    affine[:3, :3] = direction * reader.GetSpacing()[:3]
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return ItkHeader(reader, size, ras_lps(affine))
+
+
+def _check_states_geometry(path: Path) -> None:
+    """Refuse a file for which SimpleITK would make up a spacing or an orientation.
+
+    Raises:
+        InputError: what its format or its header lacks.
+    """
+    name = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    if name not in _FULL_FORMATS:
+        what = name.removesuffix("ImageIO") or "unknown"
+        raise InputError(
+            f"{path}: {what} files may lack spacing or orientation; "
+            "expected NIfTI, MetaImage or NRRD"
+        )
+    if name == "HDF5ImageIO":
+        return
+    is_nrrd = name == "NrrdImageIO"
+    found = _text_fields(path, is_nrrd)
+    for names in _NRRD_FIELDS if is_nrrd else _META_FIELDS:
+        if not any(found.get(field) for field in names):
+            raise InputError(f"{path}: no {' or '.join(names)}; expected the volume's geometry")
+    if is_nrrd and found["space"].lower() not in _NRRD_SPACES:
+        raise InputError(f"{path}: NRRD space of another kind; expected RAS, LAS or LPS")
+
+
+def _text_fields(path: Path, is_nrrd: bool) -> dict[str, str]:
+    """The fields of a MetaImage or NRRD header, which is text in front of the pixels."""
+    found: dict[str, str] = {}
+    with path.open("rb") as file:
+        for raw in file.read(_MAX_TEXT_BYTES).splitlines():
+            line = raw.decode("latin-1").strip()
+            if is_nrrd and not line:
+                break
+            field, _, value = line.partition(":" if is_nrrd or "=" not in line else "=")
+            field = field.strip().lower() if is_nrrd else field.strip()
+            found[field] = value.strip()
+            if not is_nrrd and field == "ElementDataFile":
+                break
+    return found

@@ -1,0 +1,70 @@
+"""Where a volume came from: what the readers know that the voxels do not say."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pydicom
+    from monai.data import MetaTensor
+
+SOURCE_KEY = "source"
+Format = Literal["dicom", "nifti", "other"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The origin of a volume; stands in ``MetaTensor.meta["source"]``.
+
+    Attributes:
+        path: the file or folder that was named.
+        format: how it was stored.
+        modality: DICOM Modality (CT, MR, NM, PT), or "" where the file does not say.
+        shape: voxels along i, j, k as stored, before any step of ours.
+        spacing_mm: their spacing.
+        units: what a value means: HU, BQML, SUVBW, counts, or "".
+        series_uid: SeriesInstanceUID.
+        frame_of_reference_uid: FrameOfReferenceUID.
+        patient_key: a one-way hash of PatientID, equal for equal patients; never the ID itself.
+        selection: why this series was taken, in words.
+        warnings: what the reader noticed and went on with.
+        headers: the DICOM headers without pixels, one per slice (or one multi-frame file), in the
+            order of the slices; never printed.
+        suv_factor: SUV by body weight per unit of a PET value; None where the headers do not
+            allow it.
+        moved: whether a transform carried the voxels out of the frame that ``headers`` speak of;
+            ``frame_of_reference_uid`` is then that of where they lie now, None if not known.
+    """
+
+    path: Path
+    format: Format
+    modality: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    units: str = ""
+    series_uid: str | None = None
+    frame_of_reference_uid: str | None = None
+    patient_key: str | None = None
+    selection: str = ""
+    warnings: tuple[str, ...] = ()
+    headers: "tuple[pydicom.Dataset, ...]" = field(default=(), repr=False)
+    suv_factor: float | None = None
+    moved: bool = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Source":
+        """Itself: MONAI copies ``meta`` at every operation, and this never changes."""
+        return self
+
+    def warned(self, *warnings: str) -> "Source":
+        """A copy with ``warnings`` added."""
+        return replace(self, warnings=self.warnings + warnings)
+
+
+def source_of(volume: "MetaTensor") -> Source | None:
+    """The origin of ``volume``, or None for one that was made in memory."""
+    found: Any = volume.meta.get(SOURCE_KEY)
+    # MONAI's LoadImage lets no object of ours pass, except inside an array without dimensions
+    source: Source | None = found.item() if isinstance(found, np.ndarray) else found
+    return source

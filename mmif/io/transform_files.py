@@ -1,0 +1,82 @@
+"""Rigid transforms in files: ITK transform files, and DICOM Spatial Registration objects."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from mmif.errors import GeometryError, InputError
+from mmif.geometry import Matrix, check_rigid
+from mmif.io.dicom_registration import read_spatial_registration
+from mmif.io.nifti_writer import refused_by_the_disk
+from mmif.io.source import Source
+
+ITK_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5")
+
+
+def write_itk_transform(path: Path, fixed_to_moving_lps: Matrix) -> Path:
+    """The ITK transform file ``path``: a fixed point to the same moving point, in LPS mm.
+
+    It is what SimpleITK, ANTs, elastix and 3D Slicer read; the Euler angles are about the origin.
+
+    Raises:
+        GeometryError: the matrix is not rigid.
+        OutputError: the file cannot be written.
+    """
+    matrix = check_rigid(fixed_to_moving_lps, str(path))
+    angles = sitk.Euler3DTransform()
+    angles.SetMatrix(_orthonormal(matrix[:3, :3]).ravel().tolist(), 1e-6)
+    parameters = (*angles.GetParameters()[:3], *matrix[:3, 3])
+    lines = (
+        "#Insight Transform File V1.0",
+        "#Transform 0",
+        "Transform: Euler3DTransform_double_3_3",
+        "Parameters: " + " ".join(format(float(value), ".17g") for value in parameters),
+        "FixedParameters: 0 0 0 0",
+    )
+    with refused_by_the_disk(path):
+        path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    return path
+
+
+def read_transform(path: Path, fixed: Source | None = None, moving: Source | None = None) -> Matrix:
+    """The rigid transform in ``path``, fixed point to moving point in LPS mm, as a 4x4 matrix.
+
+    ``.tfm``, ``.txt`` and ``.h5`` are ITK transform files, taken as fixed to moving. Any other
+    file is read as a DICOM Spatial Registration object, whose direction follows from the frames
+    of reference of ``fixed`` and ``moving``.
+
+    Raises:
+        InputError: the file is missing, unreadable, or of other images.
+        GeometryError: the transform is not rigid.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such transform file")
+    if path.suffix.lower() not in ITK_SUFFIXES:
+        return read_spatial_registration(path, fixed, moving)
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: not readable as an ITK transform file") from error
+    return check_rigid(_matrix(transform, path), str(path))
+
+
+def _matrix(transform: sitk.Transform, path: Path) -> Matrix:
+    """The 4x4 matrix of a linear ``transform``, from where it carries four points."""
+    if transform.GetDimension() != 3 or not transform.IsLinear():
+        raise GeometryError(
+            f"{path}: found {transform.GetName()} in {transform.GetDimension()}-D, "
+            "expected a rigid transform in 3-D"
+        )
+    origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
+    axes = [np.asarray(transform.TransformPoint(tuple(e))) - origin for e in np.eye(3).tolist()]
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.stack(axes, axis=1)
+    matrix[:3, 3] = origin
+    return matrix
+
+
+def _orthonormal(rotation: Matrix) -> Matrix:
+    """The rotation nearest to ``rotation``, which may be off by rounding."""
+    left, _, right = np.linalg.svd(rotation)
+    return np.asarray(left @ right)

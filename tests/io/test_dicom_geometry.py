@@ -1,0 +1,265 @@
+"""Geometry: the landmarks of a synthetic head are found where they were put, or it is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from dicom_corpus import (
+    CT,
+    MR,
+    Scan,
+    axis_directions,
+    ds_number,
+    landmark_error_mm,
+    oblique,
+    part,
+    scan,
+    write_enhanced,
+    write_nuclear,
+    write_series,
+)
+
+from mmif.errors import MmifError
+from mmif.io import load
+
+DEPTHS = np.arange(28) * 5.0 - 67.5
+
+
+def test_gantry_tilt_is_resampled_in_place(tmp_path: Path) -> None:
+    """CT, 15 degrees: the first row of the pitfalls table."""
+    tilt = np.radians(15)
+    axes = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)]])
+    table = np.array([0, 0, 1.0])
+    normal = np.cross(*axes)
+    made = scan(axes)
+    steps = np.arange(28) * 5.0 - 67.5
+    firsts = made.first_pixels.mean(axis=0) + steps[:, None] * table
+    write_series(tmp_path, Scan(firsts, axes, made.pixel_mm, made.size))
+    volume = load(tmp_path, role="ct")
+    assert landmark_error_mm(volume) < 0.1
+    assert any("gantry tilt of 15.0" in w for w in volume.meta["source"].warnings)
+    assert volume.shape[3] == 28
+    assert np.dot(table, normal) == pytest.approx(np.cos(tilt))
+
+
+def test_a_missing_slice_is_refused_with_its_place(tmp_path: Path) -> None:
+    made = scan(depths_mm=np.arange(28) * 3.5 - 42.0)
+    write_series(tmp_path, part(made, [k for k in range(28) if k != 25]))
+    with pytest.raises(MmifError, match=r"slice missing between 42\.0 and 49\.0 mm"):
+        load(tmp_path, role="ct")
+
+
+@pytest.mark.parametrize("missing", [[1], [26], [10, 20], [12, 13]])
+def test_missing_slices_anywhere_are_refused(tmp_path: Path, missing: list[int]) -> None:
+    write_series(tmp_path, part(scan(), [k for k in range(28) if k not in missing]))
+    with pytest.raises(MmifError, match=r"slices? missing between"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        [2.5] * 20 + [5.0] * 18,
+        [3.0] * 18 + [6.0] * 14,
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 5.0, 4.0, 3.0] * 3 + [2.5] * 10,
+    ],
+)
+def test_variable_spacing_is_resampled_in_place(tmp_path: Path, gaps: list[float]) -> None:
+    depths = np.cumsum([0, *gaps])
+    write_series(tmp_path, scan(depths_mm=depths - depths[-1] / 2))
+    volume = load(tmp_path, role="ct")
+    assert landmark_error_mm(volume) < 0.1
+    assert any("variable slice spacing" in w for w in volume.meta["source"].warnings)
+
+
+def test_tilt_and_variable_spacing_at_once(tmp_path: Path) -> None:
+    depths = np.cumsum([0, *[2.5] * 20, *[5.0] * 18])
+    made = scan(depths_mm=depths - depths[-1] / 2, slide=(0, np.tan(np.radians(10)), 0))
+    write_series(tmp_path, made)
+    volume = load(tmp_path, role="ct")
+    assert landmark_error_mm(volume) < 0.1
+    said = " ".join(volume.meta["source"].warnings)
+    assert "gantry tilt of 10.0 degrees" in said
+    assert "variable slice spacing 2.50 to 5.00 mm" in said
+
+
+def test_instance_numbers_mean_nothing(tmp_path: Path) -> None:
+    write_series(tmp_path, scan(), backwards=True)
+    assert landmark_error_mm(load(tmp_path, role="ct")) < 0.1
+
+
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("at_top", [False, True])
+def test_nuclear_spacing_of_either_sign(tmp_path: Path, negative: bool, at_top: bool) -> None:
+    path = tmp_path / "spect.dcm"
+    write_nuclear(path, scan(), negative=negative, at_top=at_top)
+    assert landmark_error_mm(load(path, role="spect")) < 0.1
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_simpleitk_places_nuclear_slices_alike(tmp_path: Path, negative: bool) -> None:
+    path = tmp_path / "spect.dcm"
+    write_nuclear(path, scan(oblique()), negative=negative)
+    image = sitk.ReadImage(str(path))
+    ours = load(path)
+    for index in [(3, 4, 5), (30, 20, 25)]:
+        point = np.array(image.TransformIndexToPhysicalPoint(index)) * [-1, -1, 1]
+        mine = np.linalg.inv(ours.affine.numpy()) @ [*point, 1]
+        assert np.allclose(mine[:3], np.round(mine[:3]), atol=1e-3)
+        assert float(ours[(0, *np.round(mine[:3]).astype(int))]) == image[index]
+
+
+@pytest.mark.parametrize("number", range(24))
+@pytest.mark.parametrize("backwards", [False, True])
+def test_48_axis_orientations(tmp_path: Path, number: int, backwards: bool) -> None:
+    """Each as a series, as an enhanced object and as an NM object."""
+    made = scan(axis_directions()[number], np.arange(20) * 7 - 66.5, (0, 0, 0), (5, 5), (34, 36))
+    write_series(tmp_path / "series", made, MR, backwards=backwards)
+    write_enhanced(tmp_path / "enhanced.dcm", made, backwards=backwards)
+    write_nuclear(tmp_path / "nm.dcm", made, negative=backwards)
+    for name in ("series", "enhanced.dcm", "nm.dcm"):
+        assert landmark_error_mm(load(tmp_path / name)) < 0.1, name
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_enhanced_objects_of_each_modality(tmp_path: Path, modality: str) -> None:
+    path = tmp_path / "enhanced"
+    write_enhanced(path, scan(oblique()), modality)
+    volume = load(path, role={"CT": "ct", "MR": "mri", "PT": "pet"}[modality])
+    assert landmark_error_mm(volume) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("axes", "pixel_mm", "size"),
+    [(oblique(30), (4.0, 4.0), (40, 44)), (oblique(20), (5.0, 3.0), (34, 58))],
+)
+def test_oblique_and_non_square_pixels(
+    tmp_path: Path, axes: np.ndarray, pixel_mm: tuple[float, float], size: tuple[int, int]
+) -> None:
+    made = scan(axes, pixel_mm=pixel_mm, size=size)
+    write_series(tmp_path / "series", made, CT)
+    write_enhanced(tmp_path / "enhanced.dcm", made)
+    write_nuclear(tmp_path / "nm.dcm", made, negative=True)
+    for name in ("series", "enhanced.dcm", "nm.dcm"):
+        volume = load(tmp_path / name)
+        assert landmark_error_mm(volume) < 0.1, name
+        assert volume.shape[1:] == (size[1], size[0], 28)
+        assert np.allclose(volume.meta["source"].spacing_mm, (*pixel_mm[::-1], 5.0), atol=1e-3)
+
+
+def test_jitter_of_rounded_positions_is_accepted(tmp_path: Path) -> None:
+    made = scan(oblique(8))
+
+    def rounded(ds: object, k: int) -> None:
+        position = np.round(made.first_pixels[k], 1)
+        ds.ImagePositionPatient = [ds_number(v) for v in position]  # type: ignore[attr-defined]
+
+    write_series(tmp_path, made, change=rounded)
+    volume = load(tmp_path)
+    assert landmark_error_mm(volume) < 0.1
+    assert volume.shape[1:] == (44, 40, 28)
+
+
+def test_two_clear_orientations_leave_the_main_volume(tmp_path: Path) -> None:
+    """Three sagittal localizer slices in an axial series of 28."""
+    made = scan()
+    write_series(tmp_path, made)
+    side = scan(axis_directions()[7], depths_mm=[-10.0, 0.0, 10.0])
+    uid = load(tmp_path).meta["source"].series_uid
+    write_series(tmp_path, side, name="b", SeriesInstanceUID=uid)
+    volume = load(tmp_path)
+    assert landmark_error_mm(volume) < 0.1
+    assert any("3 images" in w for w in volume.meta["source"].warnings)
+
+
+def test_two_equal_orientations_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, scan())
+    uid = load(tmp_path).meta["source"].series_uid
+    write_series(tmp_path, scan(axis_directions()[9]), name="b", SeriesInstanceUID=uid)
+    with pytest.raises(MmifError, match=r"2 volumes.*axial.*28 slices"):
+        load(tmp_path)
+    assert landmark_error_mm(load(tmp_path, frame=0)) < 0.1
+    assert landmark_error_mm(load(tmp_path, frame=1)) < 0.1
+
+
+def test_echoes_are_separated_and_one_must_be_chosen(tmp_path: Path) -> None:
+    write_series(tmp_path, scan(), MR, EchoTime=12.0)
+    uid = load(tmp_path).meta["source"].series_uid
+    write_series(tmp_path, scan(), MR, name="b", SeriesInstanceUID=uid, EchoTime=80.0)
+    with pytest.raises(MmifError, match=r"2 volumes.*EchoTime 12.*EchoTime 80"):
+        load(tmp_path)
+    assert landmark_error_mm(load(tmp_path, frame=1)) < 0.1
+
+
+def test_time_points_in_one_enhanced_object(tmp_path: Path) -> None:
+    made = scan()
+    twice = Scan(np.repeat(made.first_pixels, 2, axis=0), made.axes)
+
+    def timed(group: object, k: int) -> None:
+        group.FrameContentSequence[0].TemporalPositionIndex = k % 2 + 1  # type: ignore[attr-defined]
+
+    path = tmp_path / "e.dcm"
+    write_enhanced(path, twice, change=timed)
+    with pytest.raises(MmifError, match="TemporalPositionIndex"):
+        load(path)
+    assert landmark_error_mm(load(path, frame=0)) < 0.1
+
+
+def test_repeated_slices_that_nothing_separates_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, scan())
+    uid = load(tmp_path).meta["source"].series_uid
+    write_series(tmp_path, scan(), name="b", SeriesInstanceUID=uid)
+    with pytest.raises(MmifError, match="56 images at 28 places and no attribute"):
+        load(tmp_path)
+
+
+def test_second_copies_of_the_same_files_are_left_out(tmp_path: Path) -> None:
+    write_series(tmp_path / "one", scan())
+    write_series(tmp_path / "two", scan())
+    volume = load(tmp_path)
+    assert landmark_error_mm(volume) < 0.1
+    assert any("28 second copies" in w for w in volume.meta["source"].warnings)
+
+
+def test_two_interleaved_acquisitions_are_told_apart(tmp_path: Path) -> None:
+    write_series(tmp_path, scan(), AcquisitionNumber=1)
+    uid = load(tmp_path).meta["source"].series_uid
+    write_series(
+        tmp_path, scan(depths_mm=DEPTHS + 1.7), name="b", SeriesInstanceUID=uid, AcquisitionNumber=2
+    )
+    with pytest.raises(MmifError, match="AcquisitionNumber 1"):
+        load(tmp_path)
+    assert landmark_error_mm(load(tmp_path, frame=1)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "message"),
+    [
+        ("ImagePositionPatient", None, "ImagePositionPatient is missing"),
+        ("ImageOrientationPatient", None, "ImageOrientationPatient is missing"),
+        ("PixelSpacing", None, "PixelSpacing is missing"),
+        ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0], "perpendicular"),
+        ("PixelSpacing", [0, 0], "PixelSpacing"),
+    ],
+)
+def test_impossible_geometry_is_named(
+    tmp_path: Path, keyword: str, value: object, message: str
+) -> None:
+    write_series(tmp_path, scan(), **{keyword: value})
+    with pytest.raises(MmifError, match=message):
+        load(tmp_path)
+
+
+def test_nuclear_without_a_place_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nm.dcm"
+    write_nuclear(path, scan(), DetectorInformationSequence=None)
+    with pytest.raises(MmifError, match="ImagePositionPatient is missing"):
+        load(path)
+
+
+def test_planar_and_projection_images_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nm.dcm"
+    write_nuclear(path, scan(), ImageType=["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"])
+    with pytest.raises(MmifError, match="TOMO"):
+        load(path)

@@ -1,0 +1,187 @@
+"""Readers inside MONAI's own loader, and volumes of other formats."""
+
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from dicom_corpus import landmark_error_mm, oblique, part, scan, write_nuclear, write_series
+from monai.transforms import LoadImage, LoadImaged
+
+from mmif.errors import InputError, MmifError
+from mmif.io import DicomSeriesReader, NiftiVolumeReader, SimpleItkReader, load, source_of
+from mmif.io.meta import to_volume
+
+pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodec")
+
+
+@pytest.fixture
+def image() -> sitk.Image:
+    """A small oblique image."""
+    found = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(5, 4, 3) - 20)
+    found.SetSpacing((2.0, 3.0, 4.0))
+    found.SetOrigin((10.0, -20.0, 30.0))
+    found.SetDirection((0, 1, 0, 0.6, 0, -0.8, -0.8, 0, -0.6))
+    return found
+
+
+def test_dicom_through_monais_loader(tmp_path: Path) -> None:
+    """The affine comes out in RAS, and the Source with it."""
+    write_series(tmp_path, scan(oblique()))
+    volume = LoadImage(reader=DicomSeriesReader(role="ct"), ensure_channel_first=True)(tmp_path)
+    assert landmark_error_mm(volume) < 0.1
+    own = load(tmp_path, role="ct")
+    assert np.array_equal(volume.numpy(), own.numpy())
+    assert np.allclose(volume.affine, own.affine)
+    assert source_of(volume).modality == "CT"
+    assert volume.meta["space"] == "RAS"
+
+
+def test_every_reader_in_load_imaged(tmp_path: Path, image: sitk.Image) -> None:
+    write_nuclear(tmp_path / "nm", part(scan(), range(9)))
+    nib.Nifti1Image(np.arange(60, dtype="i2").reshape(3, 4, 5), np.eye(4)).to_filename(
+        tmp_path / "v.nii"
+    )
+    sitk.WriteImage(image, str(tmp_path / "v.mha"))
+    for name, reader in [
+        ("nm", DicomSeriesReader),
+        ("v.nii", NiftiVolumeReader),
+        ("v.mha", SimpleItkReader),
+    ]:
+        loader = LoadImaged("x", reader=reader, ensure_channel_first=True)
+        loaded = loader({"x": tmp_path / name})["x"]
+        assert np.array_equal(loaded.numpy(), load(tmp_path / name).numpy())
+        assert np.allclose(loaded.affine, load(tmp_path / name).affine)
+
+
+def test_a_refusal_is_not_hidden_by_monais_other_readers(tmp_path: Path) -> None:
+    write_series(tmp_path, part(scan(), [k for k in range(28) if k != 9]))
+    with pytest.raises(MmifError, match="slice missing"):
+        LoadImage(reader=DicomSeriesReader())(tmp_path)
+
+
+def test_a_volume_is_float32_channel_first_with_a_float64_affine(tmp_path: Path) -> None:
+    write_series(tmp_path, part(scan(), range(9)))
+    volume = load(tmp_path)
+    assert (volume.dtype, volume.affine.dtype) == (torch.float32, torch.float64)
+    assert volume.shape == (1, 44, 40, 9)
+    assert volume.numpy().base is not None
+
+
+@pytest.mark.parametrize("name", ["v.mha", "v.nrrd", "v.mhd", "v.nhdr"])
+def test_simpleitk_volumes_lie_where_simpleitk_puts_them(
+    tmp_path: Path, image: sitk.Image, name: str
+) -> None:
+    sitk.WriteImage(image, str(tmp_path / name))
+    seen = sitk.ReadImage(str(tmp_path / name))
+    volume = load(tmp_path / name)
+    for index in [(0, 0, 0), (2, 3, 4), (1, 0, 3)]:
+        point = np.array(seen.TransformIndexToPhysicalPoint(index)) * [-1, -1, 1]
+        assert np.allclose(volume.affine.numpy() @ [*index, 1], [*point, 1])
+        assert float(volume[(0, *index)]) == seen[index]
+    assert volume.meta["source"].format == "other"
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.gipl", "v.vtk"])
+def test_a_format_without_geometry_is_refused(tmp_path: Path, image: sitk.Image, name: str) -> None:
+    sitk.WriteImage(sitk.Cast(image + 20, sitk.sitkUInt8), str(tmp_path / name))
+    with pytest.raises(InputError, match="may lack spacing or orientation") as caught:
+        load(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "instead", "said"),
+    [
+        ("v.mha", "ElementSpacing", "", "no ElementSpacing or ElementSize"),
+        ("v.mha", "TransformMatrix", "", "no TransformMatrix or Orientation"),
+        ("v.nrrd", "space", "space dimension: 3\n", "no space;"),
+        ("v.nrrd", "space", "space: scanner-xyz\n", "expected RAS, LAS or LPS"),
+        ("v.nrrd", "space directions", "", "no space directions"),
+    ],
+)
+def test_a_header_without_geometry_is_refused(
+    tmp_path: Path, image: sitk.Image, name: str, field: str, instead: str, said: str
+) -> None:
+    path = tmp_path / name
+    sitk.WriteImage(image, str(path))
+    line = re.compile(rb"(?m)^%s *[=:].*\n" % field.encode())
+    assert line.search(path.read_bytes())
+    path.write_bytes(line.sub(instead.encode(), path.read_bytes(), count=1))
+    with pytest.raises(InputError, match=said):
+        load(path)
+
+
+def test_a_4d_metaimage_needs_a_choice(tmp_path: Path, image: sitk.Image) -> None:
+    sitk.WriteImage(sitk.JoinSeries([image, image + 7]), str(tmp_path / "v.mha"))
+    with pytest.raises(InputError, match="4-D with 2 volumes"):
+        load(tmp_path / "v.mha")
+    assert np.array_equal(
+        load(tmp_path / "v.mha", frame=1)[0].numpy(), sitk.GetArrayFromImage(image).T + 7
+    )
+
+
+def test_a_colour_metaimage_is_colour(tmp_path: Path) -> None:
+    rgb = np.zeros((4, 5, 6, 3), dtype=np.uint8)
+    rgb[..., 1] = np.arange(6) * 51
+    sitk.WriteImage(sitk.GetImageFromArray(rgb, isVector=True), str(tmp_path / "v.mha"))
+    volume = load(tmp_path / "v.mha")
+    assert volume.shape == (3, 6, 5, 4)
+    assert np.allclose(volume[1, :, 0, 0].numpy(), np.arange(6) / 5)
+
+
+def test_a_picture_is_no_volume(tmp_path: Path) -> None:
+    flat = sitk.GetImageFromArray(np.arange(60, dtype=np.uint8).reshape(6, 10))
+    sitk.WriteImage(flat, str(tmp_path / "p.png"))
+    with pytest.raises(InputError, match="expected a volume"):
+        load(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("text", ["hello", "ObjectType = Image\nNDims = 3\n", "NRRD0004\n"])
+def test_files_that_are_no_volumes_are_one_line(tmp_path: Path, text: str) -> None:
+    for name in ("v.mha", "v.nrrd", "v.txt", "v"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError) as caught:
+            load(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_metaimage_that_claims_more_than_it_holds(tmp_path: Path, image: sitk.Image) -> None:
+    path = tmp_path / "v.mha"
+    sitk.WriteImage(image, str(path))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"DimSize = 3 4 5", b"DimSize = 999 999 999"))
+    with pytest.raises(InputError, match="claims 997002999 voxels"):
+        load(path)
+    path.write_bytes(data[:-30])
+    with pytest.raises(InputError, match="not readable"):
+        load(path)
+
+
+def test_a_wrong_role_and_a_needless_uid_are_refused(tmp_path: Path) -> None:
+    nib.Nifti1Image(np.arange(60, dtype="i2").reshape(3, 4, 5), np.eye(4)).to_filename(
+        tmp_path / "v.nii"
+    )
+    with pytest.raises(InputError, match="expected one of ct, mri, spect, pet"):
+        load(tmp_path / "v.nii", role="xray")
+    with pytest.raises(InputError, match="no series to choose"):
+        load(tmp_path / "v.nii", series_uid="1.2.3")
+
+
+def test_several_paths_are_refused() -> None:
+    with pytest.raises(InputError, match="2 paths given"):
+        DicomSeriesReader().read(["a", "b"])
+
+
+def test_colours_keep_their_channels() -> None:
+    reader_result = np.zeros((3, 2, 4, 5), dtype=np.float32)
+    from mmif.io.meta import monai_meta
+    from mmif.io.source import Source
+
+    source = Source(Path("x"), "dicom", "MR", (2, 4, 5), (1.0, 1.0, 1.0))
+    volume = to_volume(reader_result, monai_meta(reader_result, np.eye(4), source))
+    assert volume.shape == (3, 2, 4, 5)
+    assert source_of(volume) is source

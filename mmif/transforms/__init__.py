@@ -1,0 +1,1 @@
+"""Steps between loading and writing, as MONAI transforms and the functions behind them."""

@@ -1,0 +1,179 @@
+"""Pseudo-colour maps, and colours as brightness (Y) and chroma (U, V).
+
+Every tensor here has its channel first: ``(1, ...)`` grey, ``(3, ...)`` RGB or YUV, and any shape
+behind it, so that volumes, slices and stacks of them are all served.
+
+YUV is BT.601 in full range, as JPEG has it: with values 0..1 in R, G and B,
+Y = 0.299 R + 0.587 G + 0.114 B is 0..1, U = (B - Y) / 1.772 and V = (R - Y) / 1.402 are
+-0.5..0.5 and 0 for grey.
+"""
+
+from collections.abc import Hashable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+
+from mmif.errors import ConfigError
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in Y (ITU-R BT.601)."""
+
+U_SCALE, V_SCALE = 1.772, 1.402
+
+Knots = tuple[tuple[int, int], ...]
+
+PALETTES: Mapping[str, tuple[Knots, Knots, Knots]] = {
+    "gray": (((0, 0), (255, 255)),) * 3,
+    "hot-iron": (
+        ((0, 0), (127, 254), (129, 255), (255, 255)),
+        ((0, 0), (128, 0), (254, 252), (255, 255)),
+        ((0, 0), (191, 0), (254, 252), (255, 255)),
+    ),
+    "pet": (
+        ((0, 0), (63, 0), (64, 1), (149, 170), (150, 171), (192, 255), (255, 255)),
+        (
+            *((0, 0), (31, 62), (33, 67), (62, 125), (63, 128), (95, 64)),
+            *((97, 61), (127, 1), (128, 0), (254, 252), (255, 255)),
+        ),
+        (
+            *((0, 0), (1, 1), (128, 255), (130, 248), (192, 0)),
+            *((233, 165), (235, 174), (254, 250), (255, 255)),
+        ),
+    ),
+    "hot-metal-blue": (
+        ((0, 0), (85, 0), (102, 50), (119, 90), (153, 190), (170, 255), (255, 255)),
+        ((0, 0), (119, 0), (238, 224), (255, 255)),
+        (
+            *((0, 0), (17, 33), (42, 83), (43, 84), (76, 149), (93, 183), (94, 184)),
+            *((102, 200), (119, 150), (136, 50), (153, 0), (170, 0), (238, 200), (255, 255)),
+        ),
+    ),
+}
+"""Red, green and blue as knots (entry, value), straight between them and rounded half up.
+
+Filled in, ``hot-iron``, ``pet`` and ``hot-metal-blue`` are the well-known colour palettes of
+DICOM PS3.6 Annex B.1, entry for entry.
+"""
+
+
+@cache
+def _palette(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if name not in PALETTES:
+        raise ConfigError(f"colour map {name!r} is unknown; expected one of {', '.join(PALETTES)}")
+    entries = np.arange(256)
+    channels = [np.interp(entries, *np.transpose(knots)) for knots in PALETTES[name]]
+    table = np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
+    table.flags.writeable = False
+    return table
+
+
+def palette(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The (256, 3) 8-bit RGB entries of the colour map ``name``, from lowest to highest.
+
+    Raises:
+        ConfigError: no such colour map.
+
+    >>> palette("hot-iron")[[0, 64, 160, 255]].tolist()
+    [[0, 0, 0], [128, 0, 0], [255, 64, 0], [255, 255, 255]]
+    """
+    return _palette(name)
+
+
+def apply_colour_map(unit: torch.Tensor, name: str) -> torch.Tensor:
+    """RGB of a grey tensor through the colour map ``name``, straight between its 256 entries.
+
+    Args:
+        unit: (1, ...), 0..1; what lies outside is taken to the nearer end.
+        name: one of ``PALETTES``.
+
+    Returns:
+        (3, ...) of 0..1.
+    """
+    table = torch.as_tensor(palette(name) / np.float32(255), dtype=unit.dtype, device=unit.device)
+    position = unit.as_subclass(torch.Tensor)[0].clamp(0, 1) * 255
+    below = position.floor().clamp(max=254)
+    fraction = (position - below)[..., None]
+    entry = below.long()
+    rgb = torch.lerp(table[entry], table[entry + 1], fraction)
+    return rgb.movedim(-1, 0)
+
+
+def luminance(rgb: torch.Tensor) -> torch.Tensor:
+    """Y of ``rgb`` (3, ...) as (1, ...)."""
+    r, g, b = LUMINANCE
+    return r * rgb[0:1] + g * rgb[1:2] + b * rgb[2:3]
+
+
+def rgb_to_yuv(rgb: torch.Tensor) -> torch.Tensor:
+    """YUV (3, ...) of ``rgb`` (3, ...), 0..1."""
+    y = luminance(rgb)
+    return torch.cat([y, (rgb[2:3] - y) / U_SCALE, (rgb[0:1] - y) / V_SCALE])
+
+
+def yuv_to_rgb(yuv: torch.Tensor) -> torch.Tensor:
+    """RGB (3, ...) of ``yuv`` (3, ...): the inverse of `rgb_to_yuv`, not held to 0..1."""
+    y = yuv[0:1]
+    return y + _chroma(yuv[1:2], yuv[2:3])
+
+
+def restore_colour(fused_y: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """RGB of a fused brightness with the hue of a colour source.
+
+    Where brightness and chroma together leave the RGB cube, clipping the channels would turn the
+    hue. Instead the chroma is scaled towards grey, as little as needed, at the same Y: hue and
+    brightness both stay, and only the saturation gives way.
+
+    Args:
+        fused_y: (1, ...), the fused brightness, 0..1.
+        u: (1, ...), chroma of the colour source, as `rgb_to_yuv` gives it.
+        v: (1, ...), the same.
+
+    Returns:
+        (3, ...) in 0..1, whose luminance is ``fused_y``.
+    """
+    y = fused_y.clamp(0, 1)
+    chroma = _chroma(u, v)  # (3, ...), R - Y, G - Y, B - Y
+    tiny = torch.finfo(chroma.dtype).tiny
+    headroom = torch.where(chroma > 0, 1 - y, y) / chroma.abs().clamp_min(tiny)
+    scale = headroom.amin(dim=0, keepdim=True).clamp(max=1)
+    return (y + scale * chroma).clamp(0, 1)
+
+
+def _chroma(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """(3, ...) of R - Y, G - Y and B - Y; its luminance is zero."""
+    red, blue = V_SCALE * v, U_SCALE * u
+    green = -(LUMINANCE[0] * red + LUMINANCE[2] * blue) / LUMINANCE[1]
+    return torch.cat([red, green, blue])
+
+
+class ApplyColourMap(Transform):  # type: ignore[misc]
+    """A grey image (1, ...) in 0..1 as RGB (3, ...) through a colour map; ``meta`` is kept."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        palette(name)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """RGB (3, ...) of ``image`` (1, ...)."""
+        rgb = apply_colour_map(image, self.name)
+        return MetaTensor(rgb, meta=image.meta) if isinstance(image, MetaTensor) else rgb
+
+
+class ApplyColourMapd(MapTransform):  # type: ignore[misc]
+    """Dictionary twin of `ApplyColourMap`."""
+
+    def __init__(self, keys: KeysCollection, name: str, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = ApplyColourMap(name)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """``data`` with the images of the keys in colour."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self.transform(result[key])
+        return result

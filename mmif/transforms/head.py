@@ -1,0 +1,149 @@
+"""Where the head is in a volume of any modality: a threshold, a mask, a box."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from scipy import ndimage
+
+from mmif.errors import GeometryError
+from mmif.geometry import Points, apply, spacing_mm
+
+CT_AIR_HU = -400.0
+"""Between air and skin in HU; a volume that goes below -500 is taken for CT."""
+
+BODY_SHARE = 0.15
+"""The body begins at this share of the way from the air's level to the tissue's."""
+
+NOISE_SPREADS = 3.0
+"""Noise reaches this many interquartile ranges above its median (Rayleigh: 99.9 % is at 2.8)."""
+
+COARSE_MM = 2.5
+"""Finer voxels than this are skipped over while the mask is sought."""
+
+GAP_MM, LINK_MM = 6.0, 4.0
+"""Gaps in the scalp up to this wide are closed; links to a holder up to this wide are cut."""
+
+
+def body_threshold(values: npt.ArrayLike) -> float:
+    """The value above which a voxel belongs to the body.
+
+    CT: -400 HU. Otherwise 15 % of the way from the median of the air to that of the tissue, as
+    Otsu's threshold parts them, or further, up to 30 %, where the noise of the air reaches there.
+
+    Args:
+        values: the voxels of one volume, physical values.
+    """
+    every = np.asarray(values, dtype=np.float32).ravel()
+    sample = every[:: max(1, every.size // 1_000_000)]
+    low, high = np.percentile(sample, [0, 99.5])
+    if low < -500:
+        return CT_AIR_HU
+    if low == high:
+        return float(high)
+    part = otsu(sample.clip(low, high))
+    quarter, air, most = np.percentile(sample[sample <= part], [25, 50, 75])
+    reach = np.median(sample[sample > part]) - air
+    noise = NOISE_SPREADS * (most - quarter)
+    return float(air + np.clip(noise, BODY_SHARE * reach, 2 * BODY_SHARE * reach))
+
+
+def otsu(values: npt.NDArray[np.float32]) -> float:
+    """The threshold that parts ``values`` into the two most different classes (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins=256)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)[:-1]
+    above = values.size - below
+    sums = np.cumsum(counts * centres)
+    difference = sums[:-1] / below.clip(1) - (sums[-1] - sums[:-1]) / above.clip(1)
+    return float(edges[1 + np.argmax(below * above * difference**2)])
+
+
+def head_mask(volume: MetaTensor) -> MetaTensor:
+    """(1, X, Y, Z) bool: the head in ``volume`` (C, X, Y, Z), filled, without holder or noise.
+
+    The largest connected part above `body_threshold`, with sinuses and a dark skull filled.
+    Empty if nothing stands out.
+    """
+    values = volume[0].detach().cpu().numpy()
+    spacing = spacing_mm(np.asarray(volume.affine))
+    x, y, z = strides = tuple(max(1, int(COARSE_MM / step)) for step in spacing)
+    coarse = values[::x, ::y, ::z] > body_threshold(values)
+    mask = _largest_filled(coarse, np.multiply(spacing, strides))
+    for axis, stride in enumerate(strides):
+        mask = np.repeat(mask, stride, axis=axis)
+    mask = mask[tuple(slice(n) for n in values.shape)]
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(mask))[None], affine=volume.affine)
+
+
+def head_box_ras(volume: MetaTensor, margin_mm: float = 5.0) -> Points:
+    """(8, 3) RAS mm: the corners of the box around the head, along the axes of ``volume``.
+
+    Args:
+        volume: (C, X, Y, Z), physical values.
+        margin_mm: how much further out than the head the box reaches, inside the volume.
+
+    Raises:
+        GeometryError: no head stands out from the air.
+    """
+    mask = head_mask(volume)[0].numpy()
+    if not mask.any():
+        raise GeometryError("no head stands out from the air; expected one to frame (fov: head)")
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    edges = []
+    for axis, step in enumerate(spacing_mm(affine)):
+        others = tuple(a for a in range(3) if a != axis)
+        filled = np.flatnonzero(mask.any(axis=others))
+        margin = margin_mm / step + 0.5
+        first = max(filled[0] - margin, -0.5)
+        edges.append((first, min(filled[-1] + margin, mask.shape[axis] - 0.5)))
+    return apply(affine, np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(8, 3))
+
+
+class HeadMaskd(MapTransform):  # type: ignore[misc]
+    """The head mask of each key, under the key with ``postfix``."""
+
+    def __init__(
+        self, keys: KeysCollection, postfix: str = "_head", allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.postfix = postfix
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """``data`` with the masks added."""
+        result = dict(data)
+        for key in self.key_iterator(data):
+            result[f"{key}{self.postfix}"] = head_mask(data[key])
+        return result
+
+
+def _largest_filled(
+    body: npt.NDArray[np.bool_], spacing: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """The largest part of ``body`` (X, Y, Z), closed, filled slice by slice, cut from a holder."""
+    close, cut = ([round(width / 2 / step) for step in spacing] for width in (GAP_MM, LINK_MM))
+    closed = sitk.BinaryMorphologicalClosing(_itk_mask(body), close[::-1])
+    filled = _itk_mask(_filled(sitk.GetArrayFromImage(closed).astype(bool)))
+    core = sitk.BinaryErode(filled, cut[::-1], boundaryToForeground=True)
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(core), sortByObjectSize=True)
+    grown = sitk.BinaryDilate(parts == 1, cut[::-1])
+    return np.asarray(sitk.GetArrayFromImage(grown & filled), dtype=bool)
+
+
+def _itk_mask(mask: npt.NDArray[np.bool_]) -> sitk.Image:
+    """``mask`` as an ITK image without a place, whose axes come in numpy's order, last first."""
+    return sitk.GetImageFromArray(mask.astype(np.uint8))
+
+
+def _filled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """``mask`` with the holes of its slices filled, along each of the three axes in turn."""
+    for axis in range(3):
+        planes = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(mask, axis, 0)]
+        mask = np.stack(planes, axis=axis)
+    return mask

@@ -1,0 +1,238 @@
+"""A volume made ready to be registered: its body, its grey levels in 0..1, a pyramid in mm.
+
+The cost of the search hardly grows with the size of the scan: a volume is averaged down to about
+1.2 mm once, and everything else works on that, on coarser levels of it, and on samples.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from mmif.errors import RegistrationError
+from mmif.geometry import Matrix, Points, apply, spacing_mm
+from mmif.transforms.origin import modality_of
+
+Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+FINEST_MM = 1.2
+BODY_MM = 4.0
+LEVELS_MM = (8.0, BODY_MM, 2.0)
+AIR_HU, TISSUE_HU, BONE_HU = -1000.0, -250.0, 1500.0
+MARGIN_MM = 8.0
+TALLEST_MM, HEAD_MM = 330.0, 250.0  # a body taller than the first is cut to the second
+
+
+class Kind(Enum):
+    """What the values of a volume are, as far as registration cares."""
+
+    CT = "CT"
+    MR = "MR"
+    EMISSION = "emission"  # SPECT and PET: smooth, the scalp is faint
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One resolution of a volume.
+
+    Attributes:
+        values: (1, 1, X, Y, Z) float32, 0..1 over the range of grey levels that counts.
+        to_voxel: 4x4, from RAS mm about the body's centre to voxel indices.
+    """
+
+    values: torch.Tensor
+    to_voxel: Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A volume ready to be registered. Points are RAS mm about ``centre_ras``.
+
+    Attributes:
+        kind: CT, MR or emission.
+        levels: coarse to fine: about 8, 4 and 2 mm, and the scan's own (at least 1.2 mm).
+        body: (X, Y, Z) what belongs to the patient, on the voxels of ``levels[1]``.
+        centre_ras: (3,) RAS mm, the middle of the body.
+    """
+
+    kind: Kind
+    levels: tuple[Level, ...]
+    body: Mask
+    centre_ras: Points
+
+    @property
+    def body_ml(self) -> float:
+        """The volume of the body in millilitres."""
+        voxel_mm3 = abs(np.linalg.det(np.linalg.inv(self.levels[1].to_voxel[:3, :3])))
+        return float(self.body.sum() * voxel_mm3 / 1000)
+
+    @property
+    def body_size_mm(self) -> Points:
+        """(3,) how far the body reaches along the scan's own axes."""
+        steps = np.array(spacing_mm(np.linalg.inv(self.levels[1].to_voxel)))
+        return np.asarray((np.ptp(np.argwhere(self.body), axis=0) + 1) * steps)
+
+    @property
+    def body_points(self) -> Points:
+        """(n, 3) the body's voxel centres."""
+        return apply(np.linalg.inv(self.levels[1].to_voxel), np.argwhere(self.body))
+
+
+def prepare(volume: MetaTensor, name: str) -> Prepared:
+    """``volume`` (1, X, Y, Z) ready to be registered; ``name`` stands in errors.
+
+    Raises:
+        RegistrationError: not one 3-D volume of at least 3 slices, not finite, constant or empty.
+    """
+    array, affine = checked(volume, name)
+    kind = kind_of(volume, array)
+    array, affine = averaged(array, affine, FINEST_MM)
+    low, high = grey_range(array, kind, name)
+    array = np.clip((array - low) / (high - low), 0, 1, dtype=np.float32)
+    stack = [(array, affine)]
+    for level_mm in reversed(LEVELS_MM):
+        stack.insert(0, averaged(*stack[0], level_mm))
+    body = body_mask(stack[1][0], spacing_mm(stack[1][1]), kind, (low, high))
+    body = upper_part(body, stack[1][1])
+    if not body.any():
+        raise RegistrationError(f"the {name} volume shows no body; expected a head")
+    centre = apply(stack[1][1], np.argwhere(body)).mean(axis=0)
+    levels = tuple(without_surroundings(a, m, body, stack[1][1], centre) for a, m in stack)
+    return Prepared(kind, levels, body, centre)
+
+
+def checked(volume: MetaTensor, name: str) -> tuple[Array, Matrix]:
+    """The voxels (X, Y, Z) and the affine of a volume that can be registered, or an error."""
+    shape = tuple(volume.shape)
+    if len(shape) != 4 or shape[0] != 1:
+        raise RegistrationError(f"the {name} volume has shape {shape}; expected (1, X, Y, Z)")
+    if min(shape[1:]) < 3:
+        raise RegistrationError(
+            f"the {name} volume has {min(shape[1:])} slices; registration needs at least 3"
+        )
+    array = volume.as_tensor()[0].cpu().numpy().astype(np.float32, copy=False)
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise RegistrationError(f"the {name} volume holds NaN or Inf; expected finite values")
+    if low == high:
+        raise RegistrationError(f"the {name} volume is constant ({low:g}); nothing to register")
+    return array, np.asarray(volume.affine, dtype=np.float64)
+
+
+def kind_of(volume: MetaTensor, array: Array) -> Kind:
+    """CT, MR or emission: by the DICOM modality where it is known, else by the values."""
+    modality = modality_of(volume)
+    known = {"CT": Kind.CT, "MR": Kind.MR, "NM": Kind.EMISSION, "PT": Kind.EMISSION}
+    if modality in known:
+        return known[modality]
+    thin = array[::2, ::2, ::2]
+    return Kind.CT if (thin < -500).mean() > 0.05 else Kind.MR
+
+
+def averaged(array: Array, affine: Matrix, target_mm: float) -> tuple[Array, Matrix]:
+    """Blocks of voxels averaged, so that a finer spacing comes near ``target_mm``."""
+    factors = [max(1, round(target_mm / s)) for s in spacing_mm(affine)]
+    factors = [min(f, n // 2) if n > 3 else 1 for f, n in zip(factors, array.shape, strict=True)]
+    if factors == [1, 1, 1]:
+        return array, affine
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            n = array.shape[axis] // factor
+            whole = np.take(array, range(n * factor), axis) if array.shape[axis] % factor else array
+            blocks = whole.reshape(*array.shape[:axis], n, factor, *array.shape[axis + 1 :])
+            array = blocks.mean(axis=axis + 1, dtype=np.float32)
+    step = np.eye(4)
+    step[:3, :3] = np.diag(factors)
+    step[:3, 3] = [(f - 1) / 2 for f in factors]
+    return array, affine @ step
+
+
+def grey_range(array: Array, kind: Kind, name: str) -> tuple[float, float]:
+    """The grey levels that become 0 and 1. CT keeps the skull's edge: air to dense bone."""
+    if kind is Kind.CT:
+        return AIR_HU, BONE_HU
+    step = max(1, round((array.size / 500_000) ** (1 / 3)))
+    thin = array[::step, ::step, ::step]
+    low, high = (float(v) for v in np.percentile(thin, [1, 99.8]))
+    if not high > low:
+        low, high = float(array.min()), float(array.max())
+    if not high > low:
+        raise RegistrationError(f"the {name} volume is constant ({low:g}); nothing to register")
+    return low, high
+
+
+def body_mask(
+    array: Array, spacing: tuple[float, float, float], kind: Kind, window: tuple[float, float]
+) -> Mask:
+    """The patient without table, head holder and noise: the largest part that is thick everywhere.
+
+    A table or holder is a thin shell; an opening by 10 mm takes it off before the parts are told
+    apart.
+    """
+    low, high = window
+    level = (TISSUE_HU - low) / (high - low) if kind is Kind.CT else foreground_level(array)
+    solid = array > level
+    opened = opening(filled(solid), 10.0 if kind is Kind.CT else 6.0, spacing)
+    parts, count = ndimage.label(opened)
+    if count == 0:
+        return np.asarray(solid if kind is not Kind.CT else opened)
+    sizes = np.bincount(parts.ravel())[1:]
+    return filled(parts == 1 + int(np.argmax(sizes)))
+
+
+def upper_part(body: Mask, affine: Matrix) -> Mask:
+    """The head of a body that reaches further down than a head and its neck do."""
+    heights = apply(affine, np.argwhere(body))[:, 2] if body.any() else np.zeros(1)
+    if np.ptp(heights) < TALLEST_MM:
+        return body
+    kept = np.zeros_like(body)
+    kept[tuple(np.argwhere(body)[heights > heights.max() - HEAD_MM].T)] = True
+    return kept
+
+
+def foreground_level(array: Array) -> float:
+    """The grey level between air and tissue: Otsu's on values where bright ones count less."""
+    values = np.sqrt(array[array > 0])
+    counts, edges = np.histogram(values, 128, (0, 1))
+    middle = (edges[:-1] + edges[1:]) / 2
+    weight = np.cumsum(counts)
+    total = np.cumsum(counts * middle)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (total[-1] * weight / weight[-1] - total) ** 2 / (weight * (weight[-1] - weight))
+    best = float(middle[np.argmax(np.nan_to_num(between[:-1]))])
+    return 0.8 * best**2
+
+
+def opening(mask: Mask, thickness_mm: float, spacing: tuple[float, float, float]) -> Mask:
+    """``mask`` without its parts thinner than ``thickness_mm``."""
+    padded = np.pad(mask, 1, mode="edge")
+    inner = ndimage.distance_transform_edt(padded, sampling=spacing) > thickness_mm / 2
+    outer = ndimage.distance_transform_edt(~inner, sampling=spacing) <= thickness_mm / 2
+    return np.asarray((outer & padded)[1:-1, 1:-1, 1:-1])
+
+
+def filled(mask: Mask) -> Mask:
+    """``mask`` with the holes of every slice filled, so that sinuses belong to the head."""
+    return np.stack([ndimage.binary_fill_holes(m) for m in np.moveaxis(mask, 2, 0)], axis=2)
+
+
+def without_surroundings(
+    array: Array, affine: Matrix, body: Mask, body_affine: Matrix, centre_ras: Points
+) -> Level:
+    """A level with table, holder and far noise set to the darkest grey, in centred millimetres."""
+    spacing = spacing_mm(body_affine)
+    near = ndimage.distance_transform_edt(~body, sampling=spacing) <= MARGIN_MM
+    to_body = np.linalg.inv(body_affine) @ affine
+    index = [
+        np.clip(np.round(to_body[a, a] * np.arange(n) + to_body[a, 3]).astype(int), 0, m - 1)
+        for a, (n, m) in enumerate(zip(array.shape, body.shape, strict=True))
+    ]
+    kept = np.where(near[np.ix_(*index)], array, np.float32(0))
+    shift = np.eye(4)
+    shift[:3, 3] = centre_ras
+    return Level(torch.from_numpy(kept)[None, None], np.linalg.inv(affine) @ shift)

@@ -1,0 +1,321 @@
+"""Volumes onto the fused grid and into slices, one interpolation for each source.
+
+`to_grid` carries a source straight from its own voxels to the grid, through its rigid transform;
+`coverage` says where on that grid the source has data at all; `to_slices` and `from_slices` turn
+a volume on the grid into the network's stack and back.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import is_dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from scipy import ndimage
+
+from mmif.errors import GeometryError
+from mmif.geometry import FLIP_XY, Grid, Matrix, axial_grid, ras_lps, spacing_mm
+from mmif.transforms.head import body_threshold
+from mmif.transforms.origin import origin_of
+
+COARSER = 1.25
+"""A grid this many times coarser than a source, along an axis of the source, is anti-aliased."""
+
+FWHM = 2 * np.sqrt(2 * np.log(2))
+"""Full width at half maximum of a Gaussian of standard deviation 1."""
+
+CUT = 0.15
+"""Where the head ends with more than this share of its largest area, it was cut."""
+
+
+def grid_of(volume: MetaTensor) -> Grid:
+    """The voxel grid of ``volume`` (C, X, Y, Z)."""
+    x, y, z = volume.shape[-3:]
+    return Grid((x, y, z), np.asarray(volume.affine, dtype=np.float64))
+
+
+def on_grid(
+    voxels: npt.ArrayLike | torch.Tensor, grid: Grid, like: MetaTensor | None = None
+) -> MetaTensor:
+    """``voxels`` (C, X, Y, Z) as a float32 volume at the place of ``grid``.
+
+    What else ``like`` knows of itself (its ``meta``, the source among it) goes along.
+    """
+    meta = {} if like is None else {k: v for k, v in like.meta.items() if k != "affine"}
+    values = torch.as_tensor(voxels, dtype=torch.float32).as_subclass(torch.Tensor)
+    return MetaTensor(values, affine=torch.as_tensor(grid.affine_ras), meta=meta)
+
+
+def to_grid(
+    volume: MetaTensor,
+    grid: Grid,
+    reference_to_source_lps: Matrix | None = None,
+    *,
+    fill: float | None = None,
+    reference: MetaTensor | None = None,
+) -> MetaTensor:
+    """``volume`` on ``grid``, by one trilinear interpolation.
+
+    Linear never leaves the range of its neighbours: no ringing stands beside bone. Along the axes
+    of the source where the grid is clearly coarser, a Gaussian first widens the source's voxels to
+    the grid's, so that nothing is skipped (see `anti_alias_sigma`).
+
+    Args:
+        volume: (C, X, Y, Z), physical values.
+        grid: where the values are wanted, in the reference's frame.
+        reference_to_source_lps: (4, 4) LPS mm, a point of the grid's frame to the same anatomical
+            point in the frame of ``volume``; None where both are one frame.
+        fill: the value outside of ``volume``; its minimum, which is air, when left out.
+        reference: the volume whose frame the grid lies in, if that is known.
+
+    Returns:
+        (C, *grid.shape), float32, with the ``meta`` of ``volume`` and the place of ``grid``. After
+        a transform its source names the frame of ``reference``, no longer its own.
+    """
+    outside = float(volume.min()) if fill is None else fill
+    sigma = anti_alias_sigma(grid_of(volume), grid, reference_to_source_lps)
+    channels = volume.detach().cpu().numpy().astype(np.float32, copy=False)
+    resample = _resampler(grid, reference_to_source_lps, outside)
+    moved = []
+    for channel in channels:
+        smooth = _smoothed(channel, sigma)
+        image = _itk_image(smooth, np.asarray(volume.affine))
+        moved.append(sitk.GetArrayFromImage(resample.Execute(image)).transpose(2, 1, 0))
+    result = on_grid(np.stack(moved), grid, like=volume)
+    if reference_to_source_lps is not None:
+        _name_frame(result, reference)
+    return result
+
+
+def _name_frame(moved: MetaTensor, reference: MetaTensor | None) -> None:
+    """Lets the source of ``moved`` say that its voxels lie in the frame of ``reference`` now."""
+    source = origin_of(moved)
+    if is_dataclass(source) and not isinstance(source, type):
+        frame = (
+            None
+            if reference is None
+            else getattr(origin_of(reference), "frame_of_reference_uid", None)
+        )
+        moved.meta["source"] = replace(source, frame_of_reference_uid=frame, moved=True)
+
+
+def anti_alias_sigma(
+    source: Grid, grid: Grid, reference_to_source_lps: Matrix | None = None
+) -> tuple[float, float, float]:
+    """Standard deviations, in voxels of ``source``, of the smoothing before it goes to ``grid``.
+
+    Along each axis of the grid, its step g is held against the width s of a source voxel in that
+    direction. Where g is more than ``COARSER`` s, a Gaussian of full width at half maximum
+    sqrt(g^2 - s^2) widens the one to the other; it is shared out over the axes of the source.
+    So slices as thick as the source's are not smoothed, tilted or not.
+    """
+    turn = _world_to_source_ras(reference_to_source_lps)[:3, :3]
+    steps, source_steps = np.asarray(grid.spacing_mm), np.asarray(source.spacing_mm)
+    directions = turn @ (grid.affine_ras[:3, :3] / steps)
+    along = (source.affine_ras[:3, :3] / source_steps).T @ directions  # cosines: source x grid
+    widths = np.linalg.norm(along * source_steps[:, None], axis=0)
+    extra = np.where(steps > COARSER * widths, steps**2 - widths**2, 0.0)
+    x, y, z = np.sqrt(along**2 @ extra) / FWHM / source_steps
+    return float(x), float(y), float(z)
+
+
+def coverage(
+    volume: MetaTensor,
+    grid: Grid,
+    reference_to_source_lps: Matrix | None = None,
+    transition_mm: float = 6.0,
+) -> MetaTensor:
+    """How far ``volume`` counts at each voxel of ``grid``: 1 inside it, 0 outside, soft between.
+
+    The step is a raised cosine over ``transition_mm``, and lies inside the field of view: at the
+    border the weight is 0 already, so that no edge of missing data can show.
+    Planes of padding at an end of the volume are outside (see `data_box`); padding around a
+    round field of view is air, and inside.
+
+    Returns:
+        (1, *grid.shape), 0..1.
+
+    Raises:
+        GeometryError: ``transition_mm`` is negative.
+    """
+    if transition_mm < 0:
+        raise GeometryError(f"coverage: found a transition of {transition_mm} mm, expected >= 0")
+    source = grid_of(volume)
+    to_index = (
+        np.linalg.inv(source.affine_ras)
+        @ _world_to_source_ras(reference_to_source_lps)
+        @ grid.affine_ras
+    )
+    low, high = data_box(volume)
+    depth_mm = np.full(grid.shape, np.inf, dtype=np.float32)
+    i, j, k = np.ogrid[tuple(map(slice, grid.shape))]
+    for axis, step in enumerate(source.spacing_mm):
+        a, b, c, offset = to_index[axis]
+        index = (a * i + b * j + (c * k + offset)).astype(np.float32)
+        np.minimum(depth_mm, (index - (low[axis] - 0.5)) * step, out=depth_mm)
+        np.minimum(depth_mm, (high[axis] + 0.5 - index) * step, out=depth_mm)
+    ramp = np.clip(depth_mm / max(transition_mm, 1e-3), 0, 1)
+    return on_grid((0.5 - 0.5 * np.cos(np.pi * ramp))[None], grid)
+
+
+def data_box(volume: MetaTensor) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The first and the last voxel along i, j and k that hold data.
+
+    Whole planes of one single value at an end of an axis are padding, if the head is cut off
+    where they begin; if it closes there, they are the air around it and count as data.
+    """
+    values = volume[0].detach().cpu().numpy()
+    threshold = body_threshold(values)
+    low, high = [0, 0, 0], [n - 1 for n in values.shape]
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        filled = np.flatnonzero(values.min(axis=others) < values.max(axis=others))
+        if filled.size == 0 or filled.size == values.shape[axis]:
+            continue
+        area = np.count_nonzero(values > threshold, axis=others)
+        if area[filled[0]] > CUT * area.max():
+            low[axis] = int(filled[0])
+        if area[filled[-1]] > CUT * area.max():
+            high[axis] = int(filled[-1])
+    return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def covered_fraction(
+    weight: MetaTensor, within: torch.Tensor | None = None
+) -> npt.NDArray[np.float64]:
+    """(Z,) share of each slice where the coverage ``weight`` (1, X, Y, Z) is above zero.
+
+    Args:
+        weight: the coverage on the fused grid.
+        within: (1, X, Y, Z) bool, the part of the grid that counts (the reference's head); the
+            whole slice when left out. A slice without any of it is counted whole.
+    """
+    covered = weight[0].numpy() > 0
+    inside = np.ones(covered.shape, bool) if within is None else np.asarray(within[0], dtype=bool)
+    inside = inside | ~inside.any(axis=(0, 1))
+    counts = np.count_nonzero(covered & inside, axis=(0, 1))
+    return np.asarray(counts / np.count_nonzero(inside, axis=(0, 1)), dtype=np.float64)
+
+
+def to_slices(volume: torch.Tensor) -> torch.Tensor:
+    """The stack (Z, Y, X) = (slices, rows, columns) of a volume (1, X, Y, Z)."""
+    return volume.as_subclass(torch.Tensor)[0].permute(2, 1, 0).contiguous()
+
+
+def from_slices(slices: torch.Tensor, like: MetaTensor) -> MetaTensor:
+    """The volume (1, X, Y, Z) of a stack (slices, rows, columns), at the place of ``like``.
+
+    Raises:
+        GeometryError: the stack is not of the shape of ``like``.
+    """
+    expected = tuple(like.shape[-3:])[::-1]
+    if tuple(slices.shape) != expected:
+        raise GeometryError(f"a stack of shape {tuple(slices.shape)}; expected {expected}")
+    return on_grid(slices.permute(2, 1, 0)[None].contiguous(), grid_of(like), like=like)
+
+
+class ResampleToGrid(Transform):  # type: ignore[misc]
+    """A volume onto a grid; `to_grid` as a MONAI transform."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        reference_to_source_lps: Matrix | None = None,
+        fill: float | None = None,
+    ) -> None:
+        self.grid = grid
+        self.reference_to_source_lps = reference_to_source_lps
+        self.fill = fill
+
+    def __call__(self, volume: MetaTensor) -> MetaTensor:
+        """``volume`` on the grid."""
+        return to_grid(volume, self.grid, self.reference_to_source_lps, fill=self.fill)
+
+
+class ResampleToGridd(MapTransform):  # type: ignore[misc]
+    """Registered volumes onto the axial grid of one of them, each by one interpolation.
+
+    Args:
+        keys: the volumes to resample; the reference may be among them.
+        reference_key: the volume whose axial grid it is.
+        transform_keys: for each key, where ``data`` holds its reference-to-source transform (a
+            4x4 in LPS mm, or a registration with ``fixed_to_moving_lps``); None for a key that
+            lies in the reference's frame.
+        size: rows and columns.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        reference_key: Hashable,
+        transform_keys: Mapping[Hashable, Hashable] | None = None,
+        size: int = 256,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.reference_key = reference_key
+        self.transform_keys = dict(transform_keys or {})
+        self.size = size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """``data`` with the volumes of the keys on the grid."""
+        result = dict(data)
+        grid = axial_grid(grid_of(data[self.reference_key]), self.size)
+        for key in self.key_iterator(result):
+            transform = data[self.transform_keys[key]] if key in self.transform_keys else None
+            matrix = getattr(transform, "fixed_to_moving_lps", transform)
+            result[key] = to_grid(result[key], grid, matrix, reference=data[self.reference_key])
+        return result
+
+
+def _world_to_source_ras(reference_to_source_lps: Matrix | None) -> Matrix:
+    if reference_to_source_lps is None:
+        return np.eye(4)
+    return FLIP_XY @ np.asarray(reference_to_source_lps, dtype=np.float64) @ FLIP_XY
+
+
+def _smoothed(
+    channel: npt.NDArray[np.float32], sigma: tuple[float, float, float]
+) -> npt.NDArray[np.float32]:
+    if not any(sigma):
+        return channel
+    smooth = ndimage.gaussian_filter(channel, sigma, mode="nearest", truncate=3.0)
+    return np.asarray(smooth, dtype=np.float32)
+
+
+def _itk_image(channel: npt.NDArray[np.float32], affine_ras: Matrix) -> sitk.Image:
+    """``channel`` (X, Y, Z) as an ITK image at its place."""
+    image = sitk.GetImageFromArray(channel.transpose(2, 1, 0))
+    affine = ras_lps(affine_ras)
+    steps = spacing_mm(affine)
+    image.SetSpacing(steps)
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / steps).ravel().tolist())
+    return image
+
+
+def _resampler(
+    grid: Grid, reference_to_source_lps: Matrix | None, outside: float
+) -> sitk.ResampleImageFilter:
+    affine = ras_lps(grid.affine_ras)
+    steps = spacing_mm(affine)
+    transform = sitk.AffineTransform(3)
+    if reference_to_source_lps is not None:
+        matrix = np.asarray(reference_to_source_lps, dtype=np.float64)
+        transform.SetMatrix(matrix[:3, :3].ravel().tolist())
+        transform.SetTranslation(matrix[:3, 3].tolist())
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize([int(n) for n in grid.shape])
+    resampler.SetOutputSpacing(steps)
+    resampler.SetOutputOrigin(affine[:3, 3].tolist())
+    resampler.SetOutputDirection((affine[:3, :3] / steps).ravel().tolist())
+    resampler.SetTransform(transform)
+    resampler.SetInterpolator(sitk.sitkLinear)
+    resampler.SetDefaultPixelValue(outside)
+    resampler.SetOutputPixelType(sitk.sitkFloat32)
+    return resampler

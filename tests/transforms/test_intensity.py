@@ -1,0 +1,135 @@
+"""One stated window for a whole volume, and black air."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from scipy import ndimage
+
+from mmif.config import IntensityConfig
+from mmif.errors import InputError
+from mmif.transforms.head import head_mask
+from mmif.transforms.intensity import (
+    ScaleToUnitd,
+    Window,
+    apply_window,
+    scale_to_unit,
+    window_of,
+)
+
+BRAIN_WINDOW = IntensityConfig("window", -20, 100)
+PERCENTILES = IntensityConfig("percentile", 0, 99.5)
+
+
+def ball_in(
+    noise: float, tissue: float = 500.0, dark: float = 120.0
+) -> tuple[MetaTensor, np.ndarray]:
+    """A head with dark ventricles and a black skull in Rician noise, and its mask (X, Y, Z)."""
+    x, y, z = np.ogrid[-50:50, -50:50, -24:24]
+    radius = np.sqrt(x**2 + y**2 + (3 * z) ** 2)
+    skull = (radius > 33) & (radius < 36)
+    clean = np.select([radius < 10, skull, radius < 38], [dark, 5.0, tissue], 0.0)
+    random = np.random.default_rng(3)
+    real, imaginary = random.normal(0, noise, (2, *clean.shape))
+    values = np.hypot(clean + real, imaginary)
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    return MetaTensor(
+        torch.as_tensor(values[None], dtype=torch.float32), affine=affine
+    ), radius < 38
+
+
+def far_air(head: np.ndarray) -> np.ndarray:
+    return np.asarray(~ndimage.binary_dilation(head, iterations=4))
+
+
+@pytest.mark.parametrize("noise", [0, 3, 15, 40])
+def test_noisy_air_is_black_and_dark_tissue_is_not(noise: float) -> None:
+    volume, head = ball_in(noise)
+    unit, window = scale_to_unit(volume, PERCENTILES)
+    voxels = unit[0].numpy()
+    air = voxels[far_air(head)]
+    assert (air == 0).mean() > 0.99
+    assert air.mean() < 0.1 / 255
+    assert voxels[50, 50, 24] == pytest.approx(
+        max(0, (float(volume[0, 50, 50, 24]) - window.low) / (window.high - window.low)), abs=1e-5
+    )
+    assert voxels[head].mean() > 0.4
+
+
+def test_the_air_never_takes_more_than_a_quarter_of_the_window() -> None:
+    volume, head = ball_in(5)
+    ghost = volume.clone()
+    ghost[0, :, :8] += 450  # as bright as tissue, outside of the head
+    window = window_of(ghost, PERCENTILES)
+    assert window.low <= 0.25 * window.high + 10
+    assert apply_window(ghost, window)[0].numpy()[head].mean() > 0.4
+
+
+def test_ct_takes_its_window_in_hu_as_it_is() -> None:
+    volume = MetaTensor(torch.tensor([-1000.0, -20, 40, 100, 1500]).reshape(1, 5, 1, 1))
+    volume.meta["source"] = SimpleNamespace(units="HU")
+    unit, window = scale_to_unit(volume, BRAIN_WINDOW)
+    assert window == Window(-20, 100, "HU")
+    assert str(window) == "-20..100 HU"
+    torch.testing.assert_close(unit.flatten().as_tensor(), torch.tensor([0, 0, 0.5, 1, 1]))
+
+
+def test_the_window_is_one_for_the_volume_not_one_a_slice() -> None:
+    volume, _ = ball_in(4)
+    volume[..., 30:] *= 0.5
+    unit, window = scale_to_unit(volume, PERCENTILES)
+    expected = ((volume - window.low) / (window.high - window.low)).clamp(0, 1)
+    assert torch.equal(unit, expected)
+    assert unit[..., 34].max() < 0.6 * unit[..., 24].max()
+
+
+def test_the_same_head_in_other_units_looks_the_same() -> None:
+    volume, _ = ball_in(6)
+    unit, _ = scale_to_unit(volume, PERCENTILES)
+    other, _ = scale_to_unit(volume * 37.5, PERCENTILES)
+    torch.testing.assert_close(unit, other, atol=1e-4, rtol=0)
+
+
+def test_a_given_head_is_used_for_the_percentiles() -> None:
+    volume, head = ball_in(3)
+    centre = np.zeros_like(head)
+    centre[48:52, 48:52, 23:25] = True  # dark tissue of 120 alone
+    window = window_of(volume, PERCENTILES, MetaTensor(torch.as_tensor(centre[None])))
+    assert 105 < window.low < window.high < 135
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (5.0, "constant")]
+)
+def test_what_has_no_window_is_refused(value: float, message: str) -> None:
+    volume = MetaTensor(torch.full((1, 8, 8, 8), 5.0))
+    volume[0, 0, 0, 0] = value
+    with pytest.raises(InputError, match=message):
+        window_of(volume, PERCENTILES)
+
+
+def test_dictionary_transform_states_the_window_in_meta_and_leaves_the_source() -> None:
+    volume, _ = ball_in(4)
+    before = volume.clone()
+    result = Compose([ScaleToUnitd(["mri"], PERCENTILES)])({"mri": volume})["mri"]
+    assert result.meta["window"] == window_of(volume, PERCENTILES)
+    assert result.min() == 0
+    assert result.max() == 1
+    assert torch.equal(volume, before)
+    assert "window" not in volume.meta
+
+
+def test_rire_air_is_black_and_its_brain_stands_in_the_middle(shared_data: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    image = nibabel.load(shared_data / "volumes/rire_training_001/training_001_mr_T1.nii.gz")
+    volume = MetaTensor(
+        torch.as_tensor(image.get_fdata(dtype=np.float32)[None]), affine=image.affine
+    )
+    head = head_mask(volume)
+    unit = scale_to_unit(volume, PERCENTILES, head)[0][0].numpy()
+    assert unit[far_air(head[0].numpy())].mean() < 0.1 / 255
+    assert 0.33 < np.median(unit[110:140, 110:140, 10:18]) < 0.67

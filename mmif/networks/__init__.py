@@ -1,0 +1,1 @@
+"""The fusion network, and how a stack of slices goes through it."""

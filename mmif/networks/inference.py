@@ -1,0 +1,195 @@
+"""A stack of slices through a fusion network, in batches, on the device that there is.
+
+Out of memory halves the batch; at one slice a batch it goes on from the GPU to the CPU. What was
+used in the end, and why, comes back with the fused slices.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from mmif.config import Precision
+from mmif.errors import ConfigError, InputError, WeightsError
+from mmif.networks.remote import RemoteNetwork
+
+Progress = Callable[[int, int], None]
+CPU = torch.device("cpu")
+GPU_BATCH = 32
+
+
+@dataclass(frozen=True)
+class InferenceInfo:
+    """How a stack of slices was fused.
+
+    Attributes:
+        device: where the last slice was fused: ``cpu``, ``cuda:0`` ...
+        precision: ``fp32`` or ``bf16``.
+        slice_batch: slices that went through the network at once, in the end.
+        warnings: what gave way on the way, and why.
+        seconds: wall time, the moves to and from the device included.
+    """
+
+    device: str
+    precision: str
+    slice_batch: int
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; auto is a GPU where there is one.
+
+    Raises:
+        ConfigError: another name, or a GPU that is not there.
+    """
+    gpus = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda:0") if gpus else CPU
+    if name == "cpu":
+        return CPU
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number or "0").isdecimal():
+        raise ConfigError(f"device: found {name!r}, expected auto, cpu, cuda or cuda:N")
+    if int(number or 0) >= gpus:
+        raise ConfigError(f"device {name}: found {gpus} CUDA devices on this machine")
+    return torch.device("cuda", int(number or 0))
+
+
+def choose_precision(wanted: Precision, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; auto takes bf16 where the processor multiplies it in hardware.
+
+    Elsewhere bf16 is emulated, and slower than fp32.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if fast else "fp32"
+
+
+def fuse_slices(
+    network: nn.Module | RemoteNetwork,
+    anatomical: torch.Tensor,
+    other: torch.Tensor,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[torch.Tensor, InferenceInfo]:
+    """The fused slices, and how they were made.
+
+    Args:
+        network: (n, 2, rows, columns) to (n, 1, rows, columns), both in 0..1. It is moved to the
+            device and stays there, in evaluation mode. A `RemoteNetwork` stays where it is.
+        anatomical: (s, rows, columns) in 0..1, network channel 0: MRI or visible.
+        other: (s, rows, columns) in 0..1, network channel 1.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        batch: slices that go through the network at once; None takes 32 on a GPU, and on a CPU
+            one, which keeps to its caches and is twice as fast there as eight.
+        progress: called with (slices done, slices in all) after each batch.
+
+    Returns:
+        (s, rows, columns) float32 on the CPU, in 0..1, and the record of the run.
+
+    Raises:
+        ConfigError: no such device, or a batch below 1.
+        InputError: stacks of different shapes, or one slice that is too large for the memory.
+        WeightsError: the network gave NaN or Inf.
+    """
+    if anatomical.shape != other.shape or anatomical.ndim != 3:
+        raise InputError(
+            f"fusion: found stacks of {tuple(anatomical.shape)} and {tuple(other.shape)},"
+            " expected two of one shape (slices, rows, columns)"
+        )
+    if batch is not None and batch < 1:
+        raise ConfigError(f"slice_batch: found {batch}, expected at least 1")
+    if isinstance(network, RemoteNetwork):
+        return network.fuse(anatomical, other, precision, batch or GPU_BATCH)
+    started = time.perf_counter()
+    chosen = choose_device(device)
+    fitting = batch or (1 if chosen.type == "cpu" else GPU_BATCH)
+    run = _Run(network, chosen, precision, fitting)
+    fused = torch.empty(anatomical.shape, dtype=torch.float32)
+    done, total = 0, len(fused)
+    while done < total:
+        end = min(done + run.batch, total)
+        result = run.fuse(anatomical[done:end], other[done:end])
+        if result is None:
+            run.shrink(end - done, tuple(anatomical.shape[1:]))
+            continue
+        fused[done:end] = result
+        done = end
+        if progress is not None:
+            progress(done, total)
+    if not bool(torch.isfinite(fused).all()):
+        raise WeightsError("the network gave NaN or Inf, expected values in 0..1")
+    seconds = time.perf_counter() - started
+    info = InferenceInfo(
+        str(run.device), run.precision, run.batch, tuple(run.warnings), round(seconds, 3)
+    )
+    return fused.clamp_(0, 1), info
+
+
+class _Run:
+    """The network on its present device, and what had to give way so far."""
+
+    def __init__(
+        self, network: nn.Module, device: torch.device, wanted: Precision, batch: int
+    ) -> None:
+        self.network, self.wanted, self.batch = network.eval(), wanted, batch
+        self.warnings: list[str] = []
+        self.device = device
+        self._settle(device)
+
+    def _settle(self, device: torch.device) -> None:
+        self.device = device
+        self.precision = choose_precision(self.wanted, device)
+        self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def fuse(self, anatomical: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
+        """The fused slices of one batch on the CPU, or None where the memory did not do."""
+        cast = (
+            torch.autocast(self.device.type, torch.bfloat16)
+            if self.precision == "bf16"
+            else nullcontext()
+        )
+        try:
+            with torch.inference_mode(), cast:
+                pair = torch.stack([anatomical, other], dim=1)  # (n, 2, rows, columns)
+                pair = pair.to(self.device, torch.float32, memory_format=torch.channels_last)
+                return self.network(pair)[:, 0].float().cpu()  # type: ignore[no-any-return]
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        return None  # outside the handler: the error holds the tensors of the failed batch
+
+    def shrink(self, tried: int, size: tuple[int, ...]) -> None:
+        """Half the batch; the CPU in place of the GPU once a batch of one does not fit."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tried > 1:
+            self.batch = tried // 2
+            self.warnings.append(
+                f"{self.device} ran out of memory at {tried} slices a batch; went on with"
+                f" {self.batch}"
+            )
+        elif self.device != CPU:
+            self.warnings.append(f"{self.device} ran out of memory at one slice; went on on cpu")
+            self._settle(CPU)
+        else:
+            raise InputError(
+                f"fusion: a slice of {' x '.join(map(str, size))} pixels does not fit in the memory"
+                " of cpu; expected a smaller one"
+            )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """True for CUDA's own error and for what the CPU allocator raises in its place."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

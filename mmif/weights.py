@@ -1,0 +1,208 @@
+"""Trained weights and their cards: found, verified, loaded, saved.
+
+A set of weights is a folder with ``model.safetensors`` and ``card.json``; the card says what the
+network was trained on and how, what it reached, its limits and licences, and the sha256 of the
+file. Weights whose sha256 differs from the card are refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mmif.config import NetworkConfig, build, shipped
+from mmif.errors import ConfigError, WeightsError
+from mmif.networks.s3imfusion import S3IMFusion
+
+MODEL = "model.safetensors"
+CARD = "card.json"
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A loaded network and where it comes from.
+
+    Attributes:
+        name: the task's name for shipped weights, else the folder's or file's.
+        path: the safetensors file.
+        sha256: of that file, equal to the card's.
+        task: one of ``mmif.config.TASKS``.
+        card: the card, as it stands in ``card.json``.
+        network: in evaluation mode, on the CPU, float32.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    task: str
+    card: Mapping[str, Any]
+    network: S3IMFusion
+
+
+@dataclass(frozen=True)
+class WeightsStatus:
+    """One set of weights, and whether its file is what its card says.
+
+    Attributes:
+        reason: why it is not usable; empty where it is.
+    """
+
+    name: str
+    task: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    intact: bool
+    reason: str = ""
+
+
+def load_weights(name_or_file: str | Path, task: str | None = None) -> Weights:
+    """The verified network of a shipped name (``ct-mri``), a folder, or a safetensors file.
+
+    Args:
+        name_or_file: a file needs its ``card.json`` beside it.
+        task: the task the weights are wanted for.
+
+    Raises:
+        WeightsError: missing, altered, or of another network or task.
+    """
+    path = find_weights(name_or_file)
+    card = read_card(path)
+    if task is not None and card["task"] != task:
+        raise WeightsError(f"{path}: weights of task {card['task']}, expected {task}")
+    sha256 = verified_sha256(path, card)
+    network = S3IMFusion(_network_config(path, card))
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path}: its tensors do not fit the network of {CARD} ({str(error).splitlines()[0]})"
+        ) from error
+    return Weights(_name(path), path, sha256, card["task"], card, network.eval())
+
+
+def find_weights(name_or_file: str | Path) -> Path:
+    """The safetensors file of a shipped name, a folder or a file.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    given = Path(name_or_file)
+    for path in (given, given / MODEL, shipped("weights") / given / MODEL):
+        if path.is_file():
+            return path.resolve()
+    names = ", ".join(path.parent.name for path in _shipped_files()) or "none"
+    raise WeightsError(
+        f"no weights {name_or_file}; expected a folder or file of weights, or one of: {names}"
+    )
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The card beside the safetensors file ``path``.
+
+    Raises:
+        WeightsError: no card, not JSON, or without what every card must have.
+    """
+    card_path = path.parent / CARD
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: no {CARD} beside it, expected one with its sha256") from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{card_path}: not readable as JSON ({error})") from error
+    missing = [key for key in ("task", "sha256", "network") if key not in card]
+    if missing:
+        raise WeightsError(f"{card_path}: {', '.join(missing)} missing from the card")
+    return dict(card)
+
+
+def verified_sha256(path: Path, card: Mapping[str, Any]) -> str:
+    """The sha256 of ``path``, where it equals the card's.
+
+    Raises:
+        WeightsError: it differs.
+    """
+    found = file_sha256(path)
+    if found != card["sha256"]:
+        raise WeightsError(
+            f"{path}: sha256 {found[:16]}... differs from its card ({str(card['sha256'])[:16]}...);"
+            " expected the file that the card describes"
+        )
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def list_weights() -> list[WeightsStatus]:
+    """The shipped weights, each verified."""
+    return [verify(path) for path in _shipped_files()]
+
+
+def verify(name_or_file: str | Path) -> WeightsStatus:
+    """Whether weights are what their card says; what is wrong stands in ``reason``.
+
+    Raises:
+        WeightsError: there are no such weights.
+    """
+    path = find_weights(name_or_file)
+    sha256, size = file_sha256(path), path.stat().st_size
+    try:
+        card = read_card(path)
+    except WeightsError as error:
+        return WeightsStatus(_name(path), "unknown", path, sha256, size, False, str(error))
+    try:
+        load_weights(path)
+    except WeightsError as error:
+        return WeightsStatus(_name(path), card["task"], path, sha256, size, False, str(error))
+    return WeightsStatus(_name(path), card["task"], path, sha256, size, True)
+
+
+def save_weights(network: S3IMFusion, folder: Path, card: Mapping[str, Any]) -> Path:
+    """Write ``network`` and its card into ``folder``; the path of the safetensors file.
+
+    The network's configuration, its size and the sha256 are added to the card.
+
+    Args:
+        card: at least ``task``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / MODEL
+    tensors = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+    save_file(tensors, path)
+    whole = {
+        "task": card["task"],
+        "sha256": file_sha256(path),
+        "network": asdict(network.config),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        **{key: value for key, value in card.items() if key != "task"},
+    }
+    (folder / CARD).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _network_config(path: Path, card: Mapping[str, Any]) -> NetworkConfig:
+    try:
+        return build(NetworkConfig, card["network"], f"{path.parent / CARD}: network")
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == MODEL else path.stem
+
+
+def _shipped_files() -> list[Path]:
+    return sorted(shipped("weights").glob(f"*/{MODEL}"))

@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from mmif.config import NetworkConfig
+from mmif.networks.s3imfusion import S3IMFusion, peak, positional_encoding, support
+
+
+@pytest.fixture(scope="module")
+def network() -> S3IMFusion:
+    torch.manual_seed(1)
+    return S3IMFusion(NetworkConfig()).eval()
+
+
+@pytest.mark.parametrize("size", [(256, 256), (1, 1), (3, 17), (31, 250), (333, 127)])
+def test_any_height_and_width_comes_back(network: S3IMFusion, size: tuple[int, int]) -> None:
+    with torch.inference_mode():
+        fused = network(torch.rand(2, 2, *size))
+    assert fused.shape == (2, 1, *size)
+    assert 0 <= fused.min() <= fused.max() <= 1
+
+
+def test_grids_beyond_the_largest_are_averaged_down() -> None:
+    small = S3IMFusion(NetworkConfig(channels=4, coarse_channels=4, width=8, blocks=1)).eval()
+    with torch.inference_mode():
+        assert small(torch.rand(1, 2, 1100, 40)).shape == (1, 1, 1100, 40)
+
+
+def test_air_stays_exactly_black(network: S3IMFusion) -> None:
+    sources = torch.zeros(1, 2, 64, 64)
+    sources[:, :, 20:40, 20:40] = 0.8
+    with torch.inference_mode():
+        fused = network(sources)[0, 0]
+    away = torch.ones(64, 64, dtype=torch.bool)
+    away[19:41, 19:41] = False
+    assert fused[away].max() == 0
+
+
+def test_a_slice_does_not_depend_on_its_batch(network: S3IMFusion) -> None:
+    sources = torch.rand(3, 2, 48, 48)
+    with torch.inference_mode():
+        together, alone = network(sources)[1:2], network(sources[1:2])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_channels_last_gives_the_same(network: S3IMFusion) -> None:
+    sources = torch.rand(1, 2, 64, 80)
+    with torch.inference_mode():
+        plain = network(sources)
+        last = network(sources.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(plain, last, rtol=1e-4, atol=1e-5)
+
+
+def test_autocast_runs_and_stays_near(network: S3IMFusion) -> None:
+    sources = torch.rand(1, 2, 64, 64)
+    with torch.inference_mode():
+        plain = network(sources)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = network(sources).float()
+    assert (plain - mixed).abs().quantile(0.99) < 0.05
+
+
+def test_the_shipped_size_is_within_the_budget(network: S3IMFusion) -> None:
+    assert sum(p.numel() for p in network.parameters()) <= 300_000
+
+
+def test_training_leaves_a_slope_beyond_the_range() -> None:
+    network = S3IMFusion(NetworkConfig(channels=4, coarse_channels=4, width=8, blocks=1)).train()
+    beyond = torch.tensor([-1.0, 2.0], requires_grad=True)
+    network.cut(beyond).sum().backward()
+    assert (beyond.grad > 0).all()
+
+
+def test_peak_is_max_pooling() -> None:
+    x = torch.randn(2, 1, 9, 13)
+    torch.testing.assert_close(peak(x), torch.nn.functional.max_pool2d(x, 3, 1, 1))
+
+
+def test_support_fades_with_faint_noise() -> None:
+    faint = torch.full((1, 2, 5, 5), 1 / 255)
+    assert 0 < support(faint).max() < 0.3
+    assert support(torch.zeros(1, 2, 5, 5)).max() == 0
+
+
+def test_positional_encoding_tells_places_apart() -> None:
+    code = positional_encoding(17, 17, 32)
+    assert code.shape == (289, 32)
+    assert torch.cdist(code, code).fill_diagonal_(1).min() > 0.01

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import torch
+
+from mmif import losses
+from mmif.config import LossConfig
+from mmif.metrics import METRICS
+
+
+@pytest.fixture
+def images() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Fused, a, b (1, 1, 64, 64): smooth 8-bit images with an empty frame."""
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.rand(3, 1, 16, 16, generator=generator)
+    smooth = torch.nn.functional.interpolate(drawn, size=(64, 64), mode="bilinear")
+    smooth[..., :6, :] = 0
+    levels = (smooth * 255).round() / 255
+    return levels[:1], levels[1:2], levels[2:]
+
+
+def metric(name: str, images: tuple[torch.Tensor, ...]) -> float:
+    return METRICS[name](*((x[0, 0] * 255).round().numpy().astype(np.uint8) for x in images))
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_stochastic_similarity_of_copies_is_zero() -> None:
+    x = torch.rand(2, 1, 64, 64)
+    assert losses.stochastic_similarity_loss(x, x, x, generator()) == pytest.approx(0, abs=1e-6)
+
+
+def test_stochastic_similarity_is_that_of_permuted_windows(images) -> None:
+    f, a, b = images
+    order = torch.randperm(64 * 64, generator=generator())
+    scores = []
+    for source in (a, b):
+        for k in range(0, 4096, 16):
+            x, y = (z.flatten()[order[k : k + 16]].double() for z in (source, f))
+            cov = ((x - x.mean()) * (y - y.mean())).mean()
+            top = (2 * x.mean() * y.mean() + 1e-4) * (2 * cov + 9e-4)
+            low = x.mean() ** 2 + y.mean() ** 2 + 1e-4
+            scores.append(top / (low * (x.var(correction=0) + y.var(correction=0) + 9e-4)))
+    first_permutation = 1 - float(torch.stack(scores).mean())
+    whole = float(losses.stochastic_similarity_loss(f, a, b, generator()))
+    assert whole == pytest.approx(first_permutation, abs=0.02)  # ten permutations, not one
+
+
+def test_stochastic_similarity_follows_its_generator(images) -> None:
+    once, again = (losses.stochastic_similarity_loss(*images, generator()) for _ in range(2))
+    assert once == again
+    other = losses.stochastic_similarity_loss(*images, torch.Generator().manual_seed(1))
+    assert once != other
+
+
+def test_gradient_loss_wants_the_stronger_gradient(images) -> None:
+    _, a, _ = images
+    assert losses.gradient_loss(a, a, torch.zeros_like(a)) == pytest.approx(0, abs=1e-7)
+    assert losses.gradient_loss(torch.zeros_like(a), a, a) > 0.01
+
+
+def test_gradient_loss_sees_no_edge_at_the_border() -> None:
+    flat = torch.full((1, 1, 8, 8), 0.7)
+    assert losses.gradient_loss(torch.zeros_like(flat), flat, flat) == pytest.approx(0, abs=1e-7)
+
+
+def test_smooth_loss_is_least_half_way() -> None:
+    a, b = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    assert losses.smooth_loss((a + b) / 2, a, b) == pytest.approx(0.5)
+    assert losses.smooth_loss(a, a, b) == pytest.approx(1.0)
+
+
+def test_saliency_loss_is_zero_at_the_maximum(images) -> None:
+    _, a, b = images
+    assert losses.saliency_loss(torch.maximum(a, b), a, b) == 0
+
+
+def test_edge_loss_is_one_minus_qabf(images) -> None:
+    assert float(losses.edge_loss(*images)) == pytest.approx(1 - metric("Qabf", images), abs=0.01)
+
+
+def test_structure_loss_is_the_published_ssim(images) -> None:
+    expected = 1 - metric("SSIM", images) / 2
+    assert float(losses.structure_loss(*images)) == pytest.approx(expected, abs=0.01)
+
+
+def test_difference_loss_is_two_minus_scd(images) -> None:
+    expected = 2 - metric("SCD", images)
+    assert float(losses.difference_loss(*images)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_information_loss_is_minus_mi(images) -> None:
+    expected = -metric("MI", images) / 4
+    assert float(losses.information_loss(*images)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_entropy_loss_counts_the_foreground_only() -> None:
+    f = torch.zeros(1, 1, 32, 32)
+    f[..., 16:, :16], f[..., 16:, 16:] = 51 / 255, 102 / 255
+    assert float(losses.entropy_loss(f, f, f)) == pytest.approx(-1 / 8, abs=1e-3)
+
+
+def test_sharpness_loss_is_relative_to_the_maximum(images) -> None:
+    _, a, b = images
+    assert losses.sharpness_loss(torch.maximum(a, b), a, b) == pytest.approx(-1, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", losses.TERMS)
+def test_every_term_has_finite_gradients_where_all_is_empty(name: str) -> None:
+    config = LossConfig(**{**dict.fromkeys(losses.TERMS, 0.0), name: 1.0})
+    f = torch.zeros(2, 1, 32, 32, requires_grad=True)
+    total, parts = losses.fusion_loss(
+        f, torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32), config
+    )
+    total.backward()
+    assert set(parts) == {name}
+    assert torch.isfinite(f.grad).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(losses.TERMS) - {"edge"}))
+def test_every_term_falls_along_its_gradient(name: str, images) -> None:
+    config = LossConfig(**{**dict.fromkeys(losses.TERMS, 0.0), name: 1.0})
+    f, a, b = images
+    f = (0.8 * f + 0.05).requires_grad_(True)
+    before, _ = losses.fusion_loss(f, a, b, config, generator())
+    before.backward()
+    step = 1e-4 * f.grad / f.grad.abs().max()
+    after, _ = losses.fusion_loss(f.detach() - step, a, b, config, generator())
+    assert after < before
+
+
+def test_the_edge_term_can_be_descended(images) -> None:
+    """Its gradient jumps where edges turn over, so that only a run of steps must gain."""
+    f, a, b = images
+    f = (0.8 * f + 0.05).requires_grad_(True)
+    optimizer = torch.optim.Adam([f], 0.01)
+    values = []
+    for _ in range(20):
+        loss = losses.edge_loss(f, a, b)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert values[-1] < values[0] - 0.05
+
+
+def test_the_weights_multiply_the_terms(images) -> None:
+    config = LossConfig(similarity=0, gradient=2, smooth=3)
+    total, parts = losses.fusion_loss(*images, config)
+    assert total == pytest.approx(2 * parts["gradient"] + 3 * parts["smooth"])
+
+
+def test_halo_loss_sees_ringing_beside_an_edge_but_not_the_edge() -> None:
+    a, b = torch.zeros(1, 1, 8, 16), torch.zeros(1, 1, 8, 16)
+    a[..., 8:] = 0.6
+    assert losses.halo_loss(a, a, b) == 0
+    ringing = a.clone()
+    ringing[..., 8] = 0.7
+    assert losses.halo_loss(ringing, a, b) == pytest.approx(0.1 * 8 / (8 * 7 + 7 * 8))
+
+
+def test_saliency_loss_weighs_bright_pixels_more() -> None:
+    bright, faint = torch.full((1, 1, 4, 4), 1.0), torch.full((1, 1, 4, 4), 0.2)
+    assert losses.saliency_loss(bright - 0.1, bright, bright) > losses.saliency_loss(
+        faint - 0.1, faint, faint
+    )

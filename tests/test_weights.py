@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from mmif.cli.weights import weights as weights_command
+from mmif.config import TASKS, NetworkConfig
+from mmif.errors import WeightsError
+from mmif.networks.s3imfusion import S3IMFusion
+from mmif.weights import CARD, list_weights, load_weights, save_weights, verify
+
+SMALL = NetworkConfig(channels=4, coarse_channels=4, width=8, blocks=1)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return save_weights(
+        S3IMFusion(SMALL), tmp_path / "mine", {"task": "ct-mri", "limits": ["none"]}
+    )
+
+
+def change_card(path: Path, **values: object) -> None:
+    card_path = path.parent / CARD
+    card = json.loads(card_path.read_text())
+    card_path.write_text(json.dumps({**card, **values}))
+
+
+def test_weights_come_back_as_they_were_saved(saved: Path) -> None:
+    loaded = load_weights(saved, "ct-mri")
+    torch.manual_seed(0)
+    original = S3IMFusion(SMALL).eval()
+    sources = torch.rand(1, 2, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(sources), original(sources))
+    assert (loaded.name, loaded.task, loaded.card["limits"]) == ("mine", "ct-mri", ["none"])
+    assert not loaded.network.training
+
+
+def test_a_folder_stands_for_its_file(saved: Path) -> None:
+    assert load_weights(saved.parent).sha256 == load_weights(saved).sha256
+
+
+def test_an_altered_file_is_refused(saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[-1] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(WeightsError, match="sha256"):
+        load_weights(saved)
+    status = verify(saved)
+    assert not status.intact
+    assert "sha256" in status.reason
+
+
+def test_another_task_is_refused(saved: Path) -> None:
+    with pytest.raises(WeightsError, match="of task ct-mri, expected ir-vis"):
+        load_weights(saved, "ir-vis")
+
+
+def test_another_network_is_refused(saved: Path) -> None:
+    change_card(saved, network={"channels": 8})
+    with pytest.raises(WeightsError, match="do not fit the network"):
+        load_weights(saved)
+
+
+def test_an_unknown_network_key_is_refused(saved: Path) -> None:
+    change_card(saved, network={"chanels": 8})
+    with pytest.raises(WeightsError, match="did you mean channels"):
+        load_weights(saved)
+
+
+def test_a_missing_card_is_refused(saved: Path) -> None:
+    (saved.parent / CARD).unlink()
+    with pytest.raises(WeightsError, match=f"no {CARD} beside it"):
+        load_weights(saved)
+    assert verify(saved).task == "unknown"
+
+
+def test_a_broken_card_is_refused(saved: Path) -> None:
+    (saved.parent / CARD).write_text("{")
+    with pytest.raises(WeightsError, match="not readable as JSON"):
+        load_weights(saved)
+
+
+def test_a_card_without_sha256_is_refused(saved: Path) -> None:
+    (saved.parent / CARD).write_text('{"task": "ct-mri"}')
+    with pytest.raises(WeightsError, match="sha256, network missing"):
+        load_weights(saved)
+
+
+def test_missing_weights_name_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="expected a folder or file of weights, or one of"):
+        load_weights(tmp_path / "nothing")
+
+
+def test_the_shipped_weights_are_intact_and_of_known_tasks() -> None:
+    shipped = list_weights()
+    assert shipped
+    assert all(status.intact for status in shipped), [s.reason for s in shipped]
+    assert {status.task for status in shipped} <= set(TASKS)
+
+
+def test_the_command_lists_and_verifies(saved: Path) -> None:
+    runner = CliRunner()
+    assert "ct-mri" in runner.invoke(weights_command, ["list"]).output
+    assert "intact" in runner.invoke(weights_command, ["verify", str(saved)]).output
+    change_card(saved, sha256="0" * 64)
+    result = runner.invoke(weights_command, ["verify", str(saved)])
+    assert isinstance(result.exception, WeightsError)
+    assert "BROKEN" in result.output

@@ -1,0 +1,111 @@
+"""What is scored: weights, folders of fused images, and the baselines, all as one type."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mmif.baselines import BASELINES, Stack
+from mmif.errors import InputError
+from mmif.images import ImagePair, fuse_pixels
+from mmif.io.images import Pixels, check_same_size, read_image
+from mmif.io.pairs import PairFiles, image_files
+from mmif.metrics import SSIM_WINDOW
+from mmif.weights import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedPair:
+    """A registered pair in memory: (anatomical, other), two images of one size."""
+
+    files: PairFiles
+    images: ImagePair
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A way to fuse pairs.
+
+    Attributes:
+        name: its row in the table.
+        fuse: pairs to their fused 8-bit images, (rows, columns) grey or with 3 colours.
+        is_baseline: one of the three simple rules.
+    """
+
+    name: str
+    fuse: Callable[[Sequence[LoadedPair]], list[Pixels]]
+    is_baseline: bool = False
+
+
+def load_pair(files: PairFiles) -> LoadedPair:
+    """Both images of a pair.
+
+    Raises:
+        InputError: one cannot be used, or they differ in size, or are too small to be scored.
+    """
+    images = read_image(files.anatomical), read_image(files.other)
+    check_same_size(*images)
+    if min(images[0].size) < SSIM_WINDOW:
+        raise InputError(
+            f"{files.anatomical}: found {images[0].size[0]} x {images[0].size[1]} pixels, expected"
+            f" at least {SSIM_WINDOW} x {SSIM_WINDOW}"
+        )
+    return LoadedPair(files, images)
+
+
+def weights_method(weights: Weights, device: str = "auto", batch: int = 8) -> Method:
+    """What the network of ``weights`` makes of the pairs, colour included."""
+
+    def fuse(pairs: Sequence[LoadedPair]) -> list[Pixels]:
+        images = [pair.images for pair in pairs]
+        return fuse_pixels(weights.network, weights.task, images, device=device, batch=batch)[0]
+
+    return Method(f"mmif {weights.name}", fuse)
+
+
+def folder_method(name: str, folder: Path, pairs: Sequence[PairFiles]) -> Method:
+    """The fused images in ``folder``, named as the pairs but for the ending.
+
+    Args:
+        name: its row in the table.
+        folder: at least one image for each of the pairs.
+        pairs: those that will be scored.
+
+    Raises:
+        InputError: no such folder, no images in it, or none for one of the pairs.
+    """
+    fused: dict[str, Path] = {}
+    for path in image_files(folder).values():
+        if path.stem in fused:
+            raise InputError(f"{path}: found {fused[path.stem].name} too, expected one of them")
+        fused[path.stem] = path
+    if not fused:
+        raise InputError(
+            f"{folder}: found no images, expected the fused ones of {len(pairs)} pairs"
+        )
+    missing = [pair.name for pair in pairs if Path(pair.name).stem not in fused]
+    if missing:
+        raise InputError(
+            f"{folder}: found no fused image for {missing[0]} ({len(missing)} of {len(pairs)} are"
+            " missing); expected one of each name, or fewer cases by --cases"
+        )
+    return Method(name, partial(_read_fused, fused))
+
+
+def baseline_methods() -> list[Method]:
+    """The three simple rules, on the brightness of the sources."""
+    return [
+        Method(name, partial(_apply_rule, rule), is_baseline=True)
+        for name, rule in BASELINES.items()
+    ]
+
+
+def _read_fused(fused: dict[str, Path], pairs: Sequence[LoadedPair]) -> list[Pixels]:
+    images = [read_image(fused[Path(pair.files.name).stem]) for pair in pairs]
+    for image, pair in zip(images, pairs, strict=True):
+        check_same_size(pair.images[0], image)
+    return [image.pixels for image in images]
+
+
+def _apply_rule(rule: Callable[[Stack, Stack], Stack], pairs: Sequence[LoadedPair]) -> list[Pixels]:
+    return [rule(pair.images[0].grey, pair.images[1].grey) for pair in pairs]

@@ -1,0 +1,103 @@
+"""An evaluation as CSV, JSON and LaTeX text."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mmif.evaluation.scores import Evaluation, Means, mean_ranks, ranks
+from mmif.metrics import METRICS, REPORTED
+
+MEAN = "mean"
+
+
+def csv_text(evaluation: Evaluation) -> str:
+    """One line a method and image, then one a method with its means, in full precision."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "case", "image", *REPORTED])
+    for method, columns in evaluation.values.items():
+        for index, pair in enumerate(evaluation.pairs):
+            row = [repr(float(columns[name][index])) for name in REPORTED]
+            writer.writerow([method, pair.case, pair.name, *row])
+    for method, means in evaluation.means.items():
+        writer.writerow([method, "", MEAN, *(repr(means[name]) for name in REPORTED)])
+    return text.getvalue()
+
+
+def json_text(
+    evaluation: Evaluation, facts: Mapping[str, Any], printed: Means | None = None
+) -> str:
+    """Means, ranks and the values of each image; what is not finite is null.
+
+    Args:
+        evaluation: the scores.
+        facts: what else is said, at the top: task, data, selection ...
+        printed: rows of other methods to rank against.
+    """
+    own, own_ranks = mean_ranks(evaluation.means), ranks(evaluation.means)
+    methods = {
+        method: {
+            "baseline": method in evaluation.baselines,
+            "mean": evaluation.means[method],
+            "rank": own_ranks[method],
+            "mean_rank": own[method],
+            "images": {
+                pair.name: {name: float(columns[name][index]) for name in REPORTED}
+                for index, pair in enumerate(evaluation.pairs)
+            },
+        }
+        for method, columns in evaluation.values.items()
+    }
+    whole: dict[str, Any] = {**facts, "pairs": len(evaluation.pairs), "methods": methods}
+    if printed:
+        together = {**evaluation.others, **printed}
+        whole["published"] = {
+            "rows": dict(printed),
+            "rank": ranks(together),
+            "mean_rank": mean_ranks(together),
+        }
+    return json.dumps(_finite(whole), indent=2) + "\n"
+
+
+def latex_text(means: Means, caption: str) -> str:
+    """A booktabs table of ``means`` with the best of each column in bold, and the mean rank."""
+    places, average = ranks(means), mean_ranks(means)
+    best = min(average.values())
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_escaped(caption)}}}",
+        rf"  \begin{{tabular}}{{l{'r' * (len(METRICS) + 1)}}}",
+        r"    \toprule",
+        "    Method & " + " & ".join(METRICS) + r" & Mean rank \\",
+        r"    \midrule",
+    ]
+    for method, row in means.items():
+        cells = [_cell(row[name], 3, places[method][name] == 1) for name in METRICS]
+        cells.append(_cell(average[method], 1, average[method] == best))
+        lines.append(f"    {_escaped(method)} & {' & '.join(cells)} " + r"\\")
+    lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: float, digits: int, bold: bool) -> str:
+    text = f"{value:.{digits}f}" if math.isfinite(value) else r"$\infty$"
+    return rf"\textbf{{{text}}}" if bold else text
+
+
+def _escaped(text: str) -> str:
+    for sign in "\\&%$#_{}":
+        text = text.replace(sign, f"\\{sign}" if sign != "\\" else "/")
+    return text
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,145 @@
+"""Batches of training crops: which pairs, where, and how they are changed.
+
+Everything is drawn from generators that are seeded by the seed, the step and the rank, so that a
+resumed training sees the same batches without any saved state.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmif.config import TrainingConfig
+from mmif.errors import TrainingError
+from mmif.training.pairs import Pair
+
+#: Crops with less than this share of non-empty pixels are drawn again (a few times).
+CONTENT = 0.25
+TRIES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Crops of one step: ``sources`` (n, 2, h, w) float32 in 0..1, and the pairs' names."""
+
+    sources: Tensor
+    names: tuple[str, ...]
+
+
+def steps_per_epoch(pairs: Sequence[Pair], batch: int) -> int:
+    """Steps until each pair has been drawn about once."""
+    return max(1, round(len(pairs) / batch))
+
+
+def draw_batch(
+    pairs: Sequence[Pair], config: TrainingConfig, step: int, rank: int = 0, ranks: int = 1
+) -> Batch:
+    """The crops of ``step`` (from 0) for one rank of several.
+
+    Raises:
+        TrainingError: whole slices are wanted, but the pairs differ in size.
+    """
+    order = _epoch_order(pairs, config, step)
+    chosen = [pairs[i] for i in order[rank::ranks]]
+    generator = np.random.default_rng([config.seed, step, rank])
+    crops = [_crop(pair, config.crop, generator) for pair in chosen]
+    if len({crop.shape for crop in crops}) > 1:
+        raise TrainingError(
+            f"pairs of different sizes ({chosen[0].name} ...), expected training.crop to be at most"
+            " their smallest side"
+        )
+    changed = [
+        phantom(crop.shape[1], crop.shape[2], generator)
+        if generator.random() < config.phantoms
+        else augment(crop, config.augmentation, generator)
+        for crop in crops
+    ]
+    return Batch(torch.stack(changed), tuple(pair.name for pair in chosen))
+
+
+def _epoch_order(pairs: Sequence[Pair], config: TrainingConfig, step: int) -> list[int]:
+    """The pairs of this step: a piece of the epoch's permutation, wrapped where it is short."""
+    epoch, place = divmod(step, steps_per_epoch(pairs, config.batch))
+    order = np.random.default_rng([config.seed, epoch]).permutation(len(pairs))
+    return [
+        int(order[i % len(pairs)]) for i in range(place * config.batch, (place + 1) * config.batch)
+    ]
+
+
+def _crop(pair: Pair, side: int, generator: np.random.Generator) -> Tensor:
+    """A crop (2, h, w) in 0..1 that shows something, where a few tries find one."""
+    rows, columns = pair.anatomical.shape
+    height, width = (min(side or s, s) for s in (rows, columns))
+    for _ in range(TRIES):
+        y = int(generator.integers(rows - height + 1))
+        x = int(generator.integers(columns - width + 1))
+        window = np.s_[y : y + height, x : x + width]
+        crop = np.stack([pair.anatomical[window], pair.other[window]])
+        if np.count_nonzero(crop.max(0)) >= CONTENT * height * width:
+            break
+    return torch.from_numpy(crop.astype(np.float32) / 255)
+
+
+def augment(crop: Tensor, share: float, generator: np.random.Generator) -> Tensor:
+    """``crop`` (2, h, w) mirrored, and for a ``share`` of the crops with changed intensities."""
+    if share and generator.random() < 0.5:
+        crop = crop.flip(2)
+    if generator.random() >= share:
+        return crop
+    changed = torch.stack([_change(image, generator) for image in crop])
+    if generator.random() < 0.06:  # one source is empty, as beyond the end of a volume
+        changed[int(generator.integers(2))] = 0
+    return changed.clamp(0, 1)
+
+
+def _change(image: Tensor, generator: np.random.Generator) -> Tensor:
+    """One source (h, w) as another window, contrast, scanner or resolution would show it."""
+    if generator.random() < 0.5:
+        image = image ** float(np.exp(generator.uniform(-0.4, 0.4)))
+    if generator.random() < 0.3:  # another window; what was black stays black
+        image = (image * float(generator.uniform(0.75, 1.3))).clamp(0, 1)
+    if generator.random() < 0.15:
+        low = float(generator.uniform(0, 0.15))
+        image = ((image - low) / (1 - low)).clamp(0, 1)
+    if generator.random() < 0.08:  # weak contrast
+        image = image * float(generator.uniform(0.3, 0.7))
+    if generator.random() < 0.08:  # the other weighting: bright where it was dark
+        image = torch.where(image > 0.02, float(image.max()) - 0.8 * image, image)
+    if generator.random() < 0.15:  # thicker slices, interpolation
+        image = _smoothed(image)
+    if generator.random() < 0.15:  # noise, in the air as well
+        sigma = float(generator.uniform(0.002, 0.02))
+        noise = generator.normal(0, sigma, tuple(image.shape)).astype(np.float32)
+        image = (image + torch.from_numpy(noise)).abs()
+    return image
+
+
+def phantom(height: int, width: int, generator: np.random.Generator) -> Tensor:
+    """A drawn pair (2, h, w) of flat regions: air, a shell as bright as bone, what is in it."""
+    y, x = np.mgrid[:height, :width]
+    turn = generator.uniform(0, 2 * np.pi)
+    across = np.cos(turn) * (x - width / 2) + np.sin(turn) * (y - height / 2)
+    along = np.cos(turn) * (y - height / 2) - np.sin(turn) * (x - width / 2)
+    bend = generator.uniform(0, 1.5) * generator.integers(2)  # straight bands and ellipses
+    depth = across - generator.uniform(-0.4, 0.1) * width + bend * along**2 / width
+    shell = generator.uniform(3, 10) if generator.random() < 0.5 else generator.uniform(10, 70)
+    inside, deeper = depth > 0, depth > shell
+    spot = np.hypot(across - generator.uniform(0, width / 2), along) < generator.uniform(3, 20)
+    bone, tissue, focus = generator.uniform(0, 1, (3, 2))
+    if generator.random() < 0.7:  # CT: bone saturated; MRI: bone faint, or like its surroundings
+        bone = np.array([generator.choice([0.0, 0.05, 0.15, tissue[0]]), 1.0])
+        tissue = np.array([tissue[0], generator.uniform(0.15, 0.7)])
+    image = np.zeros((2, height, width), dtype=np.float32)
+    for source in range(2):
+        image[source][inside] = bone[source]
+        image[source][deeper] = tissue[source]
+        image[source][deeper & spot] = focus[source]
+    return torch.from_numpy(image)
+
+
+def _smoothed(image: Tensor) -> Tensor:
+    padded = F.pad(image[None, None], (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(padded, 3, stride=1)[0, 0]

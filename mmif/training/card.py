@@ -1,0 +1,93 @@
+"""The card of trained weights: data, recipe, figures, limits, licences."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from mmif.config import Pipeline
+from mmif.training.validation import Validation
+
+DATA_TERMS = {
+    "harvard": "Whole Brain Atlas (AANLIB), Harvard Medical School; no image is redistributed",
+    "roadscene": "RoadScene (FusionDN, AAAI 2020), after FLIR; no image is redistributed",
+}
+COMMON_LIMITS = (
+    "Research use only; not a medical device.",
+    "Both sources must be registered; what one source hides under the other is not recovered.",
+)
+TASK_LIMITS = {
+    "ct-mri": (
+        "Trained on CT shown through brain windows (bone saturated): other windows show bone, but"
+        " their soft tissue was seen only through augmentation.",
+        "Axial slices of adult heads; other body parts were never seen.",
+    ),
+    "spect-mri": (
+        "Fuses the luminance Y of a pseudo-colour picture; Y of a palette is not the count.",
+        "Axial slices of adult heads; other body parts were never seen.",
+    ),
+    "pet-mri": (
+        "Fuses the luminance Y of a pseudo-colour picture; Y of a palette is not the uptake.",
+        "All training slices are sweeps through one and the same head, to all appearance: a split"
+        " by case is not a split by patient here.",
+    ),
+    "ir-vis": ("Road scenes of one vehicle camera pair; other scenes were never seen.",),
+}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a training cannot know of itself.
+
+    Attributes:
+        command: the command line as it was given.
+        commit: of the code; ``unknown`` outside a checkout.
+        cases: side to case to number of pairs.
+        started_from: name and sha256 of the weights it began with, if any.
+    """
+
+    command: str
+    commit: str
+    cases: Mapping[str, Mapping[str, int]]
+    started_from: str | None = None
+
+
+def weights_card(
+    pipeline: Pipeline,
+    around: Circumstances,
+    device: torch.device,
+    validation: Validation,
+    seconds: float,
+) -> dict[str, Any]:
+    """The card, but for the sha256, which is added where the file is written."""
+    data = "roadscene" if pipeline.task == "ir-vis" else "harvard"
+    return {
+        "task": pipeline.task,
+        "architecture": "S3IMFusion",
+        "data": {"cases": around.cases, "terms": DATA_TERMS[data]},
+        "recipe": {"loss": asdict(pipeline.loss), "training": asdict(pipeline.training)},
+        "command": around.command,
+        "commit": around.commit,
+        "started_from": around.started_from,
+        "seconds": round(seconds, 1),
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "validation": {
+            "pairs": "of the validation cases; mean of each metric",
+            "ours": validation.means,
+            "baselines": validation.baselines,
+            "mean_rank_among_baselines": validation.mean_rank,
+        },
+        "limits": [*TASK_LIMITS[pipeline.task], *COMMON_LIMITS],
+        "licence": {"code_and_weights": "Apache-2.0", "data": DATA_TERMS[data]},
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's name, with the threads used on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    return f"CPU {name}, {torch.get_num_threads()} thread(s)"

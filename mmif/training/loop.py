@@ -1,0 +1,188 @@
+"""The training loop: slices in, weights out.
+
+One process, or one a device under ``torchrun``. Everything random is drawn from the seed, the step
+and the rank, so a training that was killed goes on with the same losses from its checkpoint.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mmif.config import Pipeline, TrainingConfig
+from mmif.errors import TrainingError
+from mmif.losses import fusion_loss
+from mmif.networks.inference import choose_precision
+from mmif.networks.s3imfusion import S3IMFusion
+from mmif.training.batches import Batch, draw_batch, steps_per_epoch
+from mmif.training.pairs import PairSet
+from mmif.training.ranks import Ranks
+from mmif.training.record import Record
+from mmif.training.state import State, load_checkpoint, save_checkpoint
+from mmif.training.validation import Validation, Validator
+from mmif.weights import save_weights
+
+log = logging.getLogger(__name__)
+
+GRADIENT_LIMIT = 1.0
+MODEL_FOLDER = "weights"
+SAMPLES = "samples"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told after each step: the losses are those of this step."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    seconds_left: float
+    validation: Validation | None = None
+
+
+Watcher = Callable[[Progress], None]
+CardOf = Callable[[Validation, float], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: what, where to, how long, on what.
+
+    Attributes:
+        max_steps: stop here, although the recipe (and its schedule) goes on; 0 for no limit.
+        resume: go on from ``output/checkpoint.pt``.
+        start: weights to begin with, in place of random ones.
+        compiled: through ``torch.compile``.
+    """
+
+    pipeline: Pipeline
+    output: Path
+    max_steps: int = 0
+    resume: bool = False
+    start: Mapping[str, Tensor] | None = None
+    compiled: bool = False
+
+
+def train(
+    job: Job,
+    pairs: PairSet,
+    ranks: Ranks,
+    card_of: CardOf,
+    watch: Watcher = lambda progress: None,
+) -> Validation | None:
+    """Train as ``job`` says; the best validation so far (None on ranks but the first).
+
+    ``output`` gets ``weights/`` (the best, with a card from ``card_of(validation, seconds)``),
+    ``checkpoint.pt``, ``losses.csv``, ``validation.csv`` and ``samples/*.png``.
+
+    Raises:
+        TrainingError: no more finite loss, or a checkpoint that does not fit.
+    """
+    recipe = job.pipeline.training
+    steps = recipe.epochs * steps_per_epoch(pairs.training, recipe.batch)
+    state = _begin(job, ranks, steps)
+    network = _parallel(job, state, ranks)
+    end = min(steps, job.max_steps or steps)
+    interval = recipe.validate_every * steps_per_epoch(pairs.training, recipe.batch)
+    keeper = _Keeper(job, state, pairs, card_of) if ranks.first else None
+    while state.step < end:
+        started = time.perf_counter()
+        batch = draw_batch(pairs.training, recipe, state.step, ranks.rank, ranks.count)
+        losses = _step(network, state, batch, job, ranks)
+        state.step += 1
+        state.seconds += time.perf_counter() - started
+        validation = None
+        if keeper is not None:
+            keeper.record.step(state.step, state.learning_rate, losses)
+            if state.step % interval == 0 or state.step == end:
+                validation = keeper.validate(ranks.device)
+        left = (end - state.step) * state.seconds / state.step
+        watch(Progress(state.step, end, losses, left, validation))
+        ranks.wait()
+    return keeper.best if keeper is not None else None
+
+
+def _begin(job: Job, ranks: Ranks, steps: int) -> State:
+    """A fresh state on the rank's device, or that of the checkpoint."""
+    recipe = job.pipeline.training
+    torch.manual_seed(recipe.seed)
+    network = S3IMFusion(job.pipeline.network)
+    if job.start is not None:
+        network.load_state_dict(dict(job.start))
+    network = network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = State.fresh(network, recipe, steps)
+    if job.resume:
+        load_checkpoint(state, job.output, job.pipeline)
+    return state
+
+
+def _parallel(job: Job, state: State, ranks: Ranks) -> nn.Module:
+    network: nn.Module = state.network
+    if job.compiled:
+        network = torch.compile(network)  # type: ignore[assignment]
+    if ranks.count == 1:
+        return network
+    devices = [ranks.device] if ranks.device.type == "cuda" else None
+    return DistributedDataParallel(network, device_ids=devices)
+
+
+def _step(
+    network: nn.Module, state: State, batch: Batch, job: Job, ranks: Ranks
+) -> dict[str, float]:
+    """One update; the losses by name, their mean over the ranks."""
+    recipe, device = job.pipeline.training, ranks.device
+    sources = batch.sources.to(device, non_blocking=True)
+    sources = sources.contiguous(memory_format=torch.channels_last)
+    network.train()
+    state.optimizer.zero_grad(set_to_none=True)
+    with _cast(recipe, device):
+        fused = network(sources)
+    generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + state.step)
+    total, parts = fusion_loss(fused, sources[:, :1], sources[:, 1:], job.pipeline.loss, generator)
+    losses = {name: float(value) for name, value in {"total": total.detach(), **parts}.items()}
+    if not torch.isfinite(total):
+        raise TrainingError(
+            f"step {state.step + 1}: loss is {losses['total']} on {', '.join(batch.names)},"
+            f" expected a finite one; the last good checkpoint is kept in {job.output}"
+        )
+    total.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_LIMIT)
+    state.update()
+    return ranks.mean(losses)
+
+
+def _cast(recipe: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
+    if choose_precision(recipe.precision, device) == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
+
+
+class _Keeper:
+    """What the first rank keeps: the record, the validations, the best weights, the checkpoint."""
+
+    def __init__(self, job: Job, state: State, pairs: PairSet, card_of: CardOf) -> None:
+        self.job, self.state, self.card_of = job, state, card_of
+        self.record = Record(job.output, state.step)
+        self.validator = Validator(pairs.validation, job.pipeline.training.validation_pairs)
+        self.best: Validation | None = None
+
+    def validate(self, device: torch.device) -> Validation:
+        """Validate the averaged weights; keep them where they are the best; write a checkpoint."""
+        network, state = self.state.averaged(), self.state
+        validation = self.validator(network, device)
+        self.record.validation(state.step, validation)
+        self.validator.picture(network, device, self.job.output / SAMPLES / f"{state.step:06d}.png")
+        if validation.order < state.best:
+            state.best, self.best = validation.order, validation
+            save_weights(
+                network, self.job.output / MODEL_FOLDER, self.card_of(validation, state.seconds)
+            )
+        save_checkpoint(state, self.job.output, self.job.pipeline)
+        return validation

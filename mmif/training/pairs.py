@@ -1,0 +1,103 @@
+"""Registered pairs of slices for training, and their split by case."""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmif.errors import TrainingError
+from mmif.io.images import check_same_size, read_image
+from mmif.io.pairs import PairFiles, find_pair_files
+
+VALIDATION_SHARE = 0.2
+
+Grey = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two registered 8-bit grey slices of one place.
+
+    Attributes:
+        anatomical: (rows, columns), network channel 0.
+        other: likewise, channel 1.
+    """
+
+    name: str
+    case: str
+    anatomical: Grey
+    other: Grey
+
+
+@dataclass(frozen=True, eq=False)
+class PairSet:
+    """Pairs for training and for validation; no case is in both."""
+
+    training: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+
+    def cases(self) -> dict[str, dict[str, int]]:
+        """How many pairs of which case are on which side, for the card."""
+        sides = {"training": self.training, "validation": self.validation}
+        return {
+            side: dict(sorted(Counter(p.case for p in pairs).items()))
+            for side, pairs in sides.items()
+        }
+
+
+def find_pairs(task: str, folder: Path) -> list[Pair]:
+    """The pairs of images of equal name in the two folders of ``task``, read and checked.
+
+    ``folder`` holds them as ``CT-MRI/{CT,MRI}`` or as ``{CT,MRI}``; for ir-vis as ``{IR,VIS}``.
+
+    Raises:
+        InputError: no such folders, unpaired names, different sizes, or an unusable image.
+    """
+    return [_pair(files) for files in find_pair_files(task, folder)]
+
+
+def split_by_case(pairs: Sequence[Pair], validation_cases: Iterable[str], seed: int) -> PairSet:
+    """The pairs of ``validation_cases``, and the others; without names a fifth, by the seed.
+
+    Raises:
+        TrainingError: a named case is not there, or no case is left for one side.
+    """
+    cases = sorted({pair.case for pair in pairs})
+    if len(cases) < 2:
+        raise TrainingError(
+            f"found one case ({cases[0] if cases else 'none'}), expected at least two: the split is"
+            " made by case"
+        )
+    held = set(validation_cases) or _draw(pairs, cases, seed)
+    unknown = sorted(held - set(cases))
+    if unknown:
+        raise TrainingError(
+            f"validation case {unknown[0]} is not in the data, expected one of {', '.join(cases)}"
+        )
+    if held == set(cases):
+        raise TrainingError("all cases are held out for validation, expected some for training")
+    return PairSet(
+        tuple(p for p in pairs if p.case not in held), tuple(p for p in pairs if p.case in held)
+    )
+
+
+def _draw(pairs: Sequence[Pair], cases: list[str], seed: int) -> set[str]:
+    """Cases in random order until they hold a fifth of the pairs, one left at least."""
+    order = list(cases)
+    random.Random(seed).shuffle(order)
+    held: set[str] = set()
+    for case in order[:-1]:
+        held.add(case)
+        if sum(pair.case in held for pair in pairs) >= VALIDATION_SHARE * len(pairs):
+            break
+    return held
+
+
+def _pair(files: PairFiles) -> Pair:
+    anatomical, other = read_image(files.anatomical), read_image(files.other)
+    check_same_size(anatomical, other)
+    return Pair(files.name, files.case, anatomical.grey, other.grey)

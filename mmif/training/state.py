@@ -1,0 +1,142 @@
+"""What a training is between two steps, and its checkpoint."""
+
+import copy
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from mmif.config import Pipeline, TrainingConfig
+from mmif.errors import TrainingError
+from mmif.networks.s3imfusion import S3IMFusion
+
+CHECKPOINT = "checkpoint.pt"
+WORST = (float("inf"), float("inf"))
+
+
+@dataclass(eq=False)
+class State:
+    """The network, its optimiser, the running mean of its weights, and how far it is."""
+
+    network: S3IMFusion
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler | None
+    average: dict[str, Tensor] | None
+    decay: float
+    step: int = 0
+    seconds: float = 0.0
+    best: tuple[float, float] = WORST
+
+    @classmethod
+    def fresh(cls, network: S3IMFusion, recipe: TrainingConfig, steps: int) -> "State":
+        """The state before the first of ``steps`` steps."""
+        optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
+        scheduler = None
+        if recipe.schedule == "one-cycle":
+            scheduler = OneCycleLR(
+                optimizer, recipe.learning_rate, total_steps=steps + 1, pct_start=0.1
+            )
+        average = _copied(network) if recipe.average else None
+        return cls(network, optimizer, scheduler, average, recipe.average)
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def update(self) -> None:
+        """Apply the gradients, go on in the schedule, and follow with the running mean."""
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self.average is None:
+            return
+        decay = min(self.decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            mean = self.average[name]
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def averaged(self) -> S3IMFusion:
+        """A copy of the network with the running mean of its weights, in evaluation mode."""
+        network = copy.deepcopy(self.network)
+        if self.average is not None:
+            network.load_state_dict(self.average)
+        return network.eval()
+
+
+def save_checkpoint(state: State, output: Path, pipeline: Pipeline) -> None:
+    """Write ``checkpoint.pt``, whole or not at all."""
+    content: dict[str, Any] = {
+        "task": pipeline.task,
+        "network_config": asdict(pipeline.network),
+        "network": state.network.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scheduler": state.scheduler.state_dict() if state.scheduler else None,
+        "average": state.average,
+        "step": state.step,
+        "seconds": state.seconds,
+        "best": list(state.best),
+    }
+    temporary = output / f".{CHECKPOINT}.part"
+    torch.save(content, temporary)
+    temporary.replace(output / CHECKPOINT)
+
+
+def load_checkpoint(state: State, output: Path, pipeline: Pipeline) -> None:
+    """Bring ``state`` to where the checkpoint in ``output`` stood.
+
+    Raises:
+        TrainingError: none there, not readable, or of another network, task or recipe.
+    """
+    path = output / CHECKPOINT
+    content = _read(path, state.network)
+    for what, found, expected in (
+        ("task", content["task"], pipeline.task),
+        ("network", content["network_config"], asdict(pipeline.network)),
+        ("schedule", content["scheduler"] is None, state.scheduler is None),
+        ("running mean", content["average"] is None, state.average is None),
+    ):
+        if found != expected:
+            raise TrainingError(f"{path}: of {what} {found}, expected {expected}")
+    state.network.load_state_dict(content["network"])
+    state.optimizer.load_state_dict(content["optimizer"])
+    if state.scheduler is not None:
+        state.scheduler.load_state_dict(content["scheduler"])
+    state.average = content["average"]
+    state.step, state.seconds = content["step"], content["seconds"]
+    state.best = (content["best"][0], content["best"][1])
+
+
+def _read(path: Path, network: S3IMFusion) -> dict[str, Any]:
+    if not path.is_file():
+        raise TrainingError(f"{path}: no checkpoint to resume from")
+    device = next(network.parameters()).device
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        return {
+            key: content[key]
+            for key in (
+                "task",
+                "network_config",
+                "network",
+                "optimizer",
+                "scheduler",
+                "average",
+                "step",
+                "seconds",
+                "best",
+            )
+        }
+    except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path}: not a readable checkpoint of mmif train") from error
+
+
+def _copied(network: S3IMFusion) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -1,0 +1,66 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mmif.config import TrainingConfig
+from mmif.errors import TrainingError
+from mmif.training.batches import augment, draw_batch, phantom, steps_per_epoch
+from mmif.training.pairs import Pair
+
+CONFIG = TrainingConfig(batch=4, crop=16, augmentation=0.5, seed=3)
+
+
+def pairs(count: int, shape: tuple[int, int] = (24, 24)) -> list[Pair]:
+    drawn = np.random.default_rng(0).integers(0, 256, (count, 2, *shape), dtype=np.uint8)
+    return [Pair(f"{i}", f"{i}", a, b) for i, (a, b) in enumerate(drawn)]
+
+
+def test_a_step_draws_the_same_batch_again() -> None:
+    once, again = (draw_batch(pairs(9), CONFIG, 5) for _ in range(2))
+    assert once.names == again.names
+    assert torch.equal(once.sources, again.sources)
+    assert once.sources.shape == (4, 2, 16, 16)
+    assert 0 <= once.sources.min() <= once.sources.max() <= 1
+
+
+def test_ranks_share_a_batch() -> None:
+    whole = draw_batch(pairs(9), CONFIG, 2).names
+    shares = [draw_batch(pairs(9), CONFIG, 2, rank, 2).names for rank in (0, 1)]
+    assert sorted(shares[0] + shares[1]) == sorted(whole)
+
+
+def test_an_epoch_sees_every_pair() -> None:
+    steps = steps_per_epoch(pairs(8), CONFIG.batch)
+    seen = [name for step in range(steps) for name in draw_batch(pairs(8), CONFIG, step).names]
+    assert sorted(seen) == sorted(p.name for p in pairs(8))
+
+
+def test_whole_slices_of_different_sizes_are_refused() -> None:
+    mixed = pairs(2) + pairs(2, (24, 30))
+    with pytest.raises(TrainingError, match=r"training\.crop"):
+        draw_batch(mixed, replace(CONFIG, crop=0), 0)
+
+
+def test_without_augmentation_crops_are_the_sources() -> None:
+    config = replace(CONFIG, crop=0, augmentation=0.0, batch=1)
+    batch = draw_batch(pairs(1), config, 0)
+    assert torch.equal(batch.sources[0, 0] * 255, torch.from_numpy(pairs(1)[0].anatomical).float())
+
+
+def test_augmentation_keeps_the_range_and_sometimes_empties_a_source() -> None:
+    generator = np.random.default_rng(1)
+    crop = torch.rand(2, 8, 8)
+    changed = [augment(crop, 1.0, generator) for _ in range(300)]
+    assert all(c.min() >= 0 and c.max() <= 1 for c in changed)
+    assert any((c.amax((1, 2)) == 0).any() for c in changed)
+
+
+def test_phantoms_are_flat_regions_with_empty_air() -> None:
+    generator = np.random.default_rng(4)
+    for _ in range(20):
+        drawn = phantom(32, 40, generator)
+        assert drawn.shape == (2, 32, 40)
+        assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1
+        assert len(drawn.unique()) <= 8

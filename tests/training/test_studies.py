@@ -1,0 +1,96 @@
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from mmif.config import GridConfig, load_pipeline
+from mmif.errors import InputError, RegistrationError
+from mmif.training import slicing, studies
+from mmif.training.studies import find_studies, find_training_pairs
+from mmif.transforms import registration
+
+PIPELINE = replace(load_pipeline("ct-mri"), grid=GridConfig(size=32))
+ROLES = ("mri", "ct")
+
+
+def write_head(path: Path, air: float, tissue: float, bone: float) -> None:
+    """A ball of 24 voxels of 4 mm: a shell of bone around tissue, in air."""
+    distance = np.linalg.norm(np.mgrid[-12:12, -12:12, -6:6] + 0.5, axis=0)
+    head = np.where(distance < 10, bone, air)
+    inside = distance < 8
+    head[inside] = tissue + np.arange(inside.sum()) % 50
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(head.astype(np.float32), np.diag([4.0, 4, 4, 1])), path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("one", "two"):
+        write_head(tmp_path / "data" / name / "head_ct.nii.gz", -1000, 40, 1000)
+        write_head(tmp_path / "data" / name / "T1.nii.gz", 0, 500, 100)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Registration by the headers, counted."""
+    calls: list[int] = []
+
+    def register(fixed, moving, config):
+        calls.append(1)
+        return registration.trust_headers(fixed, moving)
+
+    monkeypatch.setattr(slicing, "register", register)
+    return calls
+
+
+def test_studies_are_found_by_the_names_of_their_files(folder: Path) -> None:
+    found = find_studies(ROLES, folder)
+    assert list(found) == ["one", "two"]
+    assert found["one"]["ct"].name == "head_ct.nii.gz"
+    assert found["one"]["mri"].name == "T1.nii.gz"
+
+
+def test_a_study_with_two_candidates_is_refused(folder: Path) -> None:
+    (folder / "one" / "T2.nii.gz").touch()
+    with pytest.raises(InputError, match="one: found 2 entries named like MRI, expected one"):
+        find_studies(ROLES, folder)
+
+
+def test_slices_of_a_study_are_pairs_of_its_case_and_are_kept(
+    folder: Path, registered: list[int]
+) -> None:
+    pairs = find_training_pairs(PIPELINE, folder, folder.parent / "cache")
+    assert {pair.case for pair in pairs} == {"one", "two"}
+    middle = pairs[len(pairs) // 4]
+    assert middle.anatomical.shape == middle.other.shape == (32, 32)
+    assert middle.other.max() == 255
+    assert middle.anatomical[0, 0] == middle.other[0, 0] == 0
+    again = find_training_pairs(PIPELINE, folder, folder.parent / "cache")
+    assert len(again) == len(pairs)
+    assert len(registered) == 2
+
+
+def test_a_study_that_cannot_be_registered_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RegistrationError("no overlap")
+
+    monkeypatch.setattr(slicing, "register", refuse)
+    with pytest.raises(InputError, match="none of 2 studies"):
+        find_training_pairs(PIPELINE, folder, folder.parent / "cache")
+    assert "study one is left out: no overlap" in caplog.text
+
+
+def test_a_folder_of_neither_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folders MRI and CT"):
+        find_training_pairs(PIPELINE, tmp_path, tmp_path / "cache")
+
+
+def test_folders_that_are_no_study_are_passed_over(folder: Path) -> None:
+    (folder / "notes").mkdir()
+    assert "notes" not in find_studies(ROLES, folder)
+    assert studies.find_studies(("visible", "ir"), folder) == {}

@@ -1,0 +1,187 @@
+"""Two registered 2-D images in, one fused image out: any of the four tasks, at their own size.
+
+The network fuses brightness (Y). Where the task has a colour source (the visible image; SPECT or
+PET), its U and V give the fused image its colour back at the same hue.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import mmif
+from mmif.config import Pipeline, Precision
+from mmif.io.images import (
+    Image2D,
+    Pixels,
+    check_image_output,
+    check_same_size,
+    grey_of,
+    read_image,
+    write_image,
+)
+from mmif.metrics import SSIM_WINDOW, evaluate, to_uint8
+from mmif.networks.inference import InferenceInfo, fuse_slices
+from mmif.transforms.colour import restore_colour, rgb_to_yuv
+from mmif.weights import Weights, load_weights
+
+log = logging.getLogger(__name__)
+
+COLOUR_SOURCE = {"ct-mri": None, "spect-mri": 1, "pet-mri": 1, "ir-vis": 0}
+"""Which image of (anatomical, other) gives the fused one its colour, by task."""
+
+ImagePair = tuple[Image2D, Image2D]
+
+
+def fuse_images(
+    anatomical: Path,
+    other: Path,
+    output: Path,
+    pipeline: Pipeline,
+    *,
+    weights: Weights | str | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Fuse two registered images of one size into the image file ``output``.
+
+    Args:
+        anatomical: the file of the anatomical source: MRI or visible.
+        other: the file of the other source: CT, SPECT, PET or infrared.
+        output: PNG, JPEG, TIFF or BMP by its ending.
+        pipeline: the task, the slice batch and the precision.
+        weights: loaded ones, or a shipped name or file; the pipeline's by default.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        overwrite: replace an output that exists.
+
+    Returns:
+        What was done, in the form of ``summary.json`` as far as it applies to images.
+
+    Raises:
+        MmifError: an image that cannot be used, different sizes, weights of another task, an
+            output that exists or cannot be written.
+    """
+    started = time.perf_counter()
+    pair, warnings = plan_images(anatomical, other, output, pipeline, overwrite=overwrite)
+    if not isinstance(weights, Weights):
+        weights = load_weights(weights or pipeline.weights, pipeline.task)
+    [fused], info = fuse_pixels(
+        weights.network, pipeline.task, [pair], device=device, precision=pipeline.fusion.precision
+    )
+    write_image(fused, output, overwrite=overwrite)
+    for warning in (*warnings, *info.warnings):
+        log.warning("%s", warning)
+    return {
+        "mmif_version": mmif.__version__,
+        "task": pipeline.task,
+        "inputs": [
+            {
+                "role": role,
+                "path": str(image.path),
+                "format": image.format,
+                "shape": list(image.size),
+                "colour": image.is_colour,
+            }
+            for role, image in zip(pipeline.roles, pair, strict=True)
+        ],
+        "fusion": {
+            "device": info.device,
+            "precision": info.precision,
+            "weights": {"name": weights.name, "sha256": weights.sha256},
+            "seconds": info.seconds,
+        },
+        "metrics": _metrics(fused, pair),
+        "outputs": [str(output)],
+        "warnings": [*warnings, *info.warnings],
+        "seconds": {"total": round(time.perf_counter() - started, 3)},
+    }
+
+
+def plan_images(
+    anatomical: Path, other: Path, output: Path, pipeline: Pipeline, *, overwrite: bool = False
+) -> tuple[ImagePair, tuple[str, ...]]:
+    """Both images, and what must be said of them; nothing is fused or written.
+
+    Raises:
+        InputError: an image that cannot be used, or two of different sizes.
+        OutputError: an output that exists or has no image's ending.
+    """
+    check_image_output(output, overwrite=overwrite)
+    pair = read_image(anatomical), read_image(other)
+    check_same_size(*pair)
+    return pair, _lost_colours(pipeline, pair)
+
+
+def fuse_pixels(
+    network: nn.Module,
+    task: str,
+    pairs: Sequence[ImagePair],
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    batch: int = 8,
+) -> tuple[list[Pixels], InferenceInfo]:
+    """The fused 8-bit image of each pair, grey or RGB, and how the last of them were made.
+
+    Neighbouring pairs of one size go through the network together.
+
+    Args:
+        network: (n, 2, rows, columns) to (n, 1, rows, columns) in 0..1.
+        task: says which image gives its colour, if any.
+        pairs: (anatomical, other), two of one size; at least one pair.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        batch: pairs that go through the network at once.
+    """
+    fused: list[Pixels] = []
+    for _, group in groupby(pairs, key=lambda pair: pair[0].size):
+        alike = list(group)
+        anatomical, other = (
+            torch.from_numpy(np.stack([pair[index].grey for pair in alike])).float() / 255
+            for index in (0, 1)
+        )
+        stack, info = fuse_slices(
+            network, anatomical, other, device=device, precision=precision, batch=batch
+        )
+        fused += [
+            _coloured(grey, _colour_source(task, pair))
+            for grey, pair in zip(stack, alike, strict=True)
+        ]
+    return fused, info
+
+
+def _lost_colours(pipeline: Pipeline, pair: ImagePair) -> tuple[str, ...]:
+    """A warning for each colour image whose colour the fused one does not carry."""
+    kept = COLOUR_SOURCE[pipeline.task]
+    return tuple(
+        f"{image.path}: a colour image as {role}; its brightness alone was fused"
+        for index, (role, image) in enumerate(zip(pipeline.roles, pair, strict=True))
+        if index != kept and image.is_colour
+    )
+
+
+def _colour_source(task: str, pair: ImagePair) -> Image2D | None:
+    index = COLOUR_SOURCE[task]
+    return pair[index] if index is not None and pair[index].is_colour else None
+
+
+def _coloured(grey: torch.Tensor, colour: Image2D | None) -> Pixels:
+    """A fused slice (rows, columns) in 0..1 as 8 bits, with the hue of ``colour`` if any."""
+    if colour is None:
+        return to_uint8(grey.numpy())
+    rgb = torch.from_numpy(colour.pixels).movedim(-1, 0).float() / 255  # (3, rows, columns)
+    yuv = rgb_to_yuv(rgb)
+    return to_uint8(restore_colour(grey[None], yuv[1:2], yuv[2:3]).movedim(0, -1).numpy())
+
+
+def _metrics(fused: Pixels, pair: ImagePair) -> dict[str, float]:
+    """The metrics of the fused image, none where it is smaller than the window of SSIM."""
+    if min(fused.shape[:2]) < SSIM_WINDOW:
+        return {}
+    return evaluate(grey_of(fused), pair[0].grey, pair[1].grey)

@@ -1,0 +1,185 @@
+"""The main job on the simulated head: registered, fused, and at the right place in every format."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+import mmif
+from mmif.errors import InputError
+from mmif.fusion import FusionResult
+from mmif.study import fuse
+
+Array = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def fused_ct(sample_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run of the README's main command, in both formats."""
+    out = tmp_path_factory.mktemp("sample") / "fused"
+    fuse(
+        ct=sample_data / "ct",
+        mri=sample_data / "mri.nii.gz",
+        output=out,
+        format="both",
+        save_registered=True,
+    )
+    return out
+
+
+def mean_error_mm(summary: dict[str, Any], sample_data: Path, role: str) -> float:
+    truth = json.loads((sample_data / "truth.json").read_text())
+    points = np.array(truth["brain_points_mri_lps"])
+    true, found = (
+        points @ np.array(m)[:3, :3].T + np.array(m)[:3, 3]
+        for m in (truth[f"mri_to_{role}"], summary["registration"]["fixed_to_moving_lps"])
+    )
+    return float(np.linalg.norm(true - found, axis=1).mean())
+
+
+def test_the_ct_is_registered_within_1_mm_and_trusted(fused_ct: Path, sample_data: Path) -> None:
+    summary = json.loads((fused_ct / "summary.json").read_text())
+    assert mean_error_mm(summary, sample_data, "ct") < 1.0
+    assert summary["registration"]["verdict"] == "pass"
+
+
+def test_the_spect_is_registered_within_3_mm_and_fused_in_colour(
+    sample_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "fused.nii.gz"
+    summary = fuse(spect=sample_data / "spect.dcm", mri=sample_data / "mri.nii.gz", output=out)
+    assert mean_error_mm(summary, sample_data, "spect") < 3.0
+    assert summary["registration"]["verdict"] == "pass"
+    assert nibabel.load(out).get_data_dtype().names == ("R", "G", "B")
+
+
+def corners_lps(affine_lps: Array, shape: tuple[int, ...]) -> Array:
+    indices = np.array([[i * (n - 1) for i, n in zip(bits, shape, strict=True)] for bits in BITS])
+    return np.asarray(indices @ affine_lps[:3, :3].T + affine_lps[:3, 3])
+
+
+BITS = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+
+
+def sitk_affine(image: sitk.Image) -> Array:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return affine
+
+
+def pydicom_affine(files: list[Path]) -> Array:
+    """PS3.3 C.7.6.2.1.1, the slices in the order of the files."""
+    first, last = (pydicom.dcmread(f, stop_before_pixels=True) for f in (files[0], files[-1]))
+    along_row, along_column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
+    positions = [np.array(ds.ImagePositionPatient, float) for ds in (first, last)]
+    affine = np.eye(4)
+    affine[:3, 0] = along_row * float(first.PixelSpacing[1])
+    affine[:3, 1] = along_column * float(first.PixelSpacing[0])
+    affine[:3, 2] = (positions[1] - positions[0]) / (len(files) - 1)
+    affine[:3, 3] = positions[0]
+    return affine
+
+
+@pytest.mark.parametrize("kind", ["fused", "registered"])
+def test_every_reader_finds_the_volume_at_the_same_place(fused_ct: Path, kind: str) -> None:
+    grid = json.loads((fused_ct / "summary.json").read_text())["grid"]
+    expected = corners_lps(np.diag([-1.0, -1, 1, 1]) @ np.array(grid["affine_ras"]), grid["shape"])
+    nifti = nibabel.load(fused_ct / f"{kind}.nii.gz")
+    files = sorted((fused_ct / kind).glob("*.dcm"))
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(fused_ct / kind)))
+    series = reader.Execute()
+    for affine, shape in (
+        (np.diag([-1.0, -1, 1, 1]) @ nifti.affine, nifti.shape),
+        (sitk_affine(sitk.ReadImage(str(fused_ct / f"{kind}.nii.gz"))), nifti.shape),
+        (sitk_affine(series), series.GetSize()),
+        (pydicom_affine(files), (*nifti.shape[:2], len(files))),
+    ):
+        assert np.abs(corners_lps(affine, shape) - expected).max() < 0.01
+
+
+def test_dicom_and_nifti_hold_the_same_fused_values(fused_ct: Path) -> None:
+    nifti = np.asarray(nibabel.load(fused_ct / "fused.nii.gz").dataobj)
+    dicom = mmif.load(fused_ct / "fused")
+    assert np.corrcoef(nifti.ravel(), dicom[0].numpy().ravel())[0, 1] > 0.9999
+
+
+def test_the_registered_ct_keeps_its_hounsfield_units(fused_ct: Path) -> None:
+    dicom, nifti = mmif.load(fused_ct / "registered"), nibabel.load(fused_ct / "registered.nii.gz")
+    assert np.abs(dicom[0].numpy() - np.asarray(nifti.dataobj)).max() <= 0.51
+    assert dicom.min() < -900
+    assert dicom.max() > 900
+
+
+@pytest.fixture(scope="module")
+def half_ct(sample_data: Path) -> FusionResult:
+    """The head with the anterior half of the CT alone, where the truth puts it."""
+    ct = mmif.load(sample_data / "ct")
+    truth = json.loads((sample_data / "truth.json").read_text())
+    half = ct[:, :, : ct.shape[2] // 2]
+    matrix = np.array(truth["mri_to_ct"])
+    moved = half.clone()
+    moved.affine = (
+        np.diag([-1.0, -1, 1, 1])
+        @ np.linalg.inv(matrix)
+        @ np.diag([-1.0, -1, 1, 1])
+        @ np.asarray(half.affine)
+    )
+    return fuse(ct=moved, mri=mmif.load(sample_data / "mri.nii.gz"), register=False)
+
+
+def test_no_edge_stands_where_half_a_ct_ends(half_ct: FusionResult) -> None:
+    """Steps of the fused volume in the soft zone are no larger than those of the sources."""
+    weight = half_ct.coverage[0].numpy()
+    zone = (weight[:, 1:] > 0) & (weight[:, 1:] < 1)
+    steps = np.abs(np.diff(half_ct.fused[0].numpy(), axis=1))[zone]
+    sources = np.maximum(
+        np.abs(np.diff(half_ct.reference_unit[0].numpy(), axis=1)),
+        np.abs(np.diff(half_ct.moving_unit[0].numpy(), axis=1)),
+    )[zone]
+    assert zone.sum() > 1000
+    for percentile in (90, 99):
+        assert np.percentile(steps, percentile) < 1.1 * np.percentile(sources, percentile) + 0.01
+
+
+def test_beyond_half_a_ct_the_mri_stands_alone(half_ct: FusionResult) -> None:
+    outside = half_ct.coverage == 0
+    assert outside.float().mean() > 0.2
+    assert half_ct.fused[outside].equal(half_ct.reference_unit[outside])
+
+
+def test_air_is_black_and_bone_is_bright(fused_ct: Path) -> None:
+    """Where the CT, as shown, is above 90 % and covers the head, at least 85 % of it stays."""
+    fused = np.asarray(nibabel.load(fused_ct / "fused.nii.gz").dataobj)
+    ct = np.asarray(nibabel.load(fused_ct / "registered.nii.gz").dataobj)
+    summary = json.loads((fused_ct / "summary.json").read_text())
+    window, covered = summary["windows"]["ct"], np.array(summary["coverage"]["per_slice"]) == 1
+    shown = np.clip((ct - window["low"]) / (window["high"] - window["low"]), 0, 1)
+    bone = (shown > 0.9) & covered
+    assert 255 * fused[:16, :16].mean() < 0.1
+    assert fused[bone].mean() / shown[bone].mean() >= 0.85
+
+
+def test_two_patients_are_refused_unless_accepted(sample_data: Path, tmp_path: Path) -> None:
+    volume = mmif.load(sample_data / "mri.nii.gz")[:, ::4, ::4, ::4]
+    mmif.save(volume, tmp_path / "mr")
+    for file in (tmp_path / "mr").iterdir():
+        ds = pydicom.dcmread(file)
+        ds.PatientID, ds.PatientName = "Somebody", "Else^Somebody"
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+        ds.Modality = "MR"
+        ds.save_as(file)
+    options = {"ct": sample_data / "ct", "mri": tmp_path / "mr", "register": False}
+    with pytest.raises(InputError, match="two different PatientIDs") as caught:
+        fuse(**options, output=tmp_path / "refused")
+    assert "Somebody" not in str(caught.value)
+    assert not (tmp_path / "refused").exists()
+    summary = fuse(**options, output=tmp_path / "out", report=False, accept_different_patients=True)
+    assert any("different PatientIDs" in warning for warning in summary["warnings"])

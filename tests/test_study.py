@@ -1,0 +1,299 @@
+"""One study from files to files: what is written, and what is refused with nothing left behind."""
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pytest
+from click.testing import CliRunner, Result
+
+import mmif
+from mmif.cli import main
+from mmif.errors import ConfigError, InputError, MmifError, OutputError
+from mmif.study import fuse
+
+AFFINE = np.array([[-4.0, 0, 0, 94], [0, 4.0, 0, -94], [0, 0, 6.0, -33], [0, 0, 0, 1]])
+SHAPE = (48, 48, 12)
+Array = npt.NDArray[np.float64]
+
+
+def head() -> tuple[Array, Array]:
+    """A CT in HU and an MRI of one ball of brain in a shell of bone."""
+    points = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1) @ AFFINE[:3, :3].T
+    radius = np.linalg.norm((points + AFFINE[:3, 3]) / [70, 85, 60], axis=-1)
+    ripple = np.sin(points[..., 0] / 9) * np.cos(points[..., 1] / 7)
+    inside, bone = radius < 1, (radius > 0.85) & (radius < 1)
+    ct = np.where(bone, 900, np.where(inside, 35 + 5 * ripple, -1000))
+    mri = np.where(inside & ~bone, 400 + 150 * ripple, 0)
+    return ct.astype(float), mri.astype(float)
+
+
+def write(path: Path, voxels: Array, affine: Array = AFFINE) -> Path:
+    nibabel.save(nibabel.Nifti1Image(voxels.astype(np.float32), affine), path)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> dict[str, Path]:
+    ct, mri = head()
+    return {
+        "ct": write(tmp_path / "ct.nii.gz", ct),
+        "mri": write(tmp_path / "mri.nii.gz", mri),
+    }
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def refused(result: Result, out: Path, *words: str) -> None:
+    """One line on stderr that says ``words``, exit code 1, nothing at ``out`` or beside it."""
+    assert result.exit_code == 1, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in result.output
+    for word in words:
+        assert word in lines[0]
+    assert not out.exists()
+    assert not list(out.parent.glob(f".{out.name}.*"))
+
+
+def test_fuse_writes_what_the_contract_names(pair: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    result = run(
+        "fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out, "--no-register",
+        "--save-registered", "--preview", tmp_path / "sheet.png",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = {path.name for path in out.iterdir()}
+    assert found == {
+        "fused.nii.gz", "registered.nii.gz", "registration.tfm", "summary.json", "report.html",
+    }  # fmt: skip
+    assert (tmp_path / "sheet.png").stat().st_size > 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary) >= {
+        "mmif_version", "task", "inputs", "reference", "grid", "registration", "fusion",
+        "metrics", "outputs", "warnings", "seconds",
+    }  # fmt: skip
+    assert set(summary["metrics"]) >= set(mmif.METRICS)
+    assert summary["registration"]["verdict"] == "skipped"
+    assert np.allclose(summary["registration"]["fixed_to_moving_lps"], np.eye(4))
+    assert {item["role"] for item in summary["inputs"]} == {"ct", "mri"}
+
+
+def test_the_fused_volume_lies_where_the_reference_lies(
+    pair: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "fused.nii.gz"
+    fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+    image = nibabel.load(out)
+    assert image.shape == (256, 256, SHAPE[2])
+    assert np.allclose(np.abs(np.diag(image.affine)[:3]), [192 / 256, 192 / 256, 6.0])
+    reference = nibabel.load(pair["mri"])
+    for volume in (image, reference):
+        middle = (np.array(volume.shape) - 1) / 2
+        assert np.allclose(
+            nibabel.affines.apply_affine(volume.affine, middle), [0, 0, 0], atol=0.01
+        )
+    assert json.loads((tmp_path / "fused.json").read_text())["outputs"] == [
+        "fused.nii.gz",
+        "fused.json",
+    ]
+
+
+def test_fusing_in_memory_equals_fusing_files(pair: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "fused.nii.gz"
+    fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+    result = fuse(ct=mmif.load(pair["ct"]), mri=mmif.load(pair["mri"]), register=False)
+    stored = np.asarray(nibabel.load(out).dataobj)
+    assert np.allclose(result.fused[0].numpy(), stored, atol=1e-6)
+
+
+def test_a_second_run_gives_the_same_bytes(pair: dict[str, Path], tmp_path: Path) -> None:
+    first, second = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"
+    for out in (first, second):
+        fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_air_in_both_sources_is_black(pair: dict[str, Path]) -> None:
+    result = fuse(ct=pair["ct"], mri=pair["mri"], register=False)
+    empty = (result.reference_unit == 0) & (result.moving_unit == 0)
+    assert empty.float().mean() > 0.2
+    assert result.fused[empty].mean() * 255 < 2
+
+
+def test_half_a_ct_leaves_no_edge_where_its_coverage_ends(
+    pair: dict[str, Path], tmp_path: Path
+) -> None:
+    """In slices that the CT leaves half way, no step stands that is in neither source."""
+    ct, _ = head()
+    half = write(tmp_path / "half.nii.gz", ct[:, : SHAPE[1] // 2])
+    result = fuse(ct=half, mri=pair["mri"], register=False)
+    border = np.abs(np.diff(result.fused[0].numpy(), axis=1))
+    sources = np.maximum(
+        *(
+            np.abs(np.diff(v[0].numpy(), axis=1))
+            for v in (result.reference_unit, result.moving_unit)
+        )
+    )
+    weight = result.coverage[0].numpy()
+    ending = (weight[:, 1:] < 1) & (weight[:, 1:] > 0)
+    assert ending.any()
+    assert np.percentile(border[ending], 99) <= np.percentile(sources[ending], 99) + 0.02
+    outside = result.coverage == 0
+    assert np.allclose(result.fused[outside], result.reference_unit[outside])
+    assert result.covered_fraction.mean() < 0.7
+    assert any("does not cover" in warning for warning in result.warnings)
+
+
+def _nan(voxels: Array) -> Array:
+    return np.where(voxels == voxels.max(), np.nan, voxels)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: np.full_like(v, 7), "every voxel is 7"),
+        (_nan, "NaN"),
+        (lambda v: v[..., :2], "slice"),
+        (lambda v: np.stack([v, v], -1), "4-D"),
+    ],
+)
+def test_a_bad_volume_is_refused(
+    change: Callable[[Array], Array], words: str, pair: dict[str, Path], tmp_path: Path
+) -> None:
+    bad = write(tmp_path / "bad.nii.gz", change(head()[0]))
+    out = tmp_path / "out"
+    refused(run("fuse", "--ct", bad, "--mri", pair["mri"], "-o", out), out, "bad.nii.gz", words)
+
+
+def test_one_frame_of_a_4d_volume_can_be_chosen(pair: dict[str, Path], tmp_path: Path) -> None:
+    ct, _ = head()
+    both = write(tmp_path / "4d.nii.gz", np.stack([ct * 0, ct], -1))
+    out = tmp_path / "out.nii.gz"
+    words = ("fuse", "--ct", both, "--mri", pair["mri"], "-o", out, "--no-register")
+    assert run(*words, "--frame", "ct=1").exit_code == 0
+
+
+def test_missing_empty_and_truncated_inputs_are_refused(
+    pair: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    empty, cut = tmp_path / "empty", tmp_path / "cut.nii.gz"
+    empty.mkdir()
+    cut.write_bytes(pair["ct"].read_bytes()[:3000])
+    for bad in (tmp_path / "missing.nii", empty, cut):
+        refused(run("fuse", "--ct", bad, "--mri", pair["mri"], "-o", out), out, bad.name)
+
+
+def test_volumes_far_apart_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    away = AFFINE.copy()
+    away[:3, 3] += 5000
+    far = write(tmp_path / "far.nii.gz", head()[0], away)
+    out = tmp_path / "out"
+    words = ("fuse", "--ct", far, "--mri", pair["mri"], "-o", out, "--no-register")
+    refused(run(*words), out, "overlap")
+
+
+def test_an_output_that_exists_is_refused_and_replaced_only_by_option(
+    pair: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out, "--no-register")
+    assert run(*words, "--no-report").exit_code == 0
+    (out / "note.txt").write_text("old")
+    result = run(*words, "--no-report")
+    assert (result.exit_code, "exists" in result.stderr) == (1, True)
+    assert (out / "note.txt").exists()
+    assert run(*words, "--no-report", "--overwrite").exit_code == 0
+    assert not (out / "note.txt").exists()
+    assert (out / "summary.json").exists()
+
+
+def test_overwrite_never_replaces_inputs_or_folders_of_others(
+    pair: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").write_text("mine")
+    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "--no-register", "--overwrite")
+    for out in (tmp_path, pair["mri"], tmp_path / "mine"):
+        result = run(*words, "-o", out)
+        assert result.exit_code == 1
+        assert result.stderr.count("Error: ") == 1
+    assert pair["mri"].exists()
+    assert (tmp_path / "mine" / "mine.txt").read_text() == "mine"
+
+
+def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", tmp_path / "out")
+    assert run(*words, "--frame", "pet=1").exit_code == 2
+    assert run(*words, "--series-uid", "pet=1.2.3").exit_code == 2
+    picture = tmp_path / "a.png"
+    picture.touch()
+    images = ("fuse", "--ir", picture, "--visible", picture)
+    assert run(*images, "--deidentify").exit_code == 2
+
+
+def test_a_full_disk_leaves_nothing(
+    pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mmif.study.write_itk_transform", full)
+    out = tmp_path / "new" / "out"
+    with pytest.raises(OutputError, match="No space left"):
+        fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+    assert not out.parent.exists()
+
+
+def test_altered_weights_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    from mmif.weights import find_weights
+
+    shipped = find_weights("ct-mri")
+    altered = tmp_path / "altered"
+    altered.mkdir()
+    (altered / "card.json").write_bytes((shipped.parent / "card.json").read_bytes())
+    content = bytearray(shipped.read_bytes())
+    content[-1] ^= 1
+    (altered / shipped.name).write_bytes(content)
+    out = tmp_path / "out"
+    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out, "--no-register")
+    refused(run(*words, "--weights", altered), out, "sha256")
+
+
+def test_an_unknown_pipeline_key_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = tmp_path / "mine.yaml"
+    pipeline.write_text("task: ct-mri\nroles: [mri, ct]\nreference: mri\nweights: ct-mri\nfog: 1\n")
+    out = tmp_path / "out"
+    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out)
+    refused(run(*words, "--pipeline", pipeline), out, "fog", "mine.yaml")
+
+
+def test_wrong_usage_is_exit_code_2(pair: dict[str, Path]) -> None:
+    assert run("fuse", "--ct", pair["ct"]).exit_code == 2
+    assert run("fuse", "--ct", pair["ct"], "--pet", pair["mri"]).exit_code == 2
+    assert run("fuse", "--no-such-option").exit_code == 2
+
+
+def test_a_dry_run_says_the_plan_and_writes_nothing(pair: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out, "--dry-run")
+    assert result.exit_code == 0
+    assert "256 x 256 x 12" in result.stdout
+    assert "would write fused.nii.gz" in result.stdout
+    assert not out.exists()
+
+
+def test_the_python_function_refuses_what_is_no_pair(pair: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="found ct"):
+        fuse(ct=pair["ct"])
+    with pytest.raises(InputError, match="no such file"):
+        fuse(ct=pair["ct"], mri="nowhere.nii", output="out")
+    assert issubclass(ConfigError, MmifError)

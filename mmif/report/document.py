@@ -1,0 +1,217 @@
+"""``report.html``: all that a reader needs to trust a fusion or not, in one file."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmif.report import charts
+from mmif.report.alignment import motion
+from mmif.report.figures import before_and_after, slice_row, thumbnails
+from mmif.report.page import render
+from mmif.report.study_view import BLURRED_ROLES, StudyView, label
+from mmif.report.viewer import viewer_data
+from mmif.report.words import (
+    HEADLINES,
+    check_rows,
+    error_words,
+    input_facts,
+    input_origin,
+    methods,
+    parameters,
+    weights_of,
+    worst_words,
+)
+
+if TYPE_CHECKING:
+    from mmif.fusion import FusionResult
+
+WORST = 3
+PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "pydicom", "nibabel")
+HALF = 0.5
+METRIC_NAMES = ("EN", "AG", "MI", "SSIM", "PSNR", "Qabf", "SCD", "SF")
+
+
+def write_report(result: "FusionResult", summary: Mapping[str, Any], path: Path) -> None:
+    """Write the page of one study to ``path``.
+
+    Args:
+        result: the fusion. Its arrays, grid, windows and metrics are shown; the headers of its
+            sources are not looked at.
+        summary: as ``summary.json`` has it, already without identity if none may be shown: every
+            text of the page that names the study comes from here.
+        path: the file to write.
+    """
+    path.write_text(report_page(result, summary), encoding="utf-8")
+
+
+def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
+    """The text of ``report.html``."""
+    view = StudyView(result)
+    context = {
+        **_top(view, summary),
+        "viewer": viewer_data(view, summary),
+        **_registration(view, summary),
+        **_fusion(view),
+        **_how(view, summary),
+    }
+    return render(
+        "report.html",
+        scripts=("volumes.js", "viewer.js", "table.js"),
+        styles=("report.css",),
+        context=context,
+    )
+
+
+def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Verdict, inputs, warnings."""
+    registration = summary.get("registration") or {}
+    verdict = str(registration.get("verdict") or view.result.registration.verdict)
+    pictures = thumbnails(view)
+    names = {view.result.reference_role: "reference", view.result.moving_role: "moving"}
+    inputs = [
+        {
+            "label": label(str(entry.get("role"))),
+            "kind": names.get(str(entry.get("role")), ""),
+            "picture": pictures.get(names.get(str(entry.get("role")), "")),
+            "facts": input_facts(entry),
+            "origin": input_origin(entry),
+        }
+        for entry in summary.get("inputs") or ()
+    ]
+    covered = np.asarray(view.result.covered_fraction, dtype=np.float64)
+    known = covered[np.isfinite(covered)]
+    return {
+        "title": f"{view.reference_label} and {view.moving_label} fused: {verdict}",
+        "reference_label": view.reference_label,
+        "moving_label": view.moving_label,
+        "verdict": verdict,
+        "headline": HEADLINES.get(verdict, ""),
+        "reasons": list(registration.get("reasons") or ()),
+        "error": error_words(registration),
+        "covered": float(known.mean()) if known.size else float("nan"),
+        "grid": view.result.grid,
+        "fused_picture": pictures["fused"],
+        "inputs": inputs,
+        "warnings": list(summary.get("warnings") or ()) + oddities(view),
+        "version": summary.get("mmif_version", ""),
+    }
+
+
+def oddities(view: StudyView) -> list[str]:
+    """What is unusual about the volumes themselves, in words."""
+    found = []
+    slices = view.fused.shape[-1]
+    if slices == 1:
+        found.append("The fused volume has one slice: coronal and sagittal planes are one line.")
+    flat = [k + 1 for k in range(slices) if np.ptp(view.fused_bright[:, :, k]) < 1 / 255]
+    if flat:
+        found.append(f"Slices without any structure in the fused volume: {runs(flat)}.")
+    covered = np.asarray(view.result.covered_fraction, dtype=np.float64) > 0
+    missed = [k + 1 for k in unmeasured(view) if covered[k]]
+    if missed:
+        found.append(f"Metrics are not defined in slice {runs(missed)}.")
+    return found
+
+
+def unmeasured(view: StudyView) -> list[int]:
+    """The slices (from 0) for which a metric has no finite value."""
+    named = [np.asarray(v, dtype=np.float64) for v in view.result.metrics_per_slice.values()]
+    if not named:
+        return []
+    return [int(k) for k in np.flatnonzero(~np.isfinite(np.stack(named)).all(axis=0))]
+
+
+def runs(numbers: list[int]) -> str:
+    """Sorted whole numbers, neighbours drawn together.
+
+    >>> runs([1, 2, 3, 7, 9, 10])
+    '1 to 3, 7, 9 to 10'
+    """
+    groups: list[list[int]] = []
+    for n in numbers:
+        if groups and n == groups[-1][-1] + 1:
+            groups[-1].append(n)
+        else:
+            groups.append([n])
+    return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
+
+
+def _registration(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks, before and after, the transform."""
+    registration = summary.get("registration") or {}
+    return {
+        "checks": check_rows(registration),
+        "blurred": view.result.moving_role in BLURRED_ROLES,
+        "method": registration.get("method") or "",
+        "before_after": before_and_after(view),
+        "motion": motion(view.result.registration.fixed_to_moving_lps, view.result.grid),
+        "matrix": np.asarray(view.result.registration.fixed_to_moving_lps).tolist(),
+    }
+
+
+def _fusion(view: StudyView) -> dict[str, Any]:
+    """Metrics per slice, worst slices, source shares."""
+    per_slice = view.result.metrics_per_slice
+    names = [name for name in (*METRIC_NAMES, "SSIM255") if name in per_slice]
+    slices = view.fused.shape[-1]
+    covered = np.asarray(view.result.covered_fraction, dtype=np.float64)
+    worst = charts.worst_slices(per_slice, WORST, view.filled & (covered >= HALF))
+    return {
+        "chart_box": charts,
+        "charts": [charts.chart(name, per_slice[name]) for name in names],
+        "metric_names": names,
+        "unmeasured": runs([k + 1 for k in unmeasured(view)]),
+        "means": {name: view.result.metrics.get(name) for name in names},
+        "slice_rows": [
+            [k + 1, float(covered[k]), *(float(per_slice[name][k]) for name in names)]
+            for k in range(slices)
+        ],
+        "slices": slices,
+        "worst": [
+            {
+                "k": k,
+                "pictures": slice_row(view, k),
+                "values": {n: float(per_slice[n][k]) for n in names},
+            }
+            for k in worst
+        ],
+        "worst_words": worst_words(len(worst)),
+        "share_mean": view.share.mean,
+        "share_explained": view.share.explained,
+        "typical": slice_row(view, view.cut.k),
+        "typical_k": view.cut.k,
+    }
+
+
+def versions() -> dict[str, str]:
+    """What this runs on: Python and the packages that decide a result."""
+    return {"Python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _how(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Methods, versions, parameters, seconds, command."""
+    seconds = {
+        k: v for k, v in (summary.get("seconds") or {}).items() if isinstance(v, int | float)
+    }
+    steps = {k: v for k, v in seconds.items() if k != "total"}
+    fusion = summary.get("fusion") or {}
+    facts = {k: v for k, v in fusion.items() if k not in ("weights", "sha256")}
+    return {
+        "methods": methods(view, summary),
+        "weights": weights_of(fusion),
+        "settings": [
+            *parameters(facts, "fusion"),
+            *((f"windows.{role}", str(window)) for role, window in view.result.windows.items()),
+            *parameters(summary.get("pipeline") or {}, "pipeline"),
+        ],
+        "versions": list(parameters(summary.get("versions") or versions())),
+        "steps": steps,
+        "longest": max(steps.values(), default=1.0) or 1.0,
+        "total": seconds.get("total", sum(steps.values())),
+        "command": summary.get("command") or "",
+        "outputs": [str(output) for output in summary.get("outputs") or ()],
+    }

@@ -1,0 +1,149 @@
+"""The still pictures of the report: inputs, before and after, worst slices."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from mmif.geometry import Matrix
+from mmif.report.alignment import before_voxels, plane_before
+from mmif.report.pictures import (
+    Cut,
+    Floats,
+    Pixels,
+    PlaneName,
+    contours,
+    cut_plane,
+    data_uri,
+    edges,
+    grey,
+    plane_spacing,
+    share_colours,
+    to_aspect,
+    with_edges,
+)
+from mmif.report.study_view import BLURRED_ROLES, StudyView, array
+
+PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
+THUMB, PICTURE = 280, 420
+"""Widths in pixels."""
+
+MARGIN = 6
+"""Pixels left around what a picture shows."""
+
+Box = tuple[slice, slice]
+Marks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture in the page: a data URI, its size, and what it shows in words."""
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """One plane before and after registration."""
+
+    plane: str
+    before: Picture
+    after: Picture
+    empty_before: bool
+
+
+def thumbnails(view: StudyView) -> dict[str, Picture]:
+    """Reference, moving and fused in the axial plane to look at first."""
+    at = view.cut
+    volumes = {
+        "reference": (array(view.result.reference_unit), view.reference_label),
+        "moving": (array(view.result.moving_unit), f"{view.moving_label}, registered"),
+        "fused": (view.fused, "fused"),
+    }
+    box = content_box(_axial(view.fused, at).max(axis=-1))
+
+    def shown(volume: Floats, words: str) -> Picture:
+        pixels = grey(_axial(volume, at))[box]
+        return _picture(view, pixels, "axial", THUMB, f"{words}, axial slice {at.k + 1}")
+
+    return {name: shown(volume, words) for name, (volume, words) in volumes.items()}
+
+
+def before_and_after(view: StudyView) -> list[BeforeAfter]:
+    """The edges of the moving volume over the reference, in three planes."""
+    to_voxels = before_voxels(view.result.registration.fixed_to_moving_lps, view.result.grid)
+    return [_before_after(view, plane, to_voxels) for plane in PLANES]
+
+
+def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> BeforeAfter:
+    under = cut_plane(view.reference_bright, plane, view.cut)
+    after = cut_plane(view.moving_bright, plane, view.cut)
+    before = plane_before(view.moving_bright, to_voxels, plane, view.cut)
+    end_after = ended(cut_plane(view.coverage, plane, view.cut))
+    end_before = ended(plane_before(view.coverage, to_voxels, plane, view.cut))
+    box = content_box(under, after, before)
+    lines = contours if view.result.moving_role in BLURRED_ROLES else edges
+
+    def shown(moving: Floats, end: Marks, when: str) -> Picture:
+        words = f"{plane} plane, edges of the {view.moving_label} over the {view.reference_label}"
+        pixels = with_edges(grey(under), lines(moving) & ~end)[box]
+        return _picture(view, pixels, plane, PICTURE, f"{words}, {when} registration")
+
+    empty = not bool((before > 0.1).any()) and bool((after > 0.1).any())
+    return BeforeAfter(
+        plane, shown(before, end_before, "before"), shown(after, end_after, "after"), empty
+    )
+
+
+def ended(coverage: Floats) -> Marks:
+    """Where a plane's volume ends or is near its end: edges there are not the patient's."""
+    return np.asarray(ndimage.binary_dilation(coverage < 0.5, iterations=3))
+
+
+def slice_row(view: StudyView, k: int) -> list[Picture]:
+    """Reference, moving, fused and source share of axial slice ``k`` (from 0)."""
+    at = Cut(view.cut.i, view.cut.j, k)
+    share = share_colours(
+        cut_plane(view.share.moving, "axial", at), cut_plane(view.share.strength, "axial", at)
+    )
+    bright = [cut_plane(v, "axial", at) for v in (view.reference_bright, view.moving_bright)]
+    box = content_box(*bright)
+    shown: Sequence[tuple[Pixels, str]] = (
+        (grey(_axial(array(view.result.reference_unit), at)), view.reference_label),
+        (grey(_axial(array(view.result.moving_unit), at)), view.moving_label),
+        (grey(_axial(view.fused, at)), "fused"),
+        (share, "source share"),
+    )
+    return [
+        _picture(view, pixels[box], "axial", THUMB, f"{words}, slice {k + 1}")
+        for pixels, words in shown
+    ]
+
+
+def content_box(*planes: Floats) -> Box:
+    """Rows and columns that hold all that is bright in ``planes``, and a margin; all if none."""
+    bright = np.any([plane > 0.08 for plane in planes], axis=0)
+    spans = []
+    for axis in (1, 0):
+        used = np.flatnonzero(bright.any(axis=axis))
+        length = bright.shape[1 - axis]
+        low, high = (used[0], used[-1] + 1) if len(used) else (0, length)
+        spans.append(slice(max(0, int(low) - MARGIN), min(length, int(high) + MARGIN)))
+    return spans[0], spans[1]
+
+
+def _axial(volume: Floats, at: Cut) -> Floats:
+    """(rows, columns, 1 or 3) of (C, X, Y, Z)."""
+    return np.moveaxis(volume[:, :, :, at.k], (0, 1, 2), (2, 1, 0))
+
+
+def _picture(view: StudyView, pixels: Pixels, plane: PlaneName, width: int, alt: str) -> Picture:
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, plane)
+    sized = to_aspect(np.ascontiguousarray(pixels), row_mm, column_mm, width)
+    return Picture(data_uri(sized), sized.shape[1], sized.shape[0], alt)

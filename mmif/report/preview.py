@@ -1,0 +1,70 @@
+"""A contact sheet: a few axial slices of both sources and of the fused volume, as one PNG."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mmif.report.figures import content_box
+from mmif.report.pictures import Floats, Pixels, grey, plane_spacing, rgb, to_aspect
+from mmif.report.study_view import FOREGROUND, StudyView, array
+
+if TYPE_CHECKING:
+    from mmif.fusion import FusionResult
+
+COLUMNS = 6
+TILE, GAP, HEAD = 224, 6, 28
+INK, MUTED, GROUND = (232, 238, 243), (165, 179, 192), (12, 16, 20)
+
+
+def write_preview(result: "FusionResult", path: Path) -> None:
+    """Write the contact sheet of ``result`` to ``path`` (PNG)."""
+    Image.fromarray(contact_sheet(result)).save(path, "PNG")
+
+
+def contact_sheet(result: "FusionResult") -> Pixels:
+    """(rows, columns, 3): one row each for the reference, the moving and the fused volume.
+
+    Up to six slices, evenly spread over those that show the head, from feet to head; the patient's
+    right is at the left. The numbers are those of the slices, from 1.
+    """
+    view = StudyView(result)
+    slices = spread_slices(view.fused_bright)
+    box = content_box(view.fused_bright.max(axis=2).T)
+    rows = (
+        (view.reference_label, array(result.reference_unit)),
+        (f"{view.moving_label}, registered", array(result.moving_unit)),
+        ("Fused", view.fused),
+    )
+    tiles = [[_tile(view, volume, k, box) for k in slices] for _, volume in rows]
+    height = max(tile.shape[0] for row in tiles for tile in row)
+    wide = GAP + len(slices) * (TILE + GAP)
+    sheet = Image.new("RGB", (wide, len(rows) * (HEAD + height + GAP) + GAP), GROUND)
+    pen = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=13)
+    for n, (name, _) in enumerate(rows):
+        top = GAP + n * (HEAD + height + GAP)
+        pen.text((GAP + 2, top + 3), name, fill=INK, font=font)
+        for m, tile in enumerate(tiles[n]):
+            left = GAP + m * (TILE + GAP)
+            sheet.paste(Image.fromarray(tile), (left, top + HEAD))
+            if n == 0:
+                pen.text((left + 6, top + HEAD + 4), f"{slices[m] + 1}", fill=MUTED, font=small)
+    return np.asarray(sheet)
+
+
+def spread_slices(bright: Floats) -> list[int]:
+    """Up to six slices, evenly spread over those of (X, Y, Z) with anything bright."""
+    used = np.flatnonzero((bright > FOREGROUND).mean(axis=(0, 1)) > 0.01)
+    if not len(used):
+        used = np.arange(bright.shape[2])
+    places = np.linspace(0, len(used) - 1, min(COLUMNS, len(used)) + 2)[1:-1]
+    return sorted({int(used[round(float(place))]) for place in places})
+
+
+def _tile(view: StudyView, volume: Floats, k: int, box: tuple[slice, slice]) -> Pixels:
+    pixels = grey(np.moveaxis(volume[:, :, :, k], (0, 1, 2), (2, 1, 0)))[box]
+    row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, "axial")
+    grey_or_rgb = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    return rgb(to_aspect(np.ascontiguousarray(grey_or_rgb), row_mm, column_mm, TILE))

@@ -1,0 +1,112 @@
+"""A fusion result as the report sees it: plain arrays, labels, and where to look first."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmif.report.pictures import Cut, Floats
+from mmif.report.share import SourceShare, luminance, source_share
+
+if TYPE_CHECKING:
+    from mmif.fusion import FusionResult
+
+BLURRED_ROLES = ("spect", "pet")
+"""Sources without sharp edges: lines of equal brightness are drawn in their place."""
+
+LABELS = {"ct": "CT", "mri": "MRI", "spect": "SPECT", "pet": "PET"}
+FOREGROUND, FAINT = 0.1, 0.06
+"""Brightness above which a voxel belongs to the head, or is worth a place in a picture."""
+
+MARGIN = 8
+"""Pixels around what the viewer frames."""
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """The arrays of one `FusionResult`, each made once."""
+
+    result: "FusionResult"
+
+    @property
+    def reference_label(self) -> str:
+        """What the reference is called."""
+        return label(self.result.reference_role)
+
+    @property
+    def moving_label(self) -> str:
+        """What the moving volume is called."""
+        return label(self.result.moving_role)
+
+    @cached_property
+    def fused(self) -> Floats:
+        """(1 or 3, X, Y, Z), 0..1."""
+        return array(self.result.fused)
+
+    @cached_property
+    def reference_bright(self) -> Floats:
+        """(X, Y, Z) brightness of the reference, 0..1."""
+        return luminance(array(self.result.reference_unit))
+
+    @cached_property
+    def moving_bright(self) -> Floats:
+        """(X, Y, Z) brightness of the registered moving volume as it is shown, 0..1."""
+        return luminance(array(self.result.moving_unit))
+
+    @cached_property
+    def fused_bright(self) -> Floats:
+        """(X, Y, Z) brightness of the fused volume, 0..1."""
+        return luminance(self.fused)
+
+    @cached_property
+    def coverage(self) -> Floats:
+        """(X, Y, Z) weight of the moving volume, 0..1."""
+        weight: Floats = array(self.result.coverage)[0]
+        return weight
+
+    @cached_property
+    def share(self) -> SourceShare:
+        """Where each fused pixel comes from."""
+        return source_share(self.fused_bright, self.reference_bright, self.moving_bright)
+
+    @cached_property
+    def filled(self) -> npt.NDArray[np.bool_]:
+        """(Z,) the slices with at least a quarter of the bright area of the fullest one."""
+        area = (self.fused_bright > FOREGROUND).sum(axis=(0, 1))
+        return np.asarray(area >= max(1, area.max(initial=0) / 4))
+
+    @cached_property
+    def frame(self) -> tuple[slice, slice]:
+        """Columns and rows that hold what is bright in any volume, and a margin; all if none."""
+        volumes = (self.fused_bright, self.reference_bright, self.moving_bright)
+        shadow = np.max([volume.max(axis=2) for volume in volumes], axis=0) > FAINT
+        return _span(shadow.any(axis=1)), _span(shadow.any(axis=0))
+
+    @cached_property
+    def cut(self) -> Cut:
+        """The voxel to look at first: the middle of what is bright, or of the grid."""
+        x, y, z = self.fused_bright.shape
+        bright = np.nonzero(self.fused_bright > FOREGROUND)
+        if not len(bright[0]):
+            return Cut(x // 2, y // 2, z // 2)
+        return Cut(*(round(float(axis.mean())) for axis in bright))
+
+
+def _span(used: npt.NDArray[np.bool_]) -> slice:
+    places = np.flatnonzero(used)
+    if not len(places):
+        return slice(0, len(used))
+    return slice(max(0, int(places[0]) - MARGIN), min(len(used), int(places[-1]) + 1 + MARGIN))
+
+
+def label(role: str) -> str:
+    """How a role is written for a reader."""
+    return LABELS.get(role, role)
+
+
+def array(volume: Any) -> Floats:
+    """A MetaTensor's voxels as a float32 array."""
+    values: npt.NDArray[np.float32] = np.asarray(volume.detach().cpu().numpy(), dtype=np.float32)
+    return values

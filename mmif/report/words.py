@@ -1,0 +1,175 @@
+"""What the report says in words: verdict, checks, methods, parameters."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmif.report.charts import JUDGED_BY
+from mmif.report.page import number
+from mmif.report.study_view import StudyView, label
+
+HEADLINES = {
+    "pass": "The two scans line up: every check of the registration passed.",
+    "review": "Look before you rely on this: the registration is doubtful.",
+    "fail": "Do not rely on this: the registration failed its checks.",
+    "skipped": "Not searched: the alignment was taken as given.",
+}
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One check of the registration, ready to be read."""
+
+    name: str
+    value: str
+    limit: str
+    tone: str
+    verdict: str
+    meaning: str
+
+
+def input_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of one input, as (name, value)."""
+    shape, spacing = entry.get("shape"), entry.get("spacing_mm")
+    facts = [
+        ("Modality", entry.get("modality") or "not stated"),
+        (
+            "Format",
+            {"dicom": "DICOM", "nifti": "NIfTI"}.get(str(entry.get("format")), entry.get("format")),
+        ),
+        ("Matrix", " × ".join(str(n) for n in shape) if shape else None),
+        ("Spacing", f"{' × '.join(f'{s:.3g}' for s in spacing)} mm" if spacing else None),
+        ("Unit", entry.get("units")),
+    ]
+    return _known(facts)
+
+
+def input_origin(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where one input came from, as (name, value)."""
+    facts = [
+        ("Path", entry.get("path")),
+        ("Series", entry.get("series_uid")),
+        ("Selection", entry.get("selection")),
+    ]
+    return _known(facts)
+
+
+def _known(facts: Sequence[tuple[str, Any]]) -> list[tuple[str, str]]:
+    return [(name, str(value)) for name, value in facts if value not in (None, "")]
+
+
+def check_rows(registration: Mapping[str, Any]) -> list[CheckRow]:
+    """The registration's checks, those that did not pass first."""
+    checks = registration.get("checks") or {}
+    rows = [_check_row(name, check) for name, check in checks.items()]
+    return sorted(rows, key=lambda row: row.tone == "pass")
+
+
+def _check_row(name: str, check: Mapping[str, Any]) -> CheckRow:
+    value, limit, passed = check.get("value"), check.get("limit"), bool(check.get("passed"))
+    sign = ""
+    if _finite(value) and _finite(limit):
+        below = float(value) <= float(limit)  # type: ignore[arg-type]
+        sign = "≤ " if below == passed else "≥ "
+    return CheckRow(
+        name.replace("_", " "),
+        _short(value),
+        f"{sign}{_short(limit)}",
+        "pass" if passed else "review",
+        "pass" if passed else "not met",
+        str(check.get("meaning") or ""),
+    )
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}".replace("-", "−") if _finite(value) else number(value)
+
+
+def error_words(registration: Mapping[str, Any]) -> str:
+    """The estimated error of the registration."""
+    estimate = registration.get("error_estimate_mm")
+    return f"≈ {number(estimate, 1)} mm" if _finite(estimate) else "not estimated"
+
+
+def methods(view: StudyView, summary: Mapping[str, Any]) -> str:
+    """A paragraph for a paper: what was done, by what, with which settings."""
+    result, fusion = view.result, summary.get("fusion") or {}
+    shape, spacing = result.grid.shape, result.grid.spacing_mm
+    registration = summary.get("registration") or {}
+    both = f"{view.reference_label} and {view.moving_label}"
+    windows = " and ".join(f"the {label(role)} from {w}" for role, w in result.windows.items())
+    weights = weights_of(fusion)
+    parts = [
+        f"{both} volumes of one patient were fused with mmif {summary.get('mmif_version', '')}.",
+        *(_input_sentence(entry) for entry in summary.get("inputs") or ()),
+        _registration_sentence(view, registration),
+        f"Each volume was resampled once (trilinear) to {shape[2]} axial slices of {shape[0]} × "
+        f"{shape[1]} pixels, {' × '.join(f'{mm:.3g}' for mm in spacing)} mm, in the frame of the "
+        f"{view.reference_label}.",
+        f"Intensities were scaled to 0..1 by one window for each volume: {windows}.",
+        f"Slices were fused by the S3IMFusion network (weights {weights[0]}, sha256 "
+        f"{weights[1][:12]}; {fusion.get('precision', 'precision not stated')} on "
+        f"{fusion.get('device', 'an unstated device')}).",
+        "Where the moving volume has no data the reference stands alone.",
+    ]
+    colour_map = (summary.get("pipeline") or {}).get("colour_map")
+    if colour_map:
+        parts.append(
+            f"The functional volume was shown with the {colour_map} colour map; its luminance was "
+            "fused and its chrominance given back."
+        )
+    return " ".join(part for part in parts if part)
+
+
+def weights_of(fusion: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and sha256 of the weights in the summary's ``fusion``."""
+    weights = fusion.get("weights")
+    if isinstance(weights, Mapping):
+        return str(weights.get("name", "not stated")), str(weights.get("sha256", "not stated"))
+    return str(weights or "not stated"), str(fusion.get("sha256") or "not stated")
+
+
+def _input_sentence(entry: Mapping[str, Any]) -> str:
+    shape, spacing = entry.get("shape"), entry.get("spacing_mm")
+    if not shape or not spacing:
+        return ""
+    voxels, mm = " × ".join(map(str, shape)), " × ".join(f"{s:.3g}" for s in spacing)
+    return f"The {label(str(entry.get('role')))} had {voxels} voxels of {mm} mm."
+
+
+def _registration_sentence(view: StudyView, registration: Mapping[str, Any]) -> str:
+    method = str(registration.get("method") or "").rstrip(".")
+    error = registration.get("error_estimate_mm")
+    estimated = f"; estimated error {error:.1f} mm" if isinstance(error, int | float) else ""
+    if registration.get("verdict") == "skipped":
+        return f"No registration was searched ({method or 'the headers were trusted'})."
+    return (
+        f"The {view.moving_label} was registered rigidly to the {view.reference_label} "
+        f"({method or 'method not stated'}{estimated})."
+    )
+
+
+def worst_words(count: int) -> str:
+    """How the worst slices were chosen."""
+    names = ", ".join(JUDGED_BY)
+    return (
+        f"The {count} slices with the lowest mean rank in {names}, the metrics that compare the "
+        "fused slice with its sources; of those that both sources cover and that hold at least a "
+        "quarter of the anatomy of the fullest slice."
+    )
+
+
+def parameters(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted name, value)."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from parameters(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield path, ", ".join(str(inner) for inner in value)
+    else:
+        yield path, "none" if value is None else str(value)

@@ -1,0 +1,211 @@
+"""A small synthetic study, made in memory: a head of two sources with known landmarks."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from mmif.fusion import FusionResult
+from mmif.geometry import Grid, rigid
+from mmif.metrics import evaluate_stack
+from mmif.transforms.colour import palette
+from mmif.transforms.intensity import Window
+from mmif.transforms.registration import Check, Registration
+
+SIZE, SLICES = 128, 24
+SPACING = (1.8, 1.8, 4.0)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A result and the summary that goes with it."""
+
+    result: FusionResult
+    summary: dict[str, Any]
+
+    def replaced(self, **changes: Any) -> "Study":
+        """The study with fields of its result replaced; (C, X, Y, Z) arrays become volumes."""
+        affine = changes["grid"].affine_ras if "grid" in changes else self.result.grid.affine_ras
+        volumes = {
+            name: volume(value, affine)
+            for name, value in changes.items()
+            if isinstance(value, np.ndarray) and value.ndim == 4
+        }
+        return Study(replace(self.result, **(changes | volumes)), self.summary)
+
+
+def axial_affine() -> np.ndarray:
+    """Columns from right to left, rows from front to back, slices upwards."""
+    affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
+    affine[:3, 3] = [113.0, 120.0, -40.0]
+    return affine
+
+
+def volume(values: np.ndarray, affine: np.ndarray) -> MetaTensor:
+    return MetaTensor(torch.as_tensor(values, dtype=torch.float32), affine=torch.as_tensor(affine))
+
+
+def head() -> tuple[np.ndarray, np.ndarray]:
+    """(X, Y, Z) MRI in its own counts and CT in HU, with smooth texture."""
+    i, j, k = np.meshgrid(*(np.arange(n) for n in (SIZE, SIZE, SLICES)), indexing="ij")
+    x, y, z = (i - 64) / 46, (j - 64) / 56, (k - 8) / 20
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    generator = np.random.default_rng(7)
+    noise = generator.normal(0, 1, radius.shape)
+    folds = np.sin(i / 3.1) * np.cos(j / 3.7) * np.sin(k / 1.9)
+    mri = np.select([radius < 0.8, radius < 0.9, radius < 1], [500 + 120 * folds, 60, 800], 0)
+    ct = np.select([radius < 0.8, radius < 0.9, radius < 1], [35 + 6 * folds, 1100, 20], -1000)
+    lesion = (i - 88) ** 2 + (j - 50) ** 2 < 40
+    mri = np.where(lesion & (radius < 0.8), 900, mri) + 8 * noise
+    ct = np.where(((i - 40) ** 2 + (j - 80) ** 2 < 30) & (radius < 0.8), 75, ct) + 3 * noise
+    return np.maximum(mri, 0).astype(np.float32), ct.astype(np.float32)
+
+
+def registration() -> Registration:
+    angle = np.radians(9.0)
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    checks = (
+        Check("spread_mm", 0.8, 2.0, True, "the best solutions agree at the corners of the head"),
+        Check("head_dice", 0.81, 0.85, False, "the two heads fill the same space"),
+    )
+    return Registration(
+        fixed_to_moving_lps=rigid(turn, [14.0, -9.0, 6.0], [0.0, 0.0, 0.0]),
+        verdict="review",
+        checks=checks,
+        error_estimate_mm=1.4,
+        method="Mattes mutual information, 14 starts",
+        reasons=("the two head outlines overlap less than expected",),
+        seconds=3.2,
+    )
+
+
+def make_study(colour: bool = False) -> Study:
+    """CT and MRI (or, in colour, SPECT and MRI) of the synthetic head."""
+    mri, ct = head()
+    affine = axial_affine()
+    mri_unit = np.clip(mri / 900, 0, 1)
+    window = Window(0.0, 60.0, "counts") if colour else Window(-20.0, 100.0, "HU")
+    other = np.clip(ct, 0, 60) if colour else ct
+    other_unit = np.clip((other - window.low) / (window.high - window.low), 0, 1)
+    coverage = np.ones_like(mri)
+    coverage[:, :, -4:] = 0
+    shown = (other_unit * (coverage > 0))[None]
+    if colour:
+        entries = np.round(shown[0] * 255).astype(np.uint8)
+        shown = np.moveaxis(palette("hot-iron")[entries], -1, 0) / 255.0
+    fused = np.clip(0.6 * mri_unit[None] + 0.5 * shown, 0, 1)
+    bright = [
+        np.round(255 * v.mean(axis=0)).astype(np.uint8) for v in (fused, mri_unit[None], shown)
+    ]
+    per_slice = evaluate_stack(*(np.ascontiguousarray(v.transpose(2, 1, 0)) for v in bright))
+    per_slice = {name: np.asarray(values, dtype=np.float64) for name, values in per_slice.items()}
+    role, task = ("spect", "spect-mri") if colour else ("ct", "ct-mri")
+    found = registration()
+    result = FusionResult(
+        task=task,
+        reference_role="mri",
+        moving_role=role,
+        grid=Grid((SIZE, SIZE, SLICES), affine),
+        fused=volume(fused, affine),
+        reference=volume(mri[None], affine),
+        moving=volume(np.where(coverage > 0, other, other.min())[None], affine),
+        reference_unit=volume(mri_unit[None], affine),
+        moving_unit=volume(shown, affine),
+        coverage=volume(coverage[None], affine),
+        covered_fraction=coverage.mean(axis=(0, 1)).astype(np.float64),
+        registration=found,
+        windows={"mri": Window(0.0, 900.0), role: window},
+        metrics={name: float(np.nanmean(values)) for name, values in per_slice.items()},
+        metrics_per_slice=per_slice,
+        fusion={},
+        warnings=(),
+        seconds={},
+    )
+    return Study(result, make_summary(role, task, found, colour))
+
+
+def make_summary(role: str, task: str, found: Registration, colour: bool) -> dict[str, Any]:
+    return {
+        "mmif_version": "0.1.0",
+        "task": task,
+        "command": f"mmif fuse --{role} moving --mri mri.nii.gz -o fused",
+        "inputs": [
+            {
+                "role": "mri",
+                "path": "study/mri.nii.gz",
+                "format": "nifti",
+                "modality": "MR",
+                "shape": [256, 256, 26],
+                "spacing_mm": [1.25, 1.25, 4.0],
+                "units": "",
+                "series_uid": None,
+                "selection": "",
+            },
+            {
+                "role": role,
+                "path": "study/moving",
+                "format": "dicom",
+                "modality": "NM" if colour else "CT",
+                "shape": [512, 512, 28],
+                "spacing_mm": [0.65, 0.65, 4.0],
+                "units": "counts" if colour else "HU",
+                "series_uid": "1.2.826.0.1.3680043.8.498.1",
+                "selection": "the only series",
+            },
+        ],
+        "reference": "mri",
+        "registration": {
+            "verdict": found.verdict,
+            "error_estimate_mm": found.error_estimate_mm,
+            "method": found.method,
+            "reasons": list(found.reasons),
+            "checks": {
+                c.name: {
+                    "value": c.value,
+                    "limit": c.limit,
+                    "passed": c.passed,
+                    "meaning": c.meaning,
+                }
+                for c in found.checks
+            },
+        },
+        "fusion": {
+            "device": "cpu",
+            "precision": "bf16",
+            "weights": {"name": task, "sha256": "0123456789abcdef" * 4},
+            "slices": SLICES,
+        },
+        "metrics": {},
+        "outputs": ["fused/fused.nii.gz"],
+        "warnings": ["the moving volume does not cover the top 4 slices"],
+        "seconds": {"read": 0.4, "register": 3.2, "fuse": 1.1, "total": 4.7},
+        "pipeline": {"task": task, "colour_map": "hot-iron" if colour else None},
+    }
+
+
+@pytest.fixture(scope="session")
+def study() -> Study:
+    """CT and MRI; verdict review."""
+    return make_study()
+
+
+@pytest.fixture(scope="session")
+def colour_study() -> Study:
+    """SPECT and MRI in colour."""
+    return make_study(colour=True)
+
+
+@pytest.fixture(scope="session")
+def report_file(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``report.html`` of the CT and MRI study."""
+    from mmif.report import write_report
+
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(study.result, study.summary, path)
+    return path

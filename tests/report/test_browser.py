@@ -1,0 +1,437 @@
+"""The report in a real browser: it opens from disk, offline, and does what it says."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+try:  # now, not in the test: it reads its script in the locale, which other libraries may reset
+    import axe_playwright_python.sync_playwright as axe
+except ImportError:
+    axe = None
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+LESION, BLEEDING, SLICE = (88, 50), (40, 80), 10
+MARKUP = "<script>window.ran = 1</script>\"'><img src=x onerror='window.ran = 1'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium, or a skip that says what is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Report:
+    """An open report, and all that it said or asked for."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("#viewer[data-ready]", timeout=30_000)
+        self.described = json.loads(self.page.text_content("#study"))
+
+    def choose(self, mode: str) -> None:
+        self.page.check(f'input[value="{mode}"]', force=True)
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.evaluate("() => new Promise((r) => requestAnimationFrame(() => setTimeout(r)))")
+
+    def toggle(self, name: str) -> None:
+        self.page.locator(f'[data-set="{name}"]').click()
+        self.settle()
+
+    def slide(self, selector: str, value: float) -> None:
+        self.page.eval_on_selector(
+            selector,
+            "(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }",
+            value,
+        )
+        self.settle()
+
+    def place(self, plane: str, column: int, row: int) -> tuple[float, float]:
+        """The middle of a pixel of a plane, in the page."""
+        box = self.page.locator(f'[data-plane="{plane}"] .stage').bounding_box()
+        count, first = self.described["shape"], self.described["first"]
+        across = {"axial": 0, "coronal": 0, "sagittal": 1}[plane]
+        down = {"axial": 1, "coronal": 2, "sagittal": 2}[plane]
+        x = box["x"] + (column + 0.5 - first[across]) / count[across] * box["width"]
+        y = box["y"] + (row + 0.5 - first[down]) / count[down] * box["height"]
+        return x, y
+
+    def pixels(self, places: list[tuple[int, int]]) -> list[list[int]]:
+        """RGB of the axial picture (not of the crosshair over it) at its pixels (i, j)."""
+        return self.page.evaluate(
+            """([places, [width, height], [left, top]]) => {
+                const canvas = document.querySelector('[data-plane="axial"] canvas.image');
+                const copy = new OffscreenCanvas(canvas.width, canvas.height);
+                const context = copy.getContext('2d', { willReadFrequently: true });
+                context.drawImage(canvas, 0, 0);
+                return places.map(([i, j]) => {
+                    const u = Math.floor((i + 0.5 - left) / width * canvas.width);
+                    const v = Math.floor((j + 0.5 - top) / height * canvas.height);
+                    return [...context.getImageData(u, v, 1, 1).data].slice(0, 3);
+                });
+            }""",
+            [
+                [list(place) for place in places],
+                self.described["shape"][:2],
+                self.described["first"][:2],
+            ],
+        )
+
+    def pixel(self, place: tuple[int, int]) -> list[int]:
+        """RGB of the axial picture at its pixel (i, j)."""
+        return self.pixels([place])[0]
+
+    def read(self, name: str) -> str:
+        return self.page.text_content(f'[data-read="{name}"]').replace("−", "-")
+
+    def caption(self, plane: str) -> str:
+        return self.page.text_content(f'[data-plane="{plane}"] output')
+
+
+@pytest.fixture
+def report(browser, report_file) -> Iterator[Report]:
+    opened = Report(browser, report_file)
+    opened.page.locator("#viewer").scroll_into_view_if_needed()
+    opened.toggle("smooth")
+    yield opened
+    assert opened.messages == []
+    opened.page.close()
+
+
+def brightness(unit: float) -> int:
+    return round(255 * float(np.clip(unit, 0, 1)))
+
+
+def test_it_opens_offline_without_a_message_or_a_request(browser, report_file) -> None:
+    report = Report(browser, report_file)
+    assert report.messages == []
+    asked = [url for url in report.requests if not url.startswith("data:")]
+    assert asked == [report_file.as_uri()]
+    report.page.close()
+
+
+def test_the_first_picture_is_there_within_two_seconds(browser, report_file) -> None:
+    times = []
+    for _ in range(3):
+        report = Report(browser, report_file)
+        times.append(int(report.page.get_attribute("#viewer", "data-first-picture-ms")))
+        report.page.close()
+    assert min(times) < 2000
+
+
+def test_each_volume_shows_its_own_values(report, study) -> None:
+    result = study.result
+    for mode, unit in (("reference", result.reference_unit), ("moving", result.moving_unit)):
+        report.choose(mode)
+        for i, j in (LESION, BLEEDING, (64, 64), (64, 6)):
+            expected = brightness(unit[0, i, j, SLICE])
+            assert report.pixel((i, j)) == pytest.approx([expected] * 3, abs=2)
+    report.choose("fused")
+    for i, j in (LESION, BLEEDING):
+        expected = brightness(result.fused[0, i, j, SLICE])
+        assert report.pixel((i, j)) == pytest.approx([expected] * 3, abs=1)
+
+
+def test_the_crosshair_tells_position_and_source_values(report, study) -> None:
+    result = study.result
+    for i, j in (LESION, BLEEDING):
+        report.page.mouse.click(*report.place("axial", i, j))
+        report.settle()
+        assert report.read("voxel") == f"{i}, {j}, {SLICE}"
+        ras = np.array([float(part) for part in report.read("ras").split(",")])
+        truth = result.grid.affine_ras @ [i, j, SLICE, 1]
+        assert np.abs(ras - truth[:3]).max() <= 0.5 * min(result.grid.spacing_mm)
+        mri, ct = (float(v[0, i, j, SLICE]) for v in (result.reference, result.moving))
+        assert float(report.read("reference").split()[0]) == pytest.approx(mri, abs=0.5)
+        assert float(report.read("moving").removesuffix(" HU")) == pytest.approx(ct, abs=1)
+    x, y, _ = truth[:3]
+    side, front = ("R" if x > 0 else "L"), ("A" if y > 0 else "P")
+    assert report.read("position").startswith(f"{side} {abs(x):.1f}  {front} {abs(y):.1f}")
+
+
+def test_a_click_in_another_plane_moves_the_axial_slice(report) -> None:
+    report.page.mouse.click(*report.place("coronal", 50, 24 - 1 - 15))
+    report.settle()
+    assert report.read("voxel") == "50, 64, 15"
+    assert report.caption("axial") == "16 of 24"
+
+
+def test_outside_the_coverage_no_value_is_made_up(report) -> None:
+    report.slide('[data-plane="axial"] input', 22)
+    assert report.read("moving") == "outside the CT"
+
+
+def test_slider_and_wheel_change_the_slice(report, study) -> None:
+    report.slide('[data-plane="axial"] input', 5)
+    assert report.caption("axial") == "6 of 24"
+    report.choose("reference")
+    expected = brightness(study.result.reference_unit[0, 64, 64, 5])
+    assert report.pixel((64, 64)) == pytest.approx([expected] * 3, abs=2)
+    report.page.mouse.move(*report.place("axial", 64, 64))
+    report.page.mouse.wheel(0, -100)
+    report.page.wait_for_function(
+        "document.querySelector('[data-plane=axial] output').textContent === '7 of 24'"
+    )
+    report.settle()
+    expected = brightness(study.result.reference_unit[0, 64, 64, 6])
+    assert report.pixel((64, 64)) == pytest.approx([expected] * 3, abs=2)
+
+
+def test_blend_goes_from_one_source_to_the_other(report, study) -> None:
+    i, j = LESION
+    result = study.result
+    a, b = (float(v[0, i, j, SLICE]) for v in (result.reference_unit, result.moving_unit))
+    report.choose("blend")
+    for share in (0, 25, 100):
+        report.slide('[data-set="blend"]', share)
+        expected = brightness(a + share / 100 * (b - a))
+        assert report.pixel(LESION)[0] == pytest.approx(expected, abs=2)
+
+
+def test_flicker_swaps_the_sources(report, study) -> None:
+    i, j = LESION
+    result = study.result
+    a, b = (brightness(v[0, i, j, SLICE]) for v in (result.reference_unit, result.moving_unit))
+    report.choose("flicker")
+    report.page.wait_for_timeout(1100)
+    report.toggle("flickering")
+    seen = {report.pixel(LESION)[0]}
+    report.page.click('[data-do="swap"]')
+    report.settle()
+    seen.add(report.pixel(LESION)[0])
+    assert sorted(seen) == pytest.approx(sorted((a, b)), abs=2)
+
+
+def test_the_checkerboard_alternates_in_squares_of_the_stated_size(report, study) -> None:
+    result = study.result
+    report.choose("checker")
+    report.slide('[data-set="cell"]', 30)
+    assert report.page.text_content('[data-shown="cell"]') == "30"
+    spacing = result.grid.spacing_mm
+    found = set()
+    for i, j in ((40, 60), (55, 60), (64, 64), (75, 80), LESION, BLEEDING):
+        column, row = i - report.described["first"][0], j - report.described["first"][1]
+        odd = (int(column * spacing[0] // 30) + int(row * spacing[1] // 30)) % 2
+        volume = result.moving_unit if odd else result.reference_unit
+        expected = brightness(volume[0, i, j, SLICE])
+        assert report.pixel((i, j)) == pytest.approx([expected] * 3, abs=2)
+        found.add(odd)
+    assert found == {0, 1}
+
+
+def test_edges_of_one_source_lie_over_the_other(report, study) -> None:
+    report.choose("edges")
+    edge = [255, 150, 50]
+    first, width = report.described["first"][0], report.described["shape"][0]
+    row = report.pixels([(i, 64) for i in range(first, first + width)])
+    marked = [first + n for n, pixel in enumerate(row) if pixel == edge]
+    bone = np.asarray(study.result.moving_unit[0, :, 64, SLICE])
+    steps = np.flatnonzero(np.abs(np.diff(bone)) > 0.25)
+    assert len(marked) >= 4
+    assert all(np.abs(steps - i).min() <= 2 for i in marked if i < 30 or i > 98)
+
+
+def test_before_registration_moves_the_moving_volume(report) -> None:
+    report.choose("moving")
+    after = report.pixel(BLEEDING)
+    report.toggle("before")
+    assert report.pixel(BLEEDING) != pytest.approx(after, abs=5)
+    report.toggle("before")
+    assert report.pixel(BLEEDING) == after
+
+
+def test_window_and_level_change_the_brightness(report, study) -> None:
+    report.choose("moving")
+    report.page.select_option('[data-window="source"]', "moving")
+    report.page.select_option('[data-window="preset"]', label="bone")
+    report.settle()
+    hu = float(study.result.moving[0, 64, 64, SLICE])
+    expected = brightness((hu + 500) / 2000)
+    assert report.pixel((64, 64))[0] == pytest.approx(expected, abs=2)
+    assert report.page.text_content('[data-shown="level"]') == "500 HU"
+    report.slide('[data-window="width"]', 1000)
+    shown = float(report.page.text_content('[data-shown="width"]').split()[0])
+    assert shown == pytest.approx(1000, abs=5)
+    expected = brightness((hu - 500 + shown / 2) / shown)
+    assert report.pixel((64, 64))[0] == pytest.approx(expected, abs=2)
+
+
+def test_source_share_is_blue_or_orange(report) -> None:
+    report.choose("share")
+    assert report.page.locator("#viewer .legend").is_visible()
+    red, _, blue = report.pixel((LESION[0] + 3, LESION[1] + 3))
+    assert blue > red
+    assert "% MRI" in report.read("share") or "no structure" in report.read("share")
+
+
+def test_planes_have_the_patients_proportions(report) -> None:
+    x, y, z = report.described["shape"]
+    for plane, wide, high in (
+        ("axial", x, y),
+        ("coronal", x * 1.8, z * 4),
+        ("sagittal", y * 1.8, z * 4),
+    ):
+        box = report.page.locator(f'[data-plane="{plane}"] .stage').bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(wide / high, rel=0.02)
+
+
+def test_a_chart_and_a_worst_slice_lead_to_the_viewer(report) -> None:
+    report.page.locator('.chart circle[data-slice="3"]').first.dispatch_event("click")
+    report.settle()
+    assert report.caption("axial") == "4 of 24"
+    button = report.page.locator(".worst button[data-slice]").first
+    button.click()
+    report.settle()
+    assert report.caption("axial") == f"{int(button.get_attribute('data-slice')) + 1} of 24"
+
+
+def test_the_keyboard_reaches_and_works_everything(report) -> None:
+    report.page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    reached = []
+    for _ in range(60):
+        report.page.keyboard.press("Tab")
+        reached.append(
+            report.page.evaluate(
+                """() => {
+                    const e = document.activeElement;
+                    return e.closest('[data-plane]')?.dataset.plane + ' ' + e.tagName + ' '
+                        + (e.value ?? '') + ' ' + (e.dataset.window ?? e.dataset.set ?? '');
+                }"""
+            )
+        )
+    text = " | ".join(reached)
+    for expected in (
+        *("axial DIV", "axial INPUT", "coronal DIV", "sagittal INPUT", "INPUT fused"),
+        *("SELECT reference source", "level", "width", "cross", "smooth"),
+    ):
+        assert expected in text
+    report.page.focus('[data-plane="axial"] .stage')
+    for key in ("ArrowRight", "ArrowDown", "ArrowDown", "PageUp"):
+        report.page.keyboard.press(key)
+    report.settle()
+    assert report.read("voxel") == "65, 66, 11"
+    report.page.keyboard.press("End")
+    report.page.keyboard.press("3")
+    report.settle()
+    assert report.caption("axial") == "24 of 24"
+    assert report.page.is_checked('input[value="moving"]')
+
+
+@pytest.mark.parametrize("width", [1280, 800, 390])
+def test_it_fits_the_screen(browser, report_file, tmp_path, width) -> None:
+    report = Report(browser, report_file, viewport={"width": width, "height": 900})
+    assert report.page.evaluate("document.documentElement.scrollWidth") <= width
+    from PIL import Image
+
+    report.page.screenshot(path=tmp_path / "page.png", full_page=True)
+    report.page.locator("#viewer").screenshot(path=tmp_path / "viewer.png")
+    with Image.open(tmp_path / "page.png") as whole, Image.open(tmp_path / "viewer.png") as viewer:
+        assert whole.width == width
+        assert np.asarray(viewer.convert("L")).std() > 30
+    assert report.messages == []
+    report.page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, report_file, scheme) -> None:
+    if axe is None:
+        pytest.skip("axe-playwright-python is not installed")
+    report = Report(browser, report_file, color_scheme=scheme)
+    found = axe.Axe().run(report.page).response["violations"]
+    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], [n["target"] for n in v["nodes"]]) for v in serious] == []
+    report.page.close()
+
+
+def test_it_prints_its_pictures_and_not_its_controls(browser, report_file) -> None:
+    report = Report(browser, report_file)
+    report.page.emulate_media(media="print")
+    assert report.page.locator(".modes").is_hidden()
+    assert report.page.locator(".verdict-head .badge").is_visible()
+    assert report.page.locator('[data-plane="axial"] canvas.image').is_visible()
+    assert len(report.page.pdf()) > 50_000
+    report.page.close()
+
+
+def test_markup_from_a_header_does_not_run(browser, study, tmp_path) -> None:
+    from mmif.report import write_report
+
+    def poisoned(value: Any) -> Any:
+        if isinstance(value, dict):
+            kept = ("role", "verdict", "colour_map")
+            return {k: v if k in kept else poisoned(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [poisoned(inner) for inner in value]
+        return MARKUP if isinstance(value, str) else value
+
+    write_report(study.result, poisoned(study.summary), tmp_path / "report.html")
+    report = Report(browser, tmp_path / "report.html")
+    assert report.page.evaluate("window.ran") is None
+    assert report.messages == []
+    assert len(report.requests) == 1 + sum(url.startswith("data:") for url in report.requests)
+    report.page.close()
+
+
+def test_colours_of_spect_are_shown_in_colour(browser, colour_study, tmp_path) -> None:
+    from mmif.report import write_report
+
+    write_report(colour_study.result, colour_study.summary, tmp_path / "report.html")
+    report = Report(browser, tmp_path / "report.html")
+    report.toggle("smooth")
+    for mode, volume in (
+        ("moving", colour_study.result.moving_unit),
+        ("fused", colour_study.result.fused),
+    ):
+        report.choose(mode)
+        i, j = (60, 70)
+        expected = [brightness(volume[c, i, j, SLICE]) for c in range(3)]
+        assert report.pixel((i, j)) == pytest.approx(expected, abs=5)
+    report.choose("edges")
+    assert [255, 150, 50] in report.pixels([(i, 64) for i in range(20, 108)])
+    assert report.messages == []
+    report.page.close()
+
+
+def test_a_study_of_one_slice_opens(browser, study, tmp_path) -> None:
+    from mmif.geometry import Grid
+    from mmif.report import write_report
+
+    result = study.result
+    names = ("fused", "reference", "moving", "reference_unit", "moving_unit", "coverage")
+    single = study.replaced(
+        **{name: getattr(result, name).numpy()[..., 10:11] for name in names},
+        grid=Grid((*result.grid.shape[:2], 1), result.grid.affine_ras),
+        covered_fraction=result.covered_fraction[10:11],
+        metrics_per_slice={n: v[10:11] for n, v in result.metrics_per_slice.items()},
+    )
+    write_report(single.result, single.summary, tmp_path / "report.html")
+    report = Report(browser, tmp_path / "report.html")
+    assert report.caption("axial") == "1 of 1"
+    for mode in ("checker", "edges", "share", "moving"):
+        report.choose(mode)
+    assert report.messages == []
+    report.page.close()

@@ -1,0 +1,129 @@
+"""The one process that owns the GPU, started for a batch and started anew if it ends."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from types import TracebackType
+
+from mmif.batch.supervisor import START_TIMEOUT_S, WorkerError, environment
+from mmif.config import Pipeline
+from mmif.networks.remote import GpuAddress, serve
+
+
+def has_gpu() -> bool:
+    """Whether this machine shows an NVIDIA device; asks no library that is slow to import."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
+
+
+class GpuOwner:
+    """The process that owns the GPU, while inside a ``with`` block."""
+
+    def __init__(self, pipelines: Mapping[str, Pipeline], device: str) -> None:
+        """Nothing is started before the ``with`` block.
+
+        Args:
+            pipelines: task to pipeline; its networks are loaded.
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+        """
+        self._pipelines = dict(pipelines)
+        self._device = device
+        self._folder = Path(tempfile.mkdtemp(prefix="mmif-"))
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, daemon=True)
+        self._lock = threading.Lock()
+        self.address = GpuAddress(str(self._folder / "gpu"), secrets.token_bytes(32))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "GpuOwner":
+        try:
+            self._start()
+        except WorkerError:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._ended.set()
+            if self.process is not None:
+                self.process.kill()
+                self.process.wait()
+        self._thread.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _keep_alive(self) -> None:
+        """Start the process again whenever it ends before the batch does."""
+        while not self._ended.is_set():
+            if self.process is not None:
+                self.process.wait()
+            with self._lock:
+                if not self._ended.is_set():
+                    try:
+                        self._start()
+                    except WorkerError:
+                        return  # the workers say so: nobody listens
+
+    def _start(self) -> None:
+        """Start the process and wait until it listens.
+
+        Raises:
+            WorkerError: it refuses or ends.
+        """
+        Path(self.address.path).unlink(missing_ok=True)
+        ours, theirs = Pipe()
+        script = f"from mmif.batch.gpu import main; main({theirs.fileno()})"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            pass_fds=[theirs.fileno()],
+            env=environment(threads=os.cpu_count() or 1 if self._device == "cpu" else 1),
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        with ours:
+            ours.send((self._pipelines, self._device, self.address))
+            try:
+                reason = ours.recv() if ours.poll(START_TIMEOUT_S) else "not ready in time"
+            except (EOFError, ConnectionError):
+                reason = f"ended with status {self.process.wait()}"
+        if reason:
+            self.process.kill()
+            self.process.wait()
+            raise WorkerError(f"the process for {self._device} cannot start ({reason})")
+
+
+def main(descriptor: int) -> None:
+    """Load the networks, listen, say "" through the pipe ``descriptor``, serve."""
+    from mmif.batch.child import die_with
+    from mmif.batch.perform import said
+    from mmif.networks.inference import choose_device
+    from mmif.weights import load_weights
+
+    die_with(os.getppid())
+    with Connection(descriptor) as pipe:
+        pipelines, device, address = pipe.recv()
+        try:
+            place = choose_device(device)
+            networks = {
+                task: load_weights(one.weights, one.task).network.to(place)
+                for task, one in pipelines.items()
+            }
+            listener = Listener(address.path, "AF_UNIX", authkey=address.key)
+        except Exception as error:
+            pipe.send(said(error)[1])
+            return
+        pipe.send("")
+    serve(listener, networks, device)

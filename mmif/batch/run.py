@@ -1,0 +1,235 @@
+"""The whole batch: what is not done yet is handed out until nothing is left."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmif.batch.answer import write_answer
+from mmif.batch.claims import Claims
+from mmif.batch.executors import Executor
+from mmif.batch.ledger import Ledger, ledgers_of
+from mmif.batch.perform import Outcome, Task, is_finished
+from mmif.batch.plan import Plan
+from mmif.errors import ConfigError, OutputError
+
+POLL_S = 1.0
+Watch = Callable[["Tally", Outcome | None], None]
+
+
+@dataclass
+class Tally:
+    """How far a batch has come.
+
+    Attributes:
+        total: jobs and what could not become one.
+        earlier: jobs that were done before this run.
+        done: jobs that this run has done.
+        failed: jobs that failed, and what could not become a job.
+        rejected: what could not become a job.
+        began: `time.monotonic` of the first job.
+    """
+
+    total: int
+    earlier: int = 0
+    done: int = 0
+    failed: int = 0
+    rejected: int = 0
+    began: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Jobs that have not come to an end."""
+        return self.total - self.earlier - self.done - self.failed
+
+    @property
+    def rate(self) -> float:
+        """Jobs a second in this run; 0 before the first end."""
+        ended = self.done + self.failed - self.rejected
+        seconds = time.monotonic() - self.began
+        return ended / seconds if self.began and seconds > 0 else 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0: all done; 3: some failed; 1: none could be done."""
+        if not self.failed:
+            return 0
+        return 3 if self.done or self.earlier else 1
+
+
+def ignore(tally: Tally, outcome: Outcome | None) -> None:
+    """Watch nothing."""
+
+
+def run_batch(
+    plan: Plan,
+    out: Path,
+    parameters: Mapping[str, Any],
+    executor: Executor,
+    *,
+    ledger_name: str = "ledger.jsonl",
+    restart: bool = False,
+    watch: Watch = ignore,
+) -> Tally:
+    """Do every job of ``plan`` that is not done; how it went.
+
+    Args:
+        plan: the jobs, and what could not become one.
+        out: the OUT folder; made if missing.
+        parameters: what decides the results; equal for all runs on one OUT.
+        executor: where the work is done.
+        ledger_name: the ledger of this run (one a shard).
+        restart: move older ledgers and their results aside first.
+        watch: told the tally and the outcome at the start and whenever a job ends.
+
+    Raises:
+        MmifError: other parameters, an OUT that takes nothing more, a worker that cannot start.
+    """
+    _make(out)
+    with Claims(out) as claims:
+        ledger = _open_ledger(out, claims, ledger_name, parameters, restart)
+        tally = Tally(len(plan.jobs) + len(plan.rejected))
+        _record_rejected(plan, ledger, tally)
+        todo = [job for job in plan.jobs if not is_finished(job, ledger, out)]
+        tally.earlier = len(plan.jobs) - len(todo)
+        watch(tally, None)
+        run = uuid.uuid4().hex[:12]
+        tasks = {job.id: Task(job, out, ledger_name, run, time.time()) for job in todo}
+        with executor:
+            _work_through(tasks, executor, tally, watch)
+        ledger.refresh()
+    write_answer(out)
+    return tally
+
+
+def _work_through(
+    tasks: Mapping[str, Task], executor: Executor, tally: Tally, watch: Watch
+) -> None:
+    """Hand out all ``tasks`` and count their ends.
+
+    Raises:
+        OutputError: OUT takes nothing more.
+    """
+    tally.began = time.monotonic()
+    left, elsewhere = dict(tasks), list[Task]()
+    for task in tasks.values():
+        executor.submit(task)
+    while left:
+        outcome = executor.next(POLL_S)
+        if outcome is None:
+            for task in elsewhere:
+                executor.submit(task)
+            elsewhere.clear()
+        elif outcome.state == "unwritable":
+            raise OutputError(
+                f"{outcome.reason}; the batch stopped, {tally.left} of {tally.total} studies are "
+                "left; make room and give the same command again"
+            )
+        elif outcome.state == "busy":
+            elsewhere.append(tasks[outcome.job_id])
+        elif outcome.state == "died":
+            executor.submit(tasks[outcome.job_id])
+        elif outcome.state in ("done", "failed"):
+            del left[outcome.job_id]
+            tally.done += outcome.state == "done"
+            tally.failed += outcome.state == "failed"
+            watch(tally, outcome)
+
+
+def _make(out: Path) -> None:
+    """The OUT folder.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made ({error.strerror})") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise OutputError(f"{out}: not a folder that can be written to")
+
+
+def _open_ledger(
+    out: Path, claims: Claims, name: str, parameters: Mapping[str, Any], restart: bool
+) -> Ledger:
+    """The ledger to write, begun or taken up.
+
+    Raises:
+        MmifError: other parameters; another run at work while a restart was wanted.
+    """
+    try:
+        if restart:
+            move_aside(out, claims)
+        if not claims.run():
+            raise OutputError(f"{out}: another run is just moving its ledger aside; try again")
+        ledger = Ledger(out, claims, name)
+        ledger.begin(parameters)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OutputError(f"{out}: the ledger cannot be written ({reason})") from error
+    return ledger
+
+
+def move_aside(out: Path, claims: Claims) -> Path | None:
+    """Move all ledgers of ``out`` and their results into ``out/before-N``; nothing is deleted.
+
+    The ledgers go last, so that a restart which is cut short is simply repeated.
+
+    Returns:
+        The new folder, or None if there was nothing to move.
+
+    Raises:
+        OutputError: another run works on ``out``.
+    """
+    if not claims.run(alone=True):
+        raise OutputError(f"{out}: another run is at work here; expected none for --restart")
+    ledgers = ledgers_of(out)
+    if not ledgers:
+        return None
+    target = next(p for n in range(1, 10_000) if not (p := out / f"before-{n}").exists())
+    target.mkdir()
+    for name in ("studies", "summary.csv", "index.html", *(path.name for path in ledgers)):
+        if (out / name).exists():
+            (out / name).rename(target / name)
+    return target
+
+
+def _record_rejected(plan: Plan, ledger: Ledger, tally: Tally) -> None:
+    """Say in the ledger why something became no job, once; take back what is no longer so."""
+    reasons = {rejected.id for rejected in plan.rejected}
+    for job_id, entry in list(ledger.entries.items()):
+        ours = entry.ledger == ledger.path.name and entry.line.get("cause") == "plan"
+        if ours and job_id not in reasons:
+            ledger.append(job_id, "withdrawn")
+    for rejected in plan.rejected:
+        known = ledger.entries.get(rejected.id)
+        if known is None or known.state != "failed" or known.reason != rejected.reason:
+            ledger.append(
+                rejected.id, "failed", cause="plan", reason=rejected.reason, task=rejected.task
+            )
+    tally.failed = tally.rejected = len(plan.rejected)
+
+
+def shard(plan: Plan, index: int, count: int) -> Plan:
+    """Every ``count``-th study of ``plan`` from ``index`` on, all tasks of a study together.
+
+    Raises:
+        ConfigError: an index that is not in 0..count-1.
+    """
+    if count < 1 or not 0 <= index < count:
+        raise ConfigError(f"shard {index}/{count}: expected I/N with I from 0 to N-1")
+    ids = [job.id for job in plan.jobs] + [rejected.id for rejected in plan.rejected]
+    studies = sorted(set(map(_study, ids)))
+    ours = set(studies[index::count])
+    return Plan(
+        tuple(job for job in plan.jobs if _study(job.id) in ours),
+        tuple(one for one in plan.rejected if _study(one.id) in ours),
+    )
+
+
+def _study(job_id: str) -> str:
+    return job_id.partition("/")[0]

@@ -1,0 +1,148 @@
+"""The options of ``mmif batch``, and what it refuses in one line with exit code 1."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mmif.batch.plan import TASKS
+from mmif.batch.work import FuseOptions, parameters
+from mmif.cli import main
+from mmif.cli.batch import _shard
+from mmif.config import load_pipeline
+from mmif.errors import ConfigError
+
+
+def run(*words: object, env: Mapping[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, ["batch", *map(str, words)], env=dict(env or {}))
+
+
+def refused(result: Result, message: str) -> None:
+    assert result.exit_code == 1, result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+@pytest.fixture
+def case_list(tmp_path: Path) -> Path:
+    """A list of two studies whose files are there, but empty."""
+    for name in ("ct.nii", "mri.nii"):
+        (tmp_path / name).touch()
+    path = tmp_path / "list.csv"
+    path.write_text("study,ct,mri\nfirst,ct.nii,mri.nii\nsecond,ct.nii,mri.nii\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, None),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "10"}, (7, 10)),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "10",
+                "SLURM_ARRAY_TASK_COUNT": "10",
+                "SLURM_ARRAY_TASK_MIN": "1",
+            },
+            (9, 10),
+        ),
+        ({"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETIONS": "4"}, (0, 4)),
+    ],
+)
+def test_the_shard_comes_from_a_slurm_array_or_a_kubernetes_job(
+    environment: dict[str, str], expected: tuple[int, int] | None
+) -> None:
+    assert _shard(None, environment) == expected
+
+
+def test_a_shard_that_is_named_comes_before_the_environment() -> None:
+    assert _shard("1/2", {"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETIONS": "4"}) == (1, 2)
+
+
+@pytest.mark.parametrize("text", ["4/4", "0/0", "-1/4", "1", "a/b", "1/2/3", ""])
+def test_a_shard_out_of_range_is_refused(case_list: Path, tmp_path: Path, text: str) -> None:
+    out = tmp_path / "out"
+    result = run(case_list, "-o", out, f"--shard={text}")
+    refused(result, "expected I/N with I from 0 to N-1")
+    assert not out.exists()
+
+
+def test_an_index_without_its_count_is_refused() -> None:
+    with pytest.raises(ConfigError, match="JOB_COMPLETION_INDEX without JOB_COMPLETIONS"):
+        _shard(None, {"JOB_COMPLETION_INDEX": "3"})
+
+
+def test_a_dry_run_of_a_shard_shows_its_part(case_list: Path) -> None:
+    environment = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+    result = run(case_list, "--dry-run", env=environment)
+    assert "second" in result.stdout
+    assert "first" not in result.stdout
+
+
+def test_a_saved_list_is_the_plan(case_list: Path, tmp_path: Path) -> None:
+    assert run(case_list, "--dry-run", "--save-list", tmp_path / "saved.csv").exit_code == 0
+    assert "first" in run(tmp_path / "saved.csv", "--dry-run").stdout
+
+
+def test_an_empty_tree_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(run(tmp_path / "empty", "-o", tmp_path / "out"), "no studies found")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_restart_of_one_shard_is_refused(case_list: Path, tmp_path: Path) -> None:
+    result = run(case_list, "-o", tmp_path / "out", "--shard", "0/2", "--restart")
+    refused(result, "--restart with a shard")
+
+
+def test_an_out_that_is_a_file_is_refused(case_list: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    refused(run(case_list, "-o", tmp_path / "out"), "cannot be made (File exists)")
+
+
+def test_a_pipeline_of_a_task_that_is_not_wanted_is_refused(
+    case_list: Path, tmp_path: Path
+) -> None:
+    result = run(case_list, "-o", tmp_path / "out", "--task", "ct-mri", "--pipeline", "ir-vis")
+    refused(result, "--pipeline of task ir-vis; expected ct-mri")
+
+
+def test_an_unreachable_scheduler_is_refused(
+    case_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = pytest.importorskip("mmif.batch.cluster")
+    monkeypatch.setattr(cluster, "SCHEDULER_TIMEOUT_S", 1)
+    result = run(case_list, "-o", tmp_path / "out", "--dask", "tcp://127.0.0.1:1")
+    refused(result, "no Dask scheduler answers at tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("words", [(), ("x",), ("x", "-o", "y", "--jobs", "0")])
+def test_wrong_usage_is_exit_code_2(words: tuple[str, ...]) -> None:
+    assert run(*words).exit_code == 2
+
+
+def test_what_decides_the_results_is_in_the_parameters() -> None:
+    pipelines = {task: load_pipeline(task) for task in TASKS}
+    plain = parameters(pipelines, FuseOptions())
+    assert {f"pipeline {task}" for task in TASKS} < set(plain)
+    assert parameters(pipelines, FuseOptions(format="dicom")) != plain
+    ct = pipelines["ct-mri"]
+    head = replace(ct, grid=replace(ct.grid, fov="head"))
+    assert parameters({**pipelines, "ct-mri": head}, FuseOptions()) != plain
+    slower = replace(ct, registration=replace(ct.registration, timeout_s=999))
+    assert parameters({**pipelines, "ct-mri": slower}, FuseOptions()) == plain
+
+
+def test_the_options_are_those_of_mmif_fuse() -> None:
+    from mmif.cli.fuse import fuse
+
+    known = {option for parameter in fuse.params for option in parameter.opts}
+    options = FuseOptions("ct", "head", "both", "multiframe", False, True, True, True, False, True)
+    words = options.arguments()
+    assert {word for word in words if word.startswith("--")} <= known
+    assert FuseOptions().arguments() == []
+    assert "--no-register" in words
+    assert "--no-report" in words

@@ -1,0 +1,165 @@
+"""Lists, and what becomes of the studies found."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmif.batch.jobs import Input, input_of, safe_id
+from mmif.batch.plan import Plan, Study, make_plan, plan_of, read_list, unique_names, write_list
+from mmif.errors import InputError
+
+ALL = ("ct-mri", "spect-mri", "pet-mri")
+
+
+def source(name: str) -> Input:
+    return Input(Path(name), Path(), (name,))
+
+
+def ids(plan: Plan) -> list[str]:
+    return [job.id for job in plan.jobs]
+
+
+def write_csv(folder: Path, text: str) -> Path:
+    for name in ("a.nii", "b.nii", "c.nii"):
+        (folder / name).touch()
+    path = folder / "list.csv"
+    path.write_text(text)
+    return path
+
+
+def test_a_patient_with_ct_mri_and_spect_gives_both_fusions() -> None:
+    study = Study("p1", {role: source(role) for role in ("ct", "mri", "spect")}, {})
+    plan = plan_of([study], [], ALL)
+    assert ids(plan) == ["p1/ct-mri", "p1/spect-mri"]
+    assert set(plan.jobs[1].inputs) == {"spect", "mri"}
+    assert not plan.rejected
+
+
+def test_only_the_wanted_tasks_become_jobs() -> None:
+    study = Study("p1", {role: source(role) for role in ("ct", "mri", "spect")}, {})
+    assert ids(plan_of([study], [], ("spect-mri",))) == ["p1/spect-mri"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "reason"),
+    [
+        (("ct",), "no pair: found CT, no MRI"),
+        (("mri",), "no pair: found MRI, no CT or SPECT or PET"),
+        (("ct", "pet"), "no pair: found CT and PET, no MRI"),
+    ],
+)
+def test_a_study_without_a_pair_says_what_it_lacks(roles: tuple[str, ...], reason: str) -> None:
+    plan = plan_of([Study("p1", {role: source(role) for role in roles}, {})], [], ALL)
+    assert [(one.id, one.reason) for one in plan.rejected] == [("p1", reason)]
+
+
+def test_one_bad_source_does_not_keep_the_other_pair_from_being_done() -> None:
+    study = Study("p1", {r: source(r) for r in ("ct", "mri")}, {"spect": "several SPECT: a, b"})
+    plan = plan_of([study], [], ALL)
+    assert ids(plan) == ["p1/ct-mri"]
+    assert [(one.id, one.reason) for one in plan.rejected] == [
+        ("p1/spect-mri", "several SPECT: a, b")
+    ]
+
+
+def test_studies_of_one_name_are_told_apart_by_their_files() -> None:
+    pair = [Study("x y", {"ct": source(name)}, {}) for name in ("one", "two")]
+    first, second = (study.name for study in unique_names([*pair, Study("z", {}, {})])[:2])
+    assert first != second
+    assert first.startswith("x_y-")
+    assert [s.name for s in unique_names(reversed(pair))] == [second, first]
+
+
+def test_a_csv_list_names_the_studies_with_paths_relative_to_it(tmp_path: Path) -> None:
+    path = write_csv(tmp_path, "study,ct,mri,spect\nP 1,a.nii,b.nii,c.nii\nP2,a.nii,b.nii,\n")
+    plan = make_plan(path)
+    assert ids(plan) == ["P2/ct-mri", "P_1/ct-mri", "P_1/spect-mri"]
+    assert plan.jobs[0].inputs["ct"].path == tmp_path / "a.nii"
+
+
+def test_a_json_list_says_the_same(tmp_path: Path) -> None:
+    write_csv(tmp_path, "")
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"study": "P1", "ct": "a.nii", "mri": "b.nii", "pet": None}]))
+    assert ids(make_plan(path)) == ["P1/ct-mri"]
+
+
+def test_a_written_list_gives_the_same_jobs(tmp_path: Path) -> None:
+    plan = make_plan(write_csv(tmp_path, "study,mri,pet,ct\nP1,a.nii,b.nii,c.nii\nP2,a.nii,b.nii,"))
+    write_list(plan, tmp_path / "again.csv")
+    again = make_plan(tmp_path / "again.csv")
+    assert ids(again) == ids(plan)
+    assert [job.stamp() for job in again.jobs] == [job.stamp() for job in plan.jobs]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "study,ct,mri\nP1,a.nii,x.nii\nP2,y.nii,b.nii",
+            r"missing file P1 mri .*nii and 1 more",
+        ),
+        ("study,ct,mri\nP1,a.nii,b.nii\np1,a.nii,b.nii", "study p1 stands twice"),
+        ("study,ct,mri\n,a.nii,b.nii", "row 1 has no study"),
+        ("study,ct,mr\nP1,a.nii,b.nii", "found columns study, ct, mr; expected study, mri, ct"),
+        ("", "found columns nothing"),
+        ("study,ct,mri\n", "no studies found"),
+        ("study,ct,mri\nP1,\xff,b.nii", "not a CSV list"),
+    ],
+)
+def test_a_list_that_is_not_right_is_refused_in_one_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = write_csv(tmp_path, "")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=message) as refusal:
+        make_plan(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["{", '{"study": 1}', "[1]", '[{"study": "a", "xray": "b"}]'])
+def test_a_json_list_that_is_not_right_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"list\.json: "):
+        read_list(path)
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file or folder"):
+        make_plan(tmp_path / "nowhere")
+
+
+def test_names_become_safe() -> None:
+    assert safe_id("../../etc/passwd") == "etc-passwd"
+    assert safe_id("Ärzte & Co") == "rzte_Co"
+    assert safe_id("///") == "study"
+
+
+def test_the_stamp_follows_size_and_time_and_the_content_only_bytes(tmp_path: Path) -> None:
+    import os
+
+    path = write_csv(tmp_path, "study,ct,mri\nP1,a.nii,b.nii")
+    job = make_plan(path).jobs[0]
+    stamp, content = job.stamp(), job.content()
+    os.utime(tmp_path / "a.nii", (1, 1))
+    assert job.stamp() != stamp
+    assert job.content() == content
+    (tmp_path / "a.nii").write_text("new")
+    assert job.content() != content
+
+
+def test_the_content_is_that_of_a_copy_elsewhere(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("x")
+        (tmp_path / name / "y").write_text("y")
+    assert input_of(tmp_path / "one").files == ("x", "y")
+    jobs = [
+        Study(n, {"ct": input_of(tmp_path / n), "mri": input_of(tmp_path / n)}, {})
+        for n in ("one", "two")
+    ]
+    first, second = plan_of(jobs, [], ALL).jobs
+    assert first.content() == second.content()
+    assert first.stamp() != second.stamp()

@@ -1,0 +1,169 @@
+"""Seconds and peak memory to load a 512x512x400 CT series: mmif, SimpleITK and MONAI side by side.
+
+    python benchmarks/reading.py [--slices 400] [--size 512] [--repeats 3]
+
+The series is made in a temporary folder. Each reader runs in a process of its own, so that peak
+memory is its own; imports are not timed and their memory is reported apart. The order alternates
+and the first (cold) round is not counted. The three volumes must be equal.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+READERS = ("mmif", "simpleitk", "monai")
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def make_series(folder: Path, slices: int, size: int) -> None:
+    """A CT series of random tissue in air, with a header as long as a scanner's."""
+    random = np.random.default_rng(2025)
+    texture = random.integers(-40, 80, (size, size), dtype=np.int16)
+    rows, columns = np.meshgrid(*[np.linspace(-1, 1, size)] * 2, indexing="ij")
+    series, study, frame = generate_uid(), generate_uid(), generate_uid()
+    for k in range(slices):
+        inside = rows**2 + columns**2 < 0.8 - 0.6 * (k / slices - 0.5) ** 2
+        stored = np.where(inside, np.roll(texture, k, axis=0), np.int16(-1000)) + 1024
+        ds = Dataset()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = CT
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = generate_uid()
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
+        ds.Modality, ds.PatientID, ds.InstanceNumber = "CT", "benchmark", k + 1
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        ds.ImagePositionPatient = [-120.0, -120.0, 0.5 * k]
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        ds.PixelSpacing, ds.SliceThickness = [0.47, 0.47], 0.5
+        ds.Rows = ds.Columns = size
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
+        ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+        for keyword in ["StationName", "InstitutionName", "ProtocolName", "ConvolutionKernel"]:
+            setattr(ds, keyword, "BENCHMARK")
+        for element in range(0x10, 0x50):
+            ds.add_new((0x0019, 0x1000 + element), "LO", f"private value {element}")
+        ds.PixelData = stored.astype("<u2").tobytes()
+        ds.save_as(folder / f"slice{(k * 7919) % 100003:06d}", enforce_file_format=True)
+
+
+def load_with(reader: str, folder: Path) -> tuple[float, np.ndarray, object]:
+    """Seconds to load the series with one reader, its voxels (x, y, z), and what owns them."""
+    if reader == "mmif":
+        from mmif.io import load
+        from mmif.io.dicom_reader import read_scan  # noqa: F401 - imports are not timed
+        from mmif.io.meta import to_volume  # noqa: F401
+
+        start = time.perf_counter()
+        volume = load(folder, role="ct")
+        return time.perf_counter() - start, volume.numpy()[0], volume
+    if reader == "simpleitk":
+        import SimpleITK as sitk
+
+        start = time.perf_counter()
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+        image = sitk.ReadImage(files, sitk.sitkFloat32)
+        seconds = time.perf_counter() - start
+        return seconds, sitk.GetArrayViewFromImage(image).transpose(2, 1, 0), image
+    from monai.data import PydicomReader
+    from monai.transforms import LoadImage
+
+    loader = LoadImage(reader=PydicomReader(), image_only=True)
+    start = time.perf_counter()
+    voxels = loader(folder)
+    return time.perf_counter() - start, voxels.numpy(), voxels
+
+
+def child(reader: str, folder: Path) -> None:
+    """Load once in this process; print seconds, memory and a checksum as JSON."""
+    import_only(reader)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cpu = time.process_time()
+    seconds, voxels, _owner = load_with(reader, folder)
+    cpu = time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    z_first = voxels[:, :, ::40].sum(axis=(0, 1), dtype=np.float64)
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "cpu": cpu,
+                "peak_mb": peak / 1024,
+                "imports_mb": before / 1024,
+                "shape": voxels.shape,
+                "sums": sorted(z_first.round(1).tolist()),
+            }
+        )
+    )
+
+
+def import_only(reader: str) -> None:
+    """The imports of a reader, before the clock and the memory are looked at."""
+    if reader == "simpleitk":
+        import SimpleITK  # noqa: F401
+    elif reader == "mmif":
+        import mmif.io.dicom_reader
+        import mmif.io.meta  # noqa: F401
+    else:
+        import monai.transforms  # noqa: F401
+
+
+def run(reader: str, folder: Path) -> dict[str, float]:
+    """One reader in a process of its own."""
+    command = [sys.executable, __file__, "--child", reader, "--folder", str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slices", type=int, default=400)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--child", choices=READERS)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options.folder)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_series(folder, options.slices, options.size)
+        rounds = []
+        for number in range(options.repeats + 1):
+            order = READERS if number % 2 else READERS[::-1]
+            rounds.append({reader: run(reader, folder) for reader in order})
+    report(rounds, options.slices * options.size**2 * 4 / 2**20)
+
+
+def report(rounds: list[dict[str, dict[str, float]]], volume_mb: float) -> None:
+    """The table: best and median of the warm rounds, and memory against the float32 volume."""
+    sums = {json.dumps(rounds[-1][reader]["sums"]) for reader in READERS}
+    print(f"voxels equal in all readers: {len(sums) == 1}; volume as float32: {volume_mb:.0f} MiB")
+    print("| reader | seconds, median | best | CPU seconds | peak MiB | of it imports | without |")
+    print("|---|---|---|---|---|---|---|")
+    for reader in READERS:
+        warm = [one[reader] for one in rounds[1:]]
+        seconds = sorted(one["seconds"] for one in warm)
+        peak = max(one["peak_mb"] for one in warm)
+        imports = max(one["imports_mb"] for one in warm)
+        cpu = min(one["cpu"] for one in warm)
+        print(
+            f"| {reader} | {np.median(seconds):.2f} | {seconds[0]:.2f} | {cpu:.2f} | {peak:.0f} "
+            f"({peak / volume_mb:.2f} x) | {imports:.0f} | {(peak - imports) / volume_mb:.2f} x |"
+        )
+
+
+if __name__ == "__main__":
+    main()

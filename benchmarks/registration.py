@@ -1,0 +1,306 @@
+"""Registration in figures: accuracy, verdicts, limits, speed. Seeds are fixed.
+
+    python benchmarks/registration.py rire --runs 100
+    python benchmarks/registration.py simulated --wheels WHEELS --library LIBRARY
+    python benchmarks/registration.py verdict --wheels WHEELS --library LIBRARY --count 1000 -o RUNS
+    python benchmarks/registration.py limits -o RUNS
+    python benchmarks/registration.py speed
+
+WHEELS holds the two wheels that ``sample_data/make_sample.py`` names; LIBRARY (a .npz)
+keeps the simulated scans between runs. Long runs append to a file of JSON lines and go on where
+they stopped.
+"""
+
+import argparse
+import json
+import re
+import resource
+import subprocess
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from registration_pairs import (
+    DATA,
+    Pair,
+    library,
+    make,
+    real_heads,
+    rire_pair,
+    rire_points,
+    rire_truth,
+    stream,
+)
+from scipy.spatial.transform import Rotation
+
+from mmif.errors import MmifError
+from mmif.geometry import apply, rigid, world_ras_lps
+from mmif.transforms.registration import register
+
+SEED = 2025
+Row = dict[str, object]
+
+
+def run(pair: Pair) -> Row:
+    """One registration and its error, as a row."""
+    started, worked = time.perf_counter(), time.process_time()
+    row: Row = {"family": pair.family}
+    try:
+        found = register(pair.fixed, pair.moving)
+    except MmifError as error:
+        row |= {"verdict": "fail", "error_mm": None, "refused": str(error), "checks": {}}
+    else:
+        error_mm = pair.error_mm(world_ras_lps(found.fixed_to_moving_lps))
+        row |= {
+            "verdict": found.verdict,
+            "error_mm": error_mm if np.isfinite(error_mm) else None,
+            "estimate_mm": found.error_estimate_mm,
+            "checks": {c.name: c.value for c in found.checks},
+            "reasons": found.reasons,
+        }
+    kinds = [v.meta["source"].modality for v in (pair.fixed, pair.moving)]
+    row["kinds"] = "emission" if {"NM", "PT"} & set(kinds) else "-".join(sorted(set(kinds)))
+    row["right"] = pair.moving_points is not None
+    row["seconds"] = round(time.perf_counter() - started, 2)
+    row["cpu_s"] = round(time.process_time() - worked, 2)
+    return row
+
+
+def resumed(pairs: Iterator[Pair], path: Path | None) -> list[Row]:
+    """The rows of all pairs; those already in ``path`` are not run again."""
+    rows = (
+        [json.loads(line) for line in path.read_text().splitlines()]
+        if path and path.is_file()
+        else []
+    )
+    for index, pair in enumerate(pairs):
+        if index < len(rows):
+            continue
+        rows.append(run(pair))
+        if path:
+            with path.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    return rows
+
+
+def summary(rows: list[Row], by: str = "family") -> None:
+    """A Markdown table: errors, verdicts and seconds for each family."""
+    print("| pairs | n | median mm | worst mm | pass | review | fail | seconds (CPU) |")
+    print("|---|---|---|---|---|---|---|---|")
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row[by]].append(row)
+    for name, group in groups.items():
+        errors = [r["error_mm"] for r in group if r["error_mm"] is not None]
+        figures = f"{np.median(errors):.2f} | {max(errors):.2f}" if errors else "no right pose |"
+        verdicts = " | ".join(
+            str(sum(r["verdict"] == v for r in group)) for v in ("pass", "review", "fail")
+        )
+        cpu = np.median([r["cpu_s"] for r in group])
+        print(f"| {name} | {len(group)} | {figures} | {verdicts} | {cpu:.1f} |")
+
+
+# --- RIRE ---------------------------------------------------------------------------------------
+
+
+def rire(arguments: argparse.Namespace) -> None:
+    """The real pair from random starts, both roles."""
+    real = real_heads(DATA)[:2]
+    for role, fixed_first in (("CT as reference", True), ("MR as reference", False)):
+
+        def pairs(fixed_first: bool = fixed_first, role: str = role) -> Iterator[Pair]:
+            for index in range(arguments.runs):
+                rng = np.random.default_rng([SEED, index])
+                yield rire_pair(role, real, rng, ct_fixed=fixed_first)
+
+        path = arguments.output and arguments.output.with_name(
+            f"{arguments.output.stem}_{'ct' if fixed_first else 'mr'}.jsonl"
+        )
+        summary(resumed(pairs(), path))
+
+
+# --- simulated ----------------------------------------------------------------------------------
+
+
+def simulated(arguments: argparse.Namespace) -> None:
+    """The simulated head: every kind of pair of the list in the documentation."""
+    scans, points = library(arguments.wheels, arguments.library)
+    families = [
+        "CT-T1", "T1-CT", "holder", "upper half CT", "SPECT-T1", "T1-SPECT", "PET-T1", "T1-T2",
+        "5 mm slices", "sagittal", "coronal", "turned",
+    ]  # fmt: skip
+
+    def pairs() -> Iterator[Pair]:
+        for family in families:
+            for index in range(arguments.runs):
+                yield make(family, scans, points, [], np.random.default_rng([SEED, index]))
+
+    summary(resumed(pairs(), arguments.output))
+
+
+# --- verdicts -----------------------------------------------------------------------------------
+
+
+def verdict(arguments: argparse.Namespace) -> None:
+    """Error against verdict over pairs with known truth, right and wrong ones."""
+    scans, points = library(arguments.wheels, arguments.library)
+    real = real_heads(DATA)
+    rows = resumed(stream(scans, points, real, arguments.count, arguments.seed), arguments.output)
+    summary(sorted(rows, key=lambda r: (not r["right"], r["family"])))
+    against(rows)
+
+
+def against(rows: list[Row]) -> None:
+    """The table of error against verdict, and the two promises."""
+    bands = (("below 2 mm", 0, 2), ("2 to 5 mm", 2, 5), ("above 5 mm", 5, np.inf))
+    print("\n| error | n | pass | review | fail |\n|---|---|---|---|---|")
+    for name, low, high in bands:
+        group = [r for r in rows if r["error_mm"] is not None and low <= r["error_mm"] < high]
+        print(f"| {name} | {len(group)} | {counted(group)} |")
+    wrong = [r for r in rows if r["error_mm"] is None]
+    print(f"| no right pose | {len(wrong)} | {counted(wrong)} |")
+
+
+def counted(rows: list[Row]) -> str:
+    """How many rows have each verdict."""
+    return " | ".join(str(sum(r["verdict"] == v for r in rows)) for v in ("pass", "review", "fail"))
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+LARGER_IS_BETTER = ("nmi_after", "overlap", "dice")
+
+
+def limits(arguments: argparse.Namespace) -> None:
+    """For each check and kind of pair: where right ones end and wrong ones begin.
+
+    A limit in ``mmif/transforms/registration/verdict.py`` belongs between the 98 % of the right
+    pairs and the wrong ones that no other check catches.
+    """
+    rows = [json.loads(line) for line in arguments.output.read_text().splitlines()]
+    rows = [r for r in rows if r["checks"]]
+    print("| kinds | check | right (98 %) | wrong (best 2 %, median) | n right, wrong |")
+    print("|---|---|---|---|---|")
+    for kinds in sorted({r["kinds"] for r in rows}):
+        mine = [r for r in rows if r["kinds"] == kinds]
+        good = [r["checks"] for r in mine if r["error_mm"] is not None and r["error_mm"] < 2]
+        bad = [r["checks"] for r in mine if r["error_mm"] is None or r["error_mm"] > 5]
+        for name in good[0] if good and bad else ():
+            sign = -1 if name in LARGER_IS_BETTER else 1
+            a = sign * np.quantile([sign * c[name] for c in good], 0.98)
+            b = sign * np.quantile([sign * c[name] for c in bad], 0.02)
+            middle = np.median([c[name] for c in bad])
+            count = f"{len(good)}, {len(bad)}"
+            print(f"| {kinds} | {name} | {a:.3f} | {b:.3f}, {middle:.3f} | {count} |")
+
+
+# --- speed --------------------------------------------------------------------------------------
+
+ELASTIX = """
+(FixedInternalImagePixelType "float") (MovingInternalImagePixelType "float")
+(FixedImageDimension 3) (MovingImageDimension 3) (UseDirectionCosines "true")
+(Registration "MultiResolutionRegistration") (Interpolator "LinearInterpolator")
+(ResampleInterpolator "FinalBSplineInterpolator") (Resampler "DefaultResampler")
+(FixedImagePyramid "FixedSmoothingImagePyramid")
+(MovingImagePyramid "MovingSmoothingImagePyramid")
+(Optimizer "AdaptiveStochasticGradientDescent") (Transform "EulerTransform")
+(Metric "AdvancedMattesMutualInformation") (AutomaticScalesEstimation "true")
+(AutomaticTransformInitialization "true")
+(AutomaticTransformInitializationMethod "CenterOfGravity")
+(HowToCombineTransforms "Compose") (NumberOfHistogramBins 32) (NumberOfResolutions 4)
+(MaximumNumberOfIterations 500) (NumberOfSpatialSamples 4096)
+(NewSamplesEveryIteration "true") (ImageSampler "RandomCoordinate") (WriteResultImage "false")
+"""
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    """Seconds of elastix's one start against a search from anywhere, in turns, two threads each."""
+    torch.set_num_threads(2)
+    print("| pair | run | elastix s (CPU s) | mmif s (CPU s) | elastix mm | mmif mm |")
+    print("|---|---|---|---|---|---|")
+    real = real_heads(DATA)[:2]
+    truth, points = rire_truth(DATA), rire_points(real[0])
+    small = Pair("RIRE", *(s.in_frame(np.eye(4)) for s in real), points, apply(truth, points))
+    large = Pair("512x512x400 and 256x256x180", *enlarged(small), points, apply(truth, points))
+    for pair in (small, large):
+        for number in range(arguments.runs):
+            theirs, ours = run_elastix(pair), run(pair)
+            print(
+                f"| {pair.family} | {number} | {theirs['seconds']} ({theirs['cpu_s']}) | "
+                f"{ours['seconds']} ({ours['cpu_s']}) | {theirs['error_mm']:.2f} | "
+                f"{ours['error_mm']:.2f} |",
+                flush=True,
+            )
+
+
+def enlarged(pair: Pair) -> list[MetaTensor]:
+    """RIRE's volumes on grids as large as today's scanners make."""
+    made = []
+    for volume, shape in ((pair.fixed, (512, 512, 400)), (pair.moving, (256, 256, 180))):
+        size = tuple(volume.shape[1:])
+        fine = torch.nn.functional.interpolate(
+            volume.as_tensor()[None], shape, mode="trilinear", align_corners=True
+        )[0]
+        scale = np.diag([*((np.array(size) - 1) / (np.array(shape) - 1)), 1.0])
+        other = MetaTensor(fine, affine=torch.from_numpy(volume.affine.numpy() @ scale))
+        other.meta["source"] = volume.meta["source"]
+        made.append(other)
+    return made
+
+
+def run_elastix(pair: Pair) -> Row:
+    """Debian's elastix on the pair: its seconds with reading, and its error."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = []
+        for name, volume in (("fixed", pair.fixed), ("moving", pair.moving)):
+            names.append(Path(folder) / f"{name}.nii")
+            image = nibabel.Nifti1Image(volume[0].numpy(), volume.affine.numpy())
+            nibabel.save(image, names[-1])
+        parameters = Path(folder) / "parameters.txt"
+        parameters.write_text(ELASTIX.replace(") (", ")\n("))
+        command = ["elastix", "-f", names[0], "-m", names[1], "-p", parameters, "-out", folder]
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run([*map(str, command), "-threads", "2"], check=True, capture_output=True)
+        seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        text = (Path(folder) / "TransformParameters.0.txt").read_text()
+    values, centre = (
+        [float(v) for v in re.search(rf"\({key} ([^)]*)\)", text)[1].split()]
+        for key in ("TransformParameters", "CenterOfRotationPoint")
+    )
+    x, y, z = values[:3]
+    turn = Rotation.from_euler("yxz", [y, x, z]).as_matrix()  # ITK: Rz Rx Ry
+    matrix = world_ras_lps(rigid(turn, np.array(values[3:]), np.array(centre)))
+    return {
+        "seconds": round(seconds, 1),
+        "cpu_s": round(after.ru_utime - before.ru_utime, 1),
+        "error_mm": pair.error_mm(matrix),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    jobs = {f.__name__: f for f in (rire, simulated, verdict, limits, speed)}
+    for name, job in jobs.items():
+        command = commands.add_parser(name)
+        command.add_argument("--wheels", type=Path, default=Path("wheels"))
+        command.add_argument("--library", type=Path, default=Path("library.npz"))
+        command.add_argument("--runs", type=int, default=10)
+        command.add_argument("--count", type=int, default=1000)
+        command.add_argument("--seed", type=int, default=SEED)
+        command.add_argument("-o", "--output", type=Path)
+        command.set_defaults(job=job)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.job(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,359 @@
+"""Pairs of volumes with known truth: right ones of every kind, and ones that have no right pose.
+
+A library of scans is simulated once and kept in a folder; a pair takes two of them and gives
+each a frame of its own. What is wrong on purpose is done to the second one.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from heads import CT, PET, SPECT, T1, Head, Scanner, bent, random_pose, scan, simulated_head
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from mmif.geometry import apply, rigid, world_ras_lps
+from mmif.io import load
+from mmif.io.transform_files import read_transform
+
+DATA = Path(os.environ.get("MMIF_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+FEW_POINTS = 400
+CORONAL = Scanner((200, 170, 60), (1.2, 1.2, 3.2), "coronal", noise=2.5, bias=0.2)
+SAGITTAL = Scanner((210, 170, 54), (1.2, 1.2, 3.2), "sagittal", noise=2.5, bias=0.2)
+THICK = Scanner((200, 200, 30), (1.2, 1.2, 5.0), noise=2.5, bias=0.2)
+CT_THICK = Scanner((200, 200, 30), (1.2, 1.2, 5.0), noise=14)
+PROTOCOLS = {
+    "ct": ("hu", CT),
+    "ct5": ("hu", CT_THICK),
+    "t1": ("t1", T1),
+    "t2": ("t2", T1),
+    "cor": ("t1", CORONAL),
+    "sag": ("t1", SAGITTAL),
+    "t1_5": ("t1", THICK),
+    "spect": ("activity", SPECT),
+    "pet": ("activity", PET),
+}
+MODALITY = {"ct": "CT", "ct5": "CT", "spect": "NM", "pet": "PT"}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a reader knows of a volume; stands in for `mmif.io.source.Source`."""
+
+    modality: str
+    frame_of_reference_uid: None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One simulated scan, in the frame of its head."""
+
+    name: str
+    head: int
+    values: np.ndarray
+    affine: np.ndarray
+
+    def in_frame(self, head_to_scan: np.ndarray) -> MetaTensor:
+        """The volume in a frame of its own."""
+        volume = MetaTensor(
+            torch.from_numpy(self.values.astype(np.float32))[None],
+            affine=torch.from_numpy(head_to_scan @ self.affine),
+        )
+        volume.meta["source"] = Said(MODALITY.get(self.name, "MR"))
+        return volume
+
+
+def library(wheels: Path, file: Path) -> tuple[dict[str, Scan], np.ndarray]:
+    """All scans by protocol, and (n, 3) points of the brain; made once and kept in ``file``."""
+    if not file.is_file():
+        np.savez(file, **simulated_scans(simulated_head(wheels)))
+    with np.load(file) as stored:
+        scans = {
+            name: Scan(name, 0, stored[f"{name}_values"], stored[f"{name}_affine"])
+            for name in PROTOCOLS
+        }
+        return scans, stored["points"]
+
+
+def simulated_scans(head: Head) -> dict[str, np.ndarray]:
+    """The voxels and affines of every protocol, and points of the brain."""
+    rng = np.random.default_rng(0)
+    made = {}
+    for name, (what, scanner) in PROTOCOLS.items():
+        volume = scan(
+            head, what, scanner, np.eye(4), rng.integers(1 << 30), tilt_deg=rng.uniform(-8, 8, 3)
+        )
+        values = volume[0].numpy() * (50 if what == "activity" else 1)
+        made[f"{name}_values"] = np.round(values).astype(np.int16)
+        made[f"{name}_affine"] = volume.affine.numpy()
+    brain = np.argwhere(head.brain)
+    made["points"] = apply(head.affine, brain[rng.integers(0, len(brain), FEW_POINTS)])
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two volumes, and where the brain's points lie in both (None where no pose is right)."""
+
+    family: str
+    fixed: MetaTensor
+    moving: MetaTensor
+    fixed_points: np.ndarray
+    moving_points: np.ndarray | None
+
+    def error_mm(self, fixed_to_moving_ras: np.ndarray) -> float:
+        """Mean distance over the brain; infinite where no pose is right."""
+        if self.moving_points is None:
+            return float("inf")
+        gap = apply(fixed_to_moving_ras, self.fixed_points) - self.moving_points
+        return float(np.linalg.norm(gap, axis=1).mean())
+
+
+def framed(
+    family: str,
+    a: Scan,
+    b: Scan,
+    points: np.ndarray,
+    rng: np.random.Generator,
+    right: bool = True,
+    turn: np.ndarray | None = None,
+) -> Pair:
+    """Both scans in frames of their own: up to 50 mm and 30 degrees apart, after ``turn``."""
+    to_a, to_b = random_pose(rng, 5, 10), random_pose(rng, 30, 50)
+    to_b = to_b if turn is None else to_b @ turn
+    return Pair(
+        family,
+        a.in_frame(to_a),
+        b.in_frame(to_b),
+        apply(to_a, points),
+        apply(to_b, points) if right else None,
+    )
+
+
+def another(s: Scan, person: int, strength: float) -> Scan:
+    """The same scan of another person."""
+    outside = float(s.values.min())
+    values = bent(s.values, s.affine, outside, person, strength)
+    return Scan(s.name, 1 + person, values, s.affine)
+
+
+def cropped(s: Scan, axis: int, low: float, high: float) -> Scan:
+    """``s`` with only the part from ``low`` to ``high`` (0..1) along a voxel axis."""
+    n = s.values.shape[axis]
+    first, last = int(low * n), max(int(low * n) + 3, int(high * n))
+    cut = np.take(s.values, range(first, min(last, n)), axis)
+    shift = np.eye(4)
+    shift[axis, 3] = first
+    return Scan(s.name, s.head, cut, s.affine @ shift)
+
+
+def mirrored(s: Scan) -> Scan:
+    """``s`` with left and right exchanged: what a wrong sign in a header does."""
+    axis = int(np.argmax(np.abs(s.affine[0, :3])))
+    return Scan(s.name, s.head, np.flip(s.values, axis).copy(), s.affine)
+
+
+def half_turn(axis: int) -> np.ndarray:
+    """The object turned by 180 degrees about a patient axis."""
+    turn = -np.eye(3)
+    turn[axis, axis] = 1
+    return rigid(turn, np.zeros(3), np.array([0.0, -16.0, 18.0]))
+
+
+def with_holder(s: Scan) -> Scan:
+    """A CT with a head holder under the head and a table below it."""
+    i, j, k = (np.arange(n) for n in s.values.shape)
+    places = np.stack(np.meshgrid(i, j, k, indexing="ij"), axis=-1)
+    x, y, _ = np.moveaxis(apply(s.affine, places), -1, 0)
+    shell = np.abs(np.hypot(x / 1.0, (y + 18) / 1.15) - 104) < 2.5
+    holder = shell & (y < -50)
+    table = (np.abs(y + 138) < 4) & (np.abs(x) < 150)
+    values = np.where((holder | table) & (s.values < -500), 150, s.values)
+    return Scan(s.name, s.head, values.astype(np.int16), s.affine)
+
+
+def padded(s: Scan, value: int) -> Scan:
+    """A CT with ``value`` outside the round field of view."""
+    i, j, _ = np.meshgrid(*(np.linspace(-1, 1, n) for n in s.values.shape), indexing="ij")
+    return Scan(s.name, s.head, np.where(np.hypot(i, j) > 1, value, s.values), s.affine)
+
+
+def noise_only(s: Scan, rng: np.random.Generator) -> Scan:
+    """Noise with the values of ``s``, shuffled."""
+    return Scan(s.name, s.head, rng.permutation(s.values.ravel()).reshape(s.values.shape), s.affine)
+
+
+def real_heads(data: Path) -> list[Scan]:
+    """Real heads of different people from the test data; RIRE's CT and MR, one head, come first."""
+    volumes = data / "volumes"
+    sources = [
+        ("ct", 100, volumes / "rire_training_001" / "training_001_ct_on_mr_grid.nii.gz"),
+        ("t1", 100, volumes / "rire_training_001" / "training_001_mr_T1.nii.gz"),
+        ("t1", 101, volumes / "spm12_templates" / "single_subj_T1.nii"),
+        ("t1", 102, data / "dicom" / "ctk_mrhead_coronal"),
+        ("ct", 103, data / "dicom" / "slicer_cthead_64"),
+        ("t1", 104, data / "dicom" / "papaya_oblique_pd"),
+        ("t1", 105, data / "dicom" / "dcm_qa_frag_jpll"),
+        ("t1", 106, volumes / "spm12_templates" / "T1.nii"),
+    ]
+    found = []
+    for name, head, path in sources:
+        volume = load(path)
+        found.append(Scan(name, head, volume[0].numpy(), volume.affine.numpy().astype(float)))
+    return found
+
+
+def rire_truth(data: Path) -> np.ndarray:
+    """The gold standard, CT point to MR point, RAS mm."""
+    folder = data / "volumes" / "rire_training_001"
+    return world_ras_lps(read_transform(folder / "training_001_ct_to_mr_T1_ground_truth.tfm"))
+
+
+def rire_points(ct: Scan) -> np.ndarray:
+    """(n, 3) RAS mm of the CT: a 10 mm grid inside the head."""
+    body = np.argwhere(ndimage.binary_fill_holes(ct.values > -200))
+    places = np.unique(np.round(apply(ct.affine, body) / 10), axis=0) * 10
+    voxels = np.round(apply(np.linalg.inv(ct.affine), places)).astype(int)
+    inside = np.zeros(ct.values.shape, bool)
+    inside[tuple(body.T)] = True
+    size = np.array(ct.values.shape)
+    keep = ((voxels >= 0) & (voxels < size)).all(axis=1)
+    keep[keep] = inside[tuple(voxels[keep].T)]
+    return places[keep]
+
+
+def rire_pair(
+    family: str, real: list[Scan], rng: np.random.Generator, ct_fixed: bool | None = None
+) -> Pair:
+    """The real CT and MR of RIRE from a random start, either one as fixed; parts cut away."""
+    ct, mr = real[0], real[1]
+    points, truth = rire_points(ct), rire_truth(DATA)
+    if family == "RIRE cropped":
+        ct = cropped(ct, 2, rng.uniform(0, 0.3), rng.uniform(0.8, 1))
+        mr = cropped(mr, int(rng.integers(3)), rng.uniform(0, 0.25), rng.uniform(0.8, 1))
+    to_a, to_b = random_pose(rng, 5, 10), random_pose(rng, 30, 50)
+    if bool(rng.integers(2)) if ct_fixed is None else ct_fixed:
+        return Pair(
+            family,
+            ct.in_frame(to_a),
+            mr.in_frame(to_b),
+            apply(to_a, points),
+            apply(to_b @ truth, points),
+        )
+    return Pair(
+        family,
+        mr.in_frame(to_a),
+        ct.in_frame(to_b),
+        apply(to_a @ truth, points),
+        apply(to_b, points),
+    )
+
+
+RIGHT = [
+    ("CT-T1", 14), ("T1-CT", 8), ("CT-T2", 6), ("T1-T2", 8), ("SPECT-T1", 8), ("T1-SPECT", 4),
+    ("PET-T1", 4), ("holder", 6), ("padding", 3), ("upper half CT", 4), ("upper half MR", 3),
+    ("5 mm slices", 4), ("coronal", 4), ("sagittal", 4), ("turned", 6), ("no lower third", 4),
+    ("RIRE", 8), ("RIRE cropped", 6),
+]  # fmt: skip
+WRONG = [
+    ("wrong patient CT-T1", 14), ("wrong patient T1-T2", 6), ("wrong patient SPECT-T1", 4),
+    ("wrong real head", 6), ("mirrored CT", 6), ("mirrored T1", 4), ("noise", 3), ("empty", 1),
+    ("thin crop", 5), ("side crop", 4), ("no overlap", 3), ("half wrong", 4),
+]  # fmt: skip
+
+
+def stream(
+    scans: dict[str, Scan], points: np.ndarray, real: list[Scan], count: int, seed: int
+) -> Iterator[Pair]:
+    """``count`` pairs; their families in the proportions of `RIGHT` and `WRONG`."""
+    names = [n for n, weight in RIGHT + WRONG for _ in range(weight)]
+    for index in range(count):
+        rng = np.random.default_rng([seed, index])
+        yield make(names[rng.integers(len(names))], scans, points, real, rng)
+
+
+def make(
+    family: str,
+    scans: dict[str, Scan],
+    points: np.ndarray,
+    real: list[Scan],
+    rng: np.random.Generator,
+) -> Pair:
+    """One pair of ``family``."""
+    get = scans
+    mr = get[("t1", "t2")[rng.integers(2)]]
+    person, strength = int(rng.integers(1 << 30)), rng.uniform(0.7, 1.5)
+    simple = {
+        "CT-T1": ("ct", "t1"), "T1-CT": ("t1", "ct"), "CT-T2": ("ct", "t2"), "T1-T2": ("t1", "t2"),
+        "SPECT-T1": ("spect", "t1"), "T1-SPECT": ("t1", "spect"), "PET-T1": ("pet", "t1"),
+        "5 mm slices": ("ct5", "t1_5"), "coronal": ("ct", "cor"), "sagittal": ("ct", "sag"),
+    }  # fmt: skip
+    if family in simple:
+        return framed(family, *(get[n] for n in simple[family]), points, rng)
+    if family == "holder":
+        return framed(family, mr, with_holder(get["ct"]), points, rng)
+    if family == "padding":
+        return framed(family, mr, padded(get["ct"], int(rng.choice([-2000, -3024]))), points, rng)
+    if family == "upper half CT":
+        return framed(family, mr, cropped(get["ct"], 2, 0.5, 1), points, rng)
+    if family == "upper half MR":
+        return framed(family, get["ct"], cropped(mr, 2, 0.5, 1), points, rng)
+    if family == "no lower third":
+        part = cropped(get["ct"], 2, rng.uniform(0.1, 0.35), 1)
+        return framed(family, cropped(mr, 2, 0, rng.uniform(0.75, 1)), part, points, rng)
+    if family == "turned":
+        return framed(family, get["ct"], mr, points, rng, turn=half_turn(int(rng.integers(3))))
+    if family == "wrong patient CT-T1":
+        a, b = (
+            (get["ct"], another(get["t1"], person, strength))
+            if rng.integers(2)
+            else (another(get["ct"], person, strength), get["t1"])
+        )
+        return framed(family, a, b, points, rng, right=False)
+    if family == "wrong patient T1-T2":
+        return framed(
+            family, get["t1"], another(get["t2"], person, strength), points, rng, right=False
+        )
+    if family == "wrong patient SPECT-T1":
+        return framed(
+            family, another(get["spect"], person, strength), get["t1"], points, rng, right=False
+        )
+    if family == "wrong real head":
+        while True:
+            a, b = (real[n] for n in rng.choice(len(real), 2, replace=False))
+            if a.head != b.head:
+                return framed(family, a, b, points, rng, right=False)
+    if family.startswith("RIRE"):
+        return rire_pair(family, real, rng)
+    if family == "mirrored CT":
+        return framed(family, mirrored(get["ct"]), mr, points, rng, right=False)
+    if family == "mirrored T1":
+        return framed(family, get["t1"], mirrored(get["t2"]), points, rng, right=False)
+    if family == "noise":
+        return framed(family, get["ct"], noise_only(mr, rng), points, rng, right=False)
+    if family == "empty":
+        none = Scan("t1", 0, np.zeros_like(mr.values), mr.affine)
+        return framed(family, get["ct"], none, points, rng, right=False)
+    if family == "thin crop":
+        start = rng.uniform(0.1, 0.8)
+        return framed(family, get["ct"], cropped(mr, 2, start, start + 0.1), points, rng)
+    if family == "side crop":
+        return framed(family, cropped(get["ct"], 0, 0, 0.4), cropped(mr, 1, 0, 0.45), points, rng)
+    if family == "no overlap":
+        return framed(
+            family, cropped(get["ct"], 2, 0, 0.3), cropped(mr, 2, 0.7, 1), points, rng, False
+        )
+    if family == "half wrong":
+        return framed(
+            family,
+            cropped(another(get["ct"], person, strength), 2, 0.5, 1),
+            get["t1"],
+            points,
+            rng,
+            right=False,
+        )
+    raise ValueError(family)

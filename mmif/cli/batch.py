@@ -1,0 +1,302 @@
+"""``mmif batch``."""
+
+import logging
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmif.cli.batch_terminal import progress, say_plan, say_rows
+from mmif.errors import ConfigError, MmifError
+
+if TYPE_CHECKING:
+    from mmif.batch.executors import Executor
+    from mmif.batch.plan import Plan
+    from mmif.batch.work import FuseWork
+    from mmif.config import Pipeline
+
+PATH = click.Path(path_type=Path)
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.argument("studies", required=False, type=PATH)
+@click.option("-o", "--output", type=PATH, metavar="OUT", help="Where results and ledger go.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Worker processes. [one a core]")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Do the I-th of N parts, I from 0. [SLURM_ARRAY_TASK_ID and _COUNT, or "
+    "JOB_COMPLETION_INDEX and JOB_COMPLETIONS, where they are set]",
+)
+@click.option(
+    "--resume/--restart",
+    default=None,
+    help="Go on where the ledger of OUT ends (the default), or move it and its results aside and "
+    "begin anew.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=900,
+    show_default=True,
+    metavar="S",
+    help="Give a study up after S seconds.",
+)
+@click.option(
+    "--registration-timeout",
+    type=click.FloatRange(min=1),
+    metavar="S",
+    help="Give a registration up after S seconds. [the pipeline's]",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(min=512),
+    metavar="MIB",
+    help="What a worker may take. [80% of the free memory, shared]",
+)
+@click.option("--dask", metavar="ADDRESS", help="Work on Dask: tcp://HOST:PORT, or local.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    type=click.Choice(["ct-mri", "spect-mri", "pet-mri"]),
+    help="Only this task; may be repeated. [all]",
+)
+@click.option(
+    "--pipeline",
+    "pipelines",
+    multiple=True,
+    metavar="FILE",
+    help="A YAML file in place of the shipped pipeline of its task; may be repeated.",
+)
+@click.option(
+    "--reference",
+    type=click.Choice(["ct", "mri", "spect", "pet"]),
+    help="Whose frame and field of view; with one --task. [mri]",
+)
+@click.option("--fov", type=click.Choice(["reference", "head"]), help="What 256 pixels cover.")
+@click.option(
+    "--format",
+    type=click.Choice(["auto", "dicom", "nifti", "both"]),
+    default="auto",
+    show_default=True,
+    help="Of the fused volumes; auto is the reference's.",
+)
+@click.option(
+    "--dicom-encoding",
+    type=click.Choice(["series", "multiframe"]),
+    default="series",
+    show_default=True,
+    help="Colour DICOM: a file a slice, or one multi-frame file.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--no-register", is_flag=True, help="Trust the headers: one frame already.")
+@click.option("--accept-registration", is_flag=True, help="Go on with verdicts of fail.")
+@click.option("--accept-different-patients", is_flag=True, help="Go on with two PatientIDs.")
+@click.option("--save-registered", is_flag=True, help="Write the registered volumes too.")
+@click.option("--deidentify", is_flag=True, help="Leave no identity in any output.")
+@click.option("--no-report", is_flag=True, help="Write no report.html and no thumbnails.")
+@click.option("--save-list", type=PATH, metavar="CSV", help="Write the pairs as a list.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and why the rest not.")
+@click.option("--summary", type=PATH, metavar="OUT", help="Merge the ledgers of OUT.")
+@click.pass_context
+def batch(context: click.Context, /, **options: Any) -> None:
+    """Fuse every study of a folder tree, or of a CSV or JSON list.
+
+    \b
+    mmif batch STUDIES -o OUT --jobs 4
+    mmif batch studies.csv -o OUT --shard 3/10
+    mmif batch --summary OUT
+
+    OUT gets studies/STUDY/TASK, ledger.jsonl, summary.csv and index.html. The same command again
+    does only what is not done. Exit code 0: all done; 3: some failed; 1: none could be done.
+    """
+    if options["summary"] is not None:
+        context.exit(_summary(options["summary"]))
+    if options["studies"] is None:
+        raise click.UsageError("expected STUDIES: a folder tree, a CSV or a JSON list")
+    if options["output"] is None and not (options["dry_run"] or options["save_list"]):
+        raise click.UsageError("expected -o OUT")
+    context.exit(_batch(options))
+
+
+def _summary(out: Path) -> int:
+    """Merge the ledgers of ``out``; the exit code that its rows mean."""
+    from mmif.batch.answer import write_answer
+
+    rows = write_answer(out)
+    say_rows(out, rows)
+    done = sum(row.state == "done" for row in rows)
+    return 0 if done == len(rows) else 3 if done else 1
+
+
+def _batch(options: Mapping[str, Any]) -> int:
+    """Plan, then work; the exit code."""
+    from mmif.batch.plan import TASKS, make_plan, write_list
+    from mmif.batch.run import shard
+
+    part = _shard(options["shard"], os.environ)
+    pipelines = _pipelines(options["tasks"] or TASKS, options["pipelines"])
+    if options["registration_timeout"]:
+        pipelines = {task: _with_limit(one, options) for task, one in pipelines.items()}
+    if options["reference"] and len(pipelines) > 1:
+        raise ConfigError("--reference with several tasks; expected one --task")
+    if options["resume"] is False and part:
+        raise ConfigError(
+            "--restart with a shard; expected a new OUT, or --restart once without shards"
+        )
+    plan = make_plan(options["studies"], tuple(pipelines))
+    if part:
+        plan = shard(plan, *part)
+    if options["save_list"]:
+        write_list(plan, options["save_list"])
+    if options["dry_run"] or options["output"] is None:
+        say_plan(plan, options["studies"])
+        return 0 if plan.jobs else 1
+    return _work(plan, part, pipelines, options)
+
+
+def _work(
+    plan: "Plan",
+    part: tuple[int, int] | None,
+    pipelines: Mapping[str, "Pipeline"],
+    options: Mapping[str, Any],
+) -> int:
+    """Do the plan; the exit code."""
+    from mmif.batch.answer import read_rows
+    from mmif.batch.run import run_batch
+    from mmif.batch.work import FuseOptions, FuseWork, parameters
+
+    shared = FuseOptions(
+        **{name: options[name] for name in FuseOptions.__dataclass_fields__ if name in options}
+        | {"register": not options["no_register"], "report": not options["no_report"]}
+    )
+    out = options["output"]
+    tasks = {job.task for job in plan.jobs}
+    work = FuseWork(
+        {task: one for task, one in pipelines.items() if task in tasks}, shared, options["device"]
+    )
+    with _terminated(), ExitStack() as stack:
+        tally = run_batch(
+            plan,
+            out,
+            parameters(pipelines, shared),
+            _executor(work, options, stack),
+            ledger_name=f"ledger-{part[0]}-of-{part[1]}.jsonl" if part else "ledger.jsonl",
+            restart=options["resume"] is False,
+            watch=stack.enter_context(progress()),
+        )
+    say_rows(out, read_rows(out))
+    return tally.exit_code
+
+
+def _executor(work: "FuseWork", options: Mapping[str, Any], stack: ExitStack) -> "Executor":
+    """Where the work is done: workers of this machine, fed to its GPU, or a Dask cluster."""
+    from mmif.batch import machine
+    from mmif.batch.executors import LocalExecutor
+    from mmif.batch.supervisor import Limits
+
+    jobs = options["jobs"] or machine.default_jobs()
+    limits = Limits(
+        timeout_s=options["timeout"],
+        memory_mib=options["memory"] or machine.worker_memory_mib(jobs),
+        threads=max(1, machine.cores() // jobs),
+    )
+    if options["dask"]:
+        return _dask(options["dask"], work, limits, jobs)
+    _own_gpu(work, stack)
+    return LocalExecutor(work, limits, jobs)
+
+
+def _dask(address: str, work: "FuseWork", limits: Any, jobs: int) -> "Executor":
+    try:
+        from mmif.batch.cluster import DaskExecutor
+    except ImportError as error:
+        raise ConfigError(
+            f"--dask: {error.name} is not installed; expected pip install 'mmif[cluster]'"
+        ) from error
+    return DaskExecutor(address, work, limits, jobs)
+
+
+def _own_gpu(work: "FuseWork", stack: ExitStack) -> None:
+    """Start the one process that owns the GPU, where there is a GPU and it is wanted."""
+    from mmif.batch.gpu import GpuOwner, has_gpu
+
+    if work.device == "cpu" or (work.device == "auto" and not has_gpu()) or not work.pipelines:
+        return
+    try:
+        device = "cuda" if work.device == "auto" else work.device
+        owner = stack.enter_context(GpuOwner(work.pipelines, device))
+    except MmifError as error:
+        if work.device != "auto":
+            raise
+        log.warning("%s; going on on the CPU", error)
+        work.device = "cpu"
+    else:
+        work.gpu, work.device = owner.address, "cpu"
+
+
+def _pipelines(tasks: Sequence[str], files: Sequence[str]) -> dict[str, "Pipeline"]:
+    """The pipeline of each task: shipped, or one of ``files``."""
+    from mmif.config import load_pipeline
+
+    own = {one.task: one for one in map(load_pipeline, files)}
+    strange = sorted(set(own) - set(tasks))
+    if strange:
+        raise ConfigError(f"--pipeline of task {strange[0]}; expected {', '.join(tasks)}")
+    return {task: own.get(task) or load_pipeline(task) for task in tasks}
+
+
+def _with_limit(pipeline: "Pipeline", options: Mapping[str, Any]) -> "Pipeline":
+    """The pipeline with the time limit of the options for its registration."""
+    from dataclasses import replace
+
+    limit = options["registration_timeout"]
+    return replace(pipeline, registration=replace(pipeline.registration, timeout_s=limit))
+
+
+def _shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """(I, N) of ``--shard``, of a Slurm array or of a Kubernetes indexed job; None for all.
+
+    Raises:
+        ConfigError: not I/N, or an index without its count.
+    """
+    if text is None and "SLURM_ARRAY_TASK_ID" in environment:
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
+        index = int(environment["SLURM_ARRAY_TASK_ID"]) - first
+        text = f"{index}/{environment.get('SLURM_ARRAY_TASK_COUNT', '')}"
+    elif text is None and "JOB_COMPLETION_INDEX" in environment:
+        number, count = environment["JOB_COMPLETION_INDEX"], environment.get("JOB_COMPLETIONS")
+        if count is None:
+            raise ConfigError(
+                "JOB_COMPLETION_INDEX without JOB_COMPLETIONS; expected both in the environment, "
+                f"or --shard {number}/N"
+            )
+        text = f"{number}/{count}"
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ConfigError(f"shard {text}: expected I/N with I from 0 to N-1")
+    return int(match[1]), int(match[2])
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM (a scheduler's time limit) end the batch as an interrupt does: cleanly."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,210 @@
+"""``mmif evaluate``."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmif.config import TASKS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mmif.evaluation import Evaluation, Method, Selection
+    from mmif.evaluation.scores import Means
+    from mmif.weights import Weights
+
+PATH = click.Path(path_type=Path)
+WIDTH = 150
+ROOM_FOR_RANKS = 130
+
+
+def _named(values: tuple[str, ...]) -> dict[str, Path]:
+    """``NAME=DIR`` options as a mapping."""
+    folders: dict[str, Path] = {}
+    for value in values:
+        name, equals, folder = value.partition("=")
+        if not equals or not name or not folder or name in folders:
+            raise click.UsageError(f"--compare {value}: expected NAME=DIR, each NAME once")
+        folders[name] = Path(folder)
+    return folders
+
+
+@click.command()
+@click.option("--task", type=click.Choice(TASKS), required=True, help="Which sources.")
+@click.option(
+    "--data",
+    type=PATH,
+    required=True,
+    help="Registered pairs: CT-MRI/{CT,MRI}, {CT,MRI}, {VIS,IR} ...",
+)
+@click.option("--fused", type=PATH, help="Score this folder of fused images.")
+@click.option("--weights", help="Score weights: shipped name or file. [the task's]")
+@click.option(
+    "--compare", multiple=True, metavar="NAME=DIR", help="Rank against a folder of fused images."
+)
+@click.option("--published", is_flag=True, help="Rank against the printed rows of other methods.")
+@click.option(
+    "--cases",
+    metavar="CASE,...",
+    help="Score these cases, or all. [the validation cases of the weights, else all]",
+)
+@click.option("--per-image", is_flag=True, help="Show each image of the first method.")
+@click.option("--save-fused", type=PATH, metavar="DIR", help="Keep the fused images, as PNG.")
+@click.option("--csv", type=PATH, help="Each image and the means.")
+@click.option("--json", type=PATH, help="The same with ranks.")
+@click.option("--latex", type=PATH, help="The table of means.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+def evaluate(**options: Any) -> None:
+    """Score fused images with the eight fusion metrics, baselines beside them.
+
+    \b
+    mmif evaluate --task ct-mri --data harvard
+    mmif evaluate --task ct-mri --data harvard --fused mine --compare theirs=other --csv all.csv
+    """
+    if options["fused"] is not None and options["weights"] is not None:
+        raise click.UsageError("expected --fused or --weights, found both")
+    compared = _named(options["compare"])
+    from mmif.evaluation import choose_pairs, published, score
+    from mmif.evaluation.outputs import new_folder
+    from mmif.io.atomic import refuse_existing
+    from mmif.io.pairs import find_pair_files
+
+    outputs = [options[name] for name in ("save_fused", "csv", "json", "latex") if options[name]]
+    read = [options["data"], *[options["fused"]] * bool(options["fused"]), *compared.values()]
+    refuse_existing(*outputs, overwrite=options["overwrite"], inputs=read)
+    found = find_pair_files(options["task"], options["data"])
+    weights = None if options["fused"] else _weights(options)
+    cases = tuple(filter(None, (options["cases"] or "").split(",")))
+    selection = choose_pairs(found, cases, weights.card if weights else None)
+    methods = _methods(options, weights, compared, selection)
+    from mmif.cli.progress import shown
+
+    with shown() as progress, new_folder(options["save_fused"]) as folder:
+        evaluation = score(selection.pairs, methods, saved=folder, progress=progress)
+    printed = published(options["task"]) if options["published"] else {}
+    _write(options, evaluation, selection, weights, printed)
+    if logging.getLogger("mmif").level < logging.ERROR:
+        _show(options, evaluation, selection, printed)
+
+
+def _weights(options: dict[str, Any]) -> "Weights":
+    from mmif.config import load_pipeline
+    from mmif.weights import load_weights
+
+    task = options["task"]
+    return load_weights(options["weights"] or load_pipeline(task).weights, task)
+
+
+def _methods(
+    options: dict[str, Any],
+    weights: "Weights | None",
+    compared: dict[str, Path],
+    selection: "Selection",
+) -> "list[Method]":
+    """What is scored, first; then what it is ranked against."""
+    from mmif.evaluation import baseline_methods, folder_method, weights_method
+
+    if weights is not None:
+        first = weights_method(weights, options["device"])
+    else:
+        first = folder_method(options["fused"].name, options["fused"], selection.pairs)
+    others = [folder_method(*named, selection.pairs) for named in compared.items()]
+    methods = [first, *others, *baseline_methods()]
+    names = [method.name for method in methods]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise click.UsageError(f"two methods are named {twice.pop()}; expected --compare NAME=DIR")
+    return methods
+
+
+def _write(
+    options: dict[str, Any],
+    evaluation: "Evaluation",
+    selection: "Selection",
+    weights: "Weights | None",
+    printed: "Means",
+) -> None:
+    """The files that were asked for."""
+    from mmif import __version__
+    from mmif.evaluation.outputs import write_text
+    from mmif.evaluation.tables import csv_text, json_text, latex_text
+
+    facts = {
+        "mmif_version": __version__,
+        "task": options["task"],
+        "data": str(options["data"]),
+        "selection": selection.reason,
+        "cases": list(selection.cases),
+        "weights": {"name": weights.name, "sha256": weights.sha256} if weights else None,
+    }
+    if options["csv"]:
+        write_text(csv_text(evaluation), options["csv"])
+    if options["json"]:
+        write_text(json_text(evaluation, facts, printed), options["json"])
+    if options["latex"]:
+        caption = f"{options['task']}, {selection.reason}"
+        write_text(latex_text(evaluation.means, caption), options["latex"])
+
+
+def _show(
+    options: dict[str, Any], evaluation: "Evaluation", selection: "Selection", printed: "Means"
+) -> None:
+    """The tables on the terminal."""
+    from rich.console import Console
+
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=WIDTH)
+    console.print(f"{options['task']}: {selection.reason}")
+    if options["per_image"]:
+        console.print(_image_table(evaluation))
+    ranked = console.width >= ROOM_FOR_RANKS
+    console.print(_mean_table(evaluation.means, "Mean over the pairs (rank)", ranked))
+    if options["published"] and not printed:
+        console.print(f"no printed rows are known for {options['task']}")
+    if printed:
+        title = "Among the printed rows, which were measured on other pairs"
+        console.print(_mean_table({**evaluation.others, **printed}, title, ranked))
+
+
+def _mean_table(means: "Means", title: str, ranked: bool) -> "Table":
+    """Means, with the ranks if ``ranked``, of the methods; the best mean rank first."""
+    from mmif.evaluation.scores import mean_ranks, ranks
+    from mmif.metrics import REPORTED
+
+    shown = [name for name in REPORTED if all(name in row for row in means.values())]
+    places, average = ranks(means), mean_ranks(means)
+    table = _table(title, "method", *shown, "mean rank")
+    for method in sorted(means, key=average.__getitem__):
+        cells = [_cell(means[method][name], places[method].get(name), ranked) for name in shown]
+        table.add_row(method, *cells, f"{average[method]:.2f}")
+    return table
+
+
+def _image_table(evaluation: "Evaluation") -> "Table":
+    """Each image of the first method."""
+    from mmif.metrics import REPORTED
+
+    method, columns = next(iter(evaluation.values.items()))
+    table = _table(f"Each image of {method}", "image", *REPORTED)
+    for index, pair in enumerate(evaluation.pairs):
+        table.add_row(pair.name, *(f"{columns[name][index]:.3f}" for name in REPORTED))
+    return table
+
+
+def _table(title: str, first: str, *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE, title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _cell(value: float, rank: int | None, ranked: bool) -> str:
+    text = f"{value:.3f}" if rank is None or not ranked else f"{value:.3f} ({rank})"
+    return f"[bold]{text}[/bold]" if rank == 1 else text

@@ -1,0 +1,323 @@
+"""``mmif fuse``."""
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmif.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmif.config import Pipeline
+    from mmif.io.images import Image2D
+
+ROLES = ("ct", "mri", "spect", "pet", "ir", "visible")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+DEFAULT_OUTPUT = Path("fused")
+IMAGE_OPTIONS = ("output", "device", "pipeline", "weights", "overwrite", "dry_run")
+PATH = click.Path(path_type=Path)
+
+
+def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
+    """``ROLE=VALUE`` options as a mapping; a bare VALUE stands under the key ""."""
+    chosen: dict[str, str] = {}
+    for value in values:
+        role, equals, rest = value.partition("=")
+        if equals and role not in ROLES:
+            raise click.UsageError(
+                f"{option} {value}: expected ROLE=VALUE, ROLE of {', '.join(ROLES)}"
+            )
+        chosen[role if equals else ""] = rest if equals else value
+    return chosen
+
+
+@click.command()
+@click.option("--ct", type=PATH, help="CT: file, folder or zip.")
+@click.option("--mri", type=PATH, help="MRI: file, folder or zip.")
+@click.option("--spect", type=PATH, help="SPECT, in place of the CT.")
+@click.option("--pet", type=PATH, help="PET, in place of the CT.")
+@click.option("--ir", type=PATH, help="Infrared image (2-D), with --visible.")
+@click.option("--visible", type=PATH, help="Visible image (2-D), with --ir.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default=DEFAULT_OUTPUT,
+    show_default=True,
+    help="A folder, or X.nii / X.nii.gz for one NIfTI file, or an image file in 2-D.",
+)
+@click.option(
+    "--reference", type=click.Choice(ROLES[:4]), help="Whose frame and field of view. [mri]"
+)
+@click.option(
+    "--fov", type=click.Choice(["reference", "head"]), help="What 256 pixels cover. [reference]"
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["auto", "dicom", "nifti", "both"]),
+    default="auto",
+    show_default=True,
+    help="Of the fused volume; auto is the reference's.",
+)
+@click.option(
+    "--dicom-encoding",
+    type=click.Choice(["series", "multiframe"]),
+    default="series",
+    show_default=True,
+    help="Colour DICOM: a file a slice, or one multi-frame file.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--pipeline", help="Shipped name or YAML file. [by the roles]")
+@click.option("--weights", help="Shipped name or .safetensors file. [the pipeline's]")
+@click.option(
+    "--transform", type=PATH, help="Given transform, reference to moving: .tfm, .txt, .dcm."
+)
+@click.option(
+    "--no-register", is_flag=True, help="Trust the headers: both are in one frame already."
+)
+@click.option(
+    "--registration-timeout",
+    type=click.FloatRange(min=1),
+    metavar="S",
+    help="Give the search up after S seconds. [120]",
+)
+@click.option(
+    "--accept-registration", is_flag=True, help="Go on with a registration of verdict fail."
+)
+@click.option("--accept-different-patients", is_flag=True, help="Go on with two PatientIDs.")
+@click.option("--series-uid", multiple=True, metavar="[ROLE=]UID", help="The series to take.")
+@click.option(
+    "--frame", multiple=True, metavar="ROLE=N", help="The frame to take of a 4-D volume, from 0."
+)
+@click.option(
+    "--save-registered", is_flag=True, help="Write the moving volume on the fused grid too."
+)
+@click.option("--preview", type=PATH, help="Write a contact sheet to this PNG.")
+@click.option(
+    "--deidentify", is_flag=True, help="Leave no identity in any output (PS3.15 Basic Profile)."
+)
+@click.option("--no-report", is_flag=True, help="Do not write report.html.")
+@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+def fuse(**options: Any) -> None:
+    """Fuse two volumes (or two registered 2-D images) of one patient.
+
+    \b
+    mmif fuse --ct ct/ --mri mri.nii.gz -o fused
+    mmif fuse --spect spect.dcm --mri mri/ -o fused.nii.gz
+    mmif fuse --ir ir.png --visible visible.png -o fused.png
+    """
+    inputs = {role: options[role] for role in ROLES if options[role] is not None}
+    if len(inputs) != 2:
+        raise click.UsageError(
+            "expected two inputs: --mri with --ct, --spect or --pet; or --ir with --visible"
+        )
+    if all(path.suffix.lower() in IMAGE_SUFFIXES for path in inputs.values()):
+        _fuse_images(inputs, options)
+    else:
+        _fuse_volumes(inputs, options)
+
+
+def _pipeline(inputs: dict[str, Path], options: dict[str, Any]) -> "Pipeline":
+    """The pipeline of the options, its task that of the inputs."""
+    from dataclasses import replace
+
+    from mmif.config import load_pipeline, task_of
+
+    try:
+        task = task_of(inputs)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    pipeline = load_pipeline(options["pipeline"] or task)
+    if set(pipeline.roles) != set(inputs):
+        raise ConfigError(
+            f"pipeline {options['pipeline']} fuses {' and '.join(pipeline.roles)}, "
+            f"found {' and '.join(inputs)}"
+        )
+    if options["registration_timeout"]:
+        registration = replace(pipeline.registration, timeout_s=options["registration_timeout"])
+        pipeline = replace(pipeline, registration=registration)
+    return pipeline
+
+
+def _fuse_images(inputs: dict[str, Path], options: dict[str, Any]) -> None:
+    """Two registered 2-D images into one."""
+    _refuse_unused()
+    pipeline = _pipeline(inputs, options)
+    anatomical, other = (inputs[role] for role in pipeline.roles)
+    output, overwrite = options["output"], options["overwrite"]
+    if output == DEFAULT_OUTPUT:
+        output = output.with_suffix(".png")
+    from mmif.images import fuse_images, plan_images
+
+    if options["dry_run"]:
+        (first, second), warnings = plan_images(
+            anatomical, other, output, pipeline, overwrite=overwrite
+        )
+        _say_image_plan(dict(zip(pipeline.roles, (first, second), strict=True)), output, warnings)
+        return
+    fuse_images(
+        anatomical,
+        other,
+        output,
+        pipeline,
+        weights=options["weights"],
+        device=options["device"],
+        overwrite=overwrite,
+    )
+    if logging.getLogger("mmif").level < logging.ERROR:
+        click.echo(f"{output}: fused")
+
+
+def _say_image_plan(images: "dict[str, Image2D]", output: Path, warnings: tuple[str, ...]) -> None:
+    """The dry run of two images on the terminal."""
+    for role, image in images.items():
+        colour = "colour" if image.is_colour else "grey"
+        click.echo(
+            f"{role}: {image.path} ({image.format}, {' x '.join(map(str, image.size))}, {colour})"
+        )
+    click.echo(f"would write {output}")
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+
+
+def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
+    """Two volumes into one."""
+    if "ir" in inputs:
+        found = " and ".join(str(path) for path in inputs.values())
+        raise ConfigError(
+            f"{found}: infrared and visible are fused as 2-D images; expected PNG, JPEG or TIFF"
+        )
+    pipeline = _pipeline(inputs, options)
+    from mmif.cli.progress import shown
+    from mmif.study import StudyRequest, check_request, plan, run_study
+
+    request = StudyRequest(
+        inputs=inputs,
+        output=options["output"],
+        pipeline=pipeline,
+        series_uid=_series(inputs, options["series_uid"]),
+        frame=_frames(inputs, options["frame"]),
+        reference=options["reference"],
+        fov=options["fov"],
+        format=options["format_"],
+        dicom_encoding=options["dicom_encoding"],
+        device=options["device"],
+        weights=options["weights"],
+        transform=options["transform"],
+        register=not options["no_register"],
+        accept_registration=options["accept_registration"],
+        accept_different_patients=options["accept_different_patients"],
+        save_registered=options["save_registered"],
+        report=not options["no_report"],
+        preview=options["preview"],
+        overwrite=options["overwrite"],
+        deidentify=options["deidentify"],
+        command=shlex.join(["mmif", *sys.argv[1:]]),
+    )
+    check_request(request)
+    if options["dry_run"]:
+        _say_plan(plan(request))
+        return
+    with shown() as progress:
+        summary = run_study(request, progress=progress)
+    _say_summary(request.output, summary)
+
+
+def _refuse_unused() -> None:
+    """Refuse options that 2-D images have no use for, rather than ignore them."""
+    context = click.get_current_context()
+    given = [
+        name
+        for name in context.params
+        if name not in (*ROLES, *IMAGE_OPTIONS)
+        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        names = ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{names}: of no use for 2-D images, which are fused as they are")
+
+
+def _frames(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, int]:
+    """``--frame ROLE=N`` by role."""
+    chosen = _per_role(values, "--frame")
+    if "" in chosen:
+        raise click.UsageError(f"--frame {chosen['']}: expected ROLE=N, as mri=0")
+    _refuse_strangers(inputs, chosen)
+    return {role: _number(value, "--frame") for role, value in chosen.items()}
+
+
+def _refuse_strangers(inputs: dict[str, Path], chosen: dict[str, str]) -> None:
+    """Refuse ``ROLE=VALUE`` of a role that has no input."""
+    for role in chosen:
+        if role and role not in inputs:
+            raise click.UsageError(f"{role}={chosen[role]}: no --{role} was given")
+
+
+def _number(value: str, option: str) -> int:
+    if not value.isdecimal():
+        raise click.UsageError(f"{option}: found {value!r}, expected a number from 0")
+    return int(value)
+
+
+def _series(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, str]:
+    """``--series-uid`` by role; a bare UID belongs to the input that holds the series."""
+    from mmif.io.series import find_series
+
+    chosen: dict[str, str] = {}
+    for value in values:
+        named = _per_role((value,), "--series-uid")
+        _refuse_strangers(inputs, named)
+        for role, uid in named.items():
+            holders = (
+                [role]
+                if role
+                else [
+                    name
+                    for name, path in inputs.items()
+                    if path.exists() and any(found.uid == uid for found in find_series(path))
+                ]
+            )
+            if len(holders) != 1:
+                found = "no input" if not holders else "both inputs"
+                raise ConfigError(
+                    f"--series-uid {uid}: in {found}; expected ROLE=UID of a series there"
+                )
+            chosen[holders[0]] = uid
+    return chosen
+
+
+def _say_plan(planned: dict[str, Any]) -> None:
+    """The dry run on the terminal."""
+    for item in planned["inputs"]:
+        shape = " x ".join(map(str, item["shape"]))
+        spacing = " x ".join(f"{s:.3g}" for s in item["spacing_mm"])
+        click.echo(f"{item['role']}: {item['path']} ({item['format']}, {shape}, {spacing} mm)")
+        if item["selection"]:
+            click.echo(f"    {item['selection']}")
+    grid = planned["grid"]
+    spacing = " x ".join(f"{s:.3g}" for s in grid["spacing_mm"])
+    click.echo(
+        f"grid of the {planned['reference']}: {' x '.join(map(str, grid['shape']))}, {spacing} mm"
+    )
+    for name in planned["outputs"]:
+        click.echo(f"would write {name}")
+    for warning in planned["warnings"]:
+        click.echo(f"Warning: {warning}", err=True)
+
+
+def _say_summary(output: Path, summary: dict[str, Any]) -> None:
+    """What was done, in two lines; warnings on stderr."""
+    if logging.getLogger("mmif").level >= logging.ERROR:
+        return
+    for warning in summary["warnings"]:
+        click.echo(f"Warning: {warning}", err=True)
+    registration = summary["registration"]
+    error = registration["error_estimate_mm"]
+    about = "" if error is None else f", estimated error {error:.1f} mm"
+    click.echo(f"registration: {registration['verdict']}{about}")
+    click.echo(f"{output}: {', '.join(summary['outputs'])} in {summary['seconds']['total']:.1f} s")

@@ -1,0 +1,45 @@
+"""Progress on a terminal, for each step; nothing where the output is not a terminal."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def shown() -> Iterator[Callable[[str, float], None]]:
+    """A callable for a step's name and the share of it that is done, drawn while inside.
+
+    With ``-v`` each step that ends is logged instead; with ``-q`` nothing is drawn.
+    """
+    log = logging.getLogger("mmif")
+    if log.level == logging.INFO:
+        yield _logged
+    elif log.level >= logging.ERROR or not sys.stderr.isatty():
+        yield lambda step, share: None
+    else:
+        with _bars() as progress:
+            yield progress
+
+
+def _logged(step: str, share: float) -> None:
+    if share >= 1:
+        logging.getLogger("mmif").info("%s: done", step)
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, float], None]]:
+    """One bar a step, on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), TimeElapsedColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+
+        def progress(step: str, share: float) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=1.0)
+            bars.update(tasks[step], completed=share)
+
+        yield progress

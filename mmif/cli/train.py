@@ -1,0 +1,178 @@
+"""``mmif train``: weights from pairs of slices, or from studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mmif.config import TASKS
+
+if TYPE_CHECKING:
+    from mmif.config import Pipeline
+    from mmif.training.loop import Progress
+
+
+@click.command()
+@click.option("--task", required=True, type=click.Choice(TASKS))
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Image pairs, or studies."
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+@click.option("--pipeline", help="Recipe: a shipped name or a YAML file.  [default: the task's]")
+@click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's.")
+@click.option("--max-steps", type=click.IntRange(1), help="Stop early; the schedule stays.")
+@click.option("--seed", type=int, help="In place of the recipe's.")
+@click.option("--init", help="Start from these weights: a shipped name, a folder or a file.")
+@click.option("--resume", is_flag=True, help="Go on from OUTPUT/checkpoint.pt.")
+@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--compile", "compiled", is_flag=True, help="Through torch.compile.")
+def train(
+    task: str,
+    data: Path,
+    output: Path,
+    pipeline: str | None,
+    epochs: int | None,
+    max_steps: int | None,
+    seed: int | None,
+    init: str | None,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+    threads: int | None,
+    compiled: bool,
+) -> None:
+    """Train the fusion network of TASK on DATA; weights, card and record go to OUTPUT.
+
+    DATA is a folder of registered image pairs (CT-MRI/{CT,MRI} or {CT,MRI}) or of studies.
+    Under torchrun every process takes its share of each batch.
+    """
+    import functools
+
+    import torch
+
+    from mmif.io.atomic import refuse_existing
+    from mmif.training import Job, find_training_pairs, joined_ranks, split_by_case
+    from mmif.training import train as run
+    from mmif.training.card import Circumstances, weights_card
+    from mmif.weights import load_weights
+
+    if threads:
+        torch.set_num_threads(threads)
+    if not resume:
+        marks = ("checkpoint.pt", "losses.csv")
+        refuse_existing(output, overwrite=overwrite, inputs=[data], made_by_mmif=marks)
+    recipe = _recipe(task, pipeline, epochs, seed)
+    start = load_weights(init, None) if init else None
+    pairs = split_by_case(
+        find_training_pairs(recipe, data, output.with_name(f"{output.name}.slices")),
+        recipe.training.validation_cases,
+        recipe.training.seed,
+    )
+    with joined_ranks(device) as ranks:
+        if ranks.first:
+            _prepare(output, resume)
+        ranks.wait()
+        around = Circumstances(
+            _command(), _commit(), pairs.cases(), f"{start.name} {start.sha256}" if start else None
+        )
+        tensors = start.network.state_dict() if start else None
+        job = Job(recipe, output, max_steps or 0, resume, tensors, compiled)
+        card_of = functools.partial(weights_card, recipe, around, ranks.device)
+        best = run(job, pairs, ranks, card_of, _Teller() if ranks.first else _silent)
+    if best is not None:
+        click.echo(
+            f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}"
+        )
+
+
+def _recipe(task: str, name: str | None, epochs: int | None, seed: int | None) -> Pipeline:
+    """The pipeline, with what the command line says in place of the recipe's."""
+    from dataclasses import replace
+
+    from mmif.config import load_pipeline
+    from mmif.errors import ConfigError
+
+    recipe = load_pipeline(name or task)
+    if recipe.task != task:
+        raise ConfigError(f"pipeline {name}: of task {recipe.task}, expected {task}")
+    plan = recipe.training
+    plan = replace(plan, epochs=epochs or plan.epochs, seed=plan.seed if seed is None else seed)
+    return replace(recipe, training=plan)
+
+
+def _prepare(output: Path, resume: bool) -> None:
+    """An OUTPUT to write to."""
+    import shutil
+
+    from mmif.errors import OutputError
+
+    if resume:
+        return
+    if output.is_dir():
+        shutil.rmtree(output)
+    try:
+        output.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be made ({error.strerror})") from error
+
+
+def _command() -> str:
+    """The command line, with the program's name in place of its path."""
+    import shlex
+    import sys
+
+    return shlex.join(["mmif", *sys.argv[1:]])
+
+
+def _commit() -> str:
+    """The commit of the checkout this runs from, or ``unknown``."""
+    import subprocess
+
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+class _Teller:
+    """Says the losses and the time left every few seconds, and each validation."""
+
+    EVERY_S = 10.0
+
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        import time
+
+        now = time.monotonic()
+        if progress.validation is not None:
+            means = "  ".join(
+                f"{name} {value:.3f}" for name, value in progress.validation.means.items()
+            )
+            click.echo(
+                f"validation  mean rank {progress.validation.mean_rank:.3f}  {means}", err=True
+            )
+        elif now - self.last < self.EVERY_S:
+            return
+        self.last = now
+        losses = "  ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
+        click.echo(
+            f"step {progress.step}/{progress.steps}  {losses}  {progress.seconds_left:.0f} s left",
+            err=True,
+        )
+
+
+def _silent(progress: Progress) -> None:
+    """What the other ranks say."""

@@ -29,7 +29,7 @@ from mmif.io.dicom_pixels import (
 )
 from mmif.io.headers import Header, integer, named, patient_key, quiet, text
 from mmif.io.meta import monai_meta
-from mmif.io.paths import Unread, one_path
+from mmif.io.paths import Unread
 from mmif.io.regrid import onto_grid
 from mmif.io.series import Scan, Series, SeriesInfo, describe, scanned, select
 from mmif.io.source import Source
@@ -67,12 +67,8 @@ class DicomSeriesReader(ImageReader):  # type: ignore[misc]
         return True
 
     def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> Unread:
-        """The path to read, unopened.
-
-        Raises:
-            InputError: several paths; one names one series.
-        """
-        return Unread(one_path(data))
+        """The path to read, unopened."""
+        return Unread(data)
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.

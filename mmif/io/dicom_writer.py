@@ -5,6 +5,7 @@ what all slices share is made once, each slice adds its place, its sources and i
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
@@ -41,6 +42,8 @@ from mmif.io.nifti_writer import (
 )
 from mmif.io.source import SOURCE_KEY, Source, source_of
 
+log = logging.getLogger(__name__)
+
 SERIES_NUMBER = {"fused": 901, "registered": 902}
 LOSSY = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
@@ -73,6 +76,12 @@ def write_dicom_series(volume: MetaTensor, folder: Path, recipe: DerivedSeries) 
     else:
         _write_slices(folder, shared, kind, planes, recipe)
     return header_warnings(recipe)
+
+
+def write_aloud(volume: MetaTensor, folder: Path, recipe: DerivedSeries) -> None:
+    """As `write_dicom_series`, for callers without a summary: warnings are logged."""
+    for warning in write_dicom_series(volume, folder, recipe):
+        log.warning("%s: %s", folder, warning)
 
 
 def _shared_elements(kind: ObjectKind, planes: Planes, recipe: DerivedSeries) -> Dataset:
@@ -197,8 +206,7 @@ class DicomSeriesWriter(ImageWriter):  # type: ignore[misc]
         super().write(filename, verbose=verbose)
         volume = MetaTensor(self.data_obj, affine=affine_of(self.meta))
         volume.meta[SOURCE_KEY] = self.meta.get(SOURCE_KEY)
-        recipe = self.recipe or own_recipe(volume)
-        write_dicom_series(volume, Path(filename), recipe)
+        write_aloud(volume, Path(filename), self.recipe or own_recipe(volume))
 
 
 def own_recipe(volume: MetaTensor) -> DerivedSeries:

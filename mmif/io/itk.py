@@ -14,7 +14,7 @@ from mmif.geometry import spacing_mm
 from mmif.io.checks import check_grid, check_role, check_values
 from mmif.io.itk_header import ItkHeader, read_itk_header
 from mmif.io.meta import monai_meta
-from mmif.io.paths import Unread, one_path
+from mmif.io.paths import Unread
 from mmif.io.source import Source
 
 Volume = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ class SimpleItkReader(ImageReader):  # type: ignore[misc]
 
     def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> Unread:
         """The path to read, unopened."""
-        return Unread(one_path(data))
+        return Unread(data)
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.

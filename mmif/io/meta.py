@@ -20,7 +20,7 @@ def monai_meta(
     Args:
         voxels: (X, Y, Z), or (3, X, Y, Z) for colours.
         affine_ras: voxel to RAS mm.
-        source: where they come from; stands in an array without dimensions, see `source_of`.
+        source: where they come from.
     """
     return {
         MetaKeys.AFFINE: affine_ras.copy(),
@@ -31,13 +31,13 @@ def monai_meta(
         "modality": source.modality,
         "units": source.units,
         "series_uid": source.series_uid or "",
-        SOURCE_KEY: np.array(source, dtype=object),
+        SOURCE_KEY: source,
     }
 
 
 def to_volume(voxels: npt.NDArray[np.float32], meta: dict[str, Any]) -> MetaTensor:
     """A reader's result as a volume (C, X, Y, Z) with its `Source` in the metadata."""
-    meta = {**meta, SOURCE_KEY: meta[SOURCE_KEY].item(), MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
+    meta = {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: 0}
     affine = torch.from_numpy(meta.pop(MetaKeys.AFFINE))
     return MetaTensor(
         torch.from_numpy(voxels if voxels.ndim == 4 else voxels[None]), affine=affine, meta=meta

@@ -18,7 +18,7 @@ from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import check_grid, check_role, check_values
 from mmif.io.meta import monai_meta
 from mmif.io.nifti_header import Header, NiftiInfo, nifti_info, opened, reading_nifti
-from mmif.io.paths import Unread, one_path
+from mmif.io.paths import Unread
 from mmif.io.regrid import SHEAR_MM, shear_mm, unsheared
 from mmif.io.source import Source
 
@@ -46,7 +46,7 @@ class NiftiVolumeReader(ImageReader):  # type: ignore[misc]
 
     def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> Unread:
         """The path to read, unopened."""
-        return Unread(one_path(data))
+        return Unread(data)
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) in 0..1 for RGB24, and MONAI's metadata.

@@ -9,18 +9,18 @@ from mmif.errors import InputError
 
 @dataclass(frozen=True)
 class Unread:
-    """What our readers' ``read`` hands to ``get_data``: a path, not yet opened."""
+    """What our readers' ``read`` hands to ``get_data``: what was named, not yet looked at."""
 
-    path: Path
+    named: Sequence[str | Path] | str | Path
 
+    @property
+    def path(self) -> Path:
+        """The one path.
 
-def one_path(data: Sequence[str | Path] | str | Path) -> Path:
-    """The one path in ``data``.
-
-    Raises:
-        InputError: several paths; one names one volume.
-    """
-    paths = [data] if isinstance(data, str | Path) else list(data)
-    if len(paths) != 1:
-        raise InputError(f"{len(paths)} paths given; expected one file or folder a volume")
-    return Path(paths[0])
+        Raises:
+            InputError: several paths; one names one volume.
+        """
+        paths = [self.named] if isinstance(self.named, str | Path) else list(self.named)
+        if len(paths) != 1:
+            raise InputError(f"{len(paths)} paths given; expected one file or folder a volume")
+        return Path(paths[0])

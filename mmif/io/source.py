@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
     import pydicom
@@ -15,8 +13,11 @@ Format = Literal["dicom", "nifti", "other"]
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(str):
     """The origin of a volume; stands in ``MetaTensor.meta["source"]``.
+
+    It is a text, its path: of all that ``meta`` can hold, MONAI's loader and the collation of
+    batches let nothing pass but numbers and texts.
 
     Attributes:
         path: the file or folder that was named.
@@ -39,7 +40,7 @@ class Source:
     """
 
     path: Path
-    format: Format
+    format: Format = field()  # type: ignore[assignment]  # hides str.format
     modality: str
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
@@ -53,6 +54,10 @@ class Source:
     suv_factor: float | None = None
     moved: bool = False
 
+    def __new__(cls, path: str | Path, *_: Any, **__: Any) -> Self:
+        """The text alone; the fields follow."""
+        return super().__new__(cls, path)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "Source":
         """Itself: MONAI copies ``meta`` at every operation, and this never changes."""
         return self
@@ -64,7 +69,5 @@ class Source:
 
 def source_of(volume: "MetaTensor") -> Source | None:
     """The origin of ``volume``, or None for one that was made in memory."""
-    found: Any = volume.meta.get(SOURCE_KEY)
-    # MONAI's LoadImage lets no object of ours pass, except inside an array without dimensions
-    source: Source | None = found.item() if isinstance(found, np.ndarray) else found
+    source: Source | None = volume.meta.get(SOURCE_KEY)
     return source

@@ -1,19 +1,16 @@
 """Writing volumes: one door for every format."""
 
-import logging
 from pathlib import Path
 
 from monai.data import MetaTensor
 
 from mmif.errors import OutputError
 from mmif.io.derived import DerivedSeries
-from mmif.io.dicom_writer import DicomSeriesWriter, own_recipe, write_dicom_series
+from mmif.io.dicom_writer import DicomSeriesWriter, own_recipe, write_aloud, write_dicom_series
 from mmif.io.images import SUFFIXES, write_image
 from mmif.io.itk_writer import ITK_SUFFIXES, write_itk_image
 from mmif.io.nifti_writer import NiftiWriter, to_bytes, write_nifti
 from mmif.io.transform_files import write_itk_transform
-
-log = logging.getLogger(__name__)
 
 __all__ = [
     "DerivedSeries",
@@ -56,8 +53,7 @@ def save(volume: MetaTensor, path: str | Path) -> Path:
         raise OutputError(f"{path}: unknown format; expected {known}, or a folder for DICOM")
     if path.exists():
         raise OutputError(f"{path} exists; expected a new folder for the DICOM series")
-    for warning in write_dicom_series(volume, path, own_recipe(volume)):
-        log.warning("%s: %s", path, warning)
+    write_aloud(volume, path, own_recipe(volume))
     return path
 
 

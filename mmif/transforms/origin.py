@@ -2,16 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 from monai.data import MetaTensor
 
 ROLE_MODALITIES = {"ct": "CT", "mri": "MR", "spect": "NM", "pet": "PT"}
 
 
 def origin_of(volume: MetaTensor) -> Any:
-    """``meta["source"]`` or None; MONAI's LoadImage lets it pass only in an array without axes."""
-    found = volume.meta.get("source")
-    return found.item() if isinstance(found, np.ndarray) and found.ndim == 0 else found
+    """``meta["source"]`` or None."""
+    return volume.meta.get("source")
 
 
 def modality_of(volume: MetaTensor) -> str:

@@ -9,10 +9,19 @@ import pytest
 import SimpleITK as sitk
 import torch
 from dicom_corpus import landmark_error_mm, oblique, part, scan, write_nuclear, write_series
-from monai.transforms import LoadImage, LoadImaged
+from monai.data import DataLoader, Dataset, decollate_batch
+from monai.transforms import LoadImage, LoadImaged, SaveImaged
+from pydicom import dcmread
 
 from mmif.errors import InputError, MmifError
-from mmif.io import DicomSeriesReader, NiftiVolumeReader, SimpleItkReader, load, source_of
+from mmif.io import (
+    DicomSeriesReader,
+    DicomSeriesWriter,
+    NiftiVolumeReader,
+    SimpleItkReader,
+    load,
+    source_of,
+)
 from mmif.io.meta import to_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodec")
@@ -171,9 +180,37 @@ def test_a_wrong_role_and_a_needless_uid_are_refused(tmp_path: Path) -> None:
         load(tmp_path / "v.nii", series_uid="1.2.3")
 
 
-def test_several_paths_are_refused() -> None:
-    with pytest.raises(InputError, match="2 paths given"):
-        DicomSeriesReader().read(["a", "b"])
+def test_several_paths_are_refused_before_monai_stacks_them(tmp_path: Path) -> None:
+    """One path names one volume; MONAI would read the slices as channels."""
+    write_series(tmp_path, part(scan(), range(9)))
+    slices = sorted(tmp_path.iterdir())[:2]
+    for reader in (DicomSeriesReader, NiftiVolumeReader, SimpleItkReader):
+        with pytest.raises(InputError, match="2 paths given"):
+            LoadImage(reader=reader())(slices)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_volumes_go_through_batches_and_back(tmp_path: Path, workers: int) -> None:
+    """Load, batch, take apart, save: the series is written with its own patient."""
+    for name in "ab":
+        write_series(tmp_path / name, part(scan(), range(9)), name=name, PatientID=name)
+    items = [{"x": str(tmp_path / name)} for name in "ab"]
+    loading = LoadImaged("x", reader=DicomSeriesReader, ensure_channel_first=True)
+    (batch,) = DataLoader(Dataset(items, loading), batch_size=2, num_workers=workers)
+    assert batch["x"].shape == (2, 1, 44, 40, 9)
+    saving = SaveImaged(
+        "x", output_dir=tmp_path, output_ext="", writer=DicomSeriesWriter, print_log=False
+    )
+    for name, item in zip("ab", decollate_batch(batch), strict=True):
+        saving(item)
+        written = dcmread(tmp_path / name / f"{name}_trans" / "0001.dcm")
+        assert (written.PatientID, written.Modality) == (name, "CT")
+
+
+def test_loaded_volumes_can_be_batched(tmp_path: Path) -> None:
+    write_series(tmp_path, part(scan(), range(9)))
+    (batch,) = DataLoader([load(tmp_path), load(tmp_path)], batch_size=2)
+    assert [source_of(one).modality for one in decollate_batch(batch)] == ["CT", "CT"]
 
 
 def test_colours_keep_their_channels() -> None:

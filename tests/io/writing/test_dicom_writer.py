@@ -485,12 +485,17 @@ def test_a_full_disk_is_one_line(
 
 
 def test_monai_saves_through_the_writer(
-    volume: Volume, oblique: np.ndarray, faults: Faults, tmp_path: Path
+    volume: Volume,
+    oblique: np.ndarray,
+    faults: Faults,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     saving = SaveImage(
         output_ext="", writer=DicomSeriesWriter, separate_folder=False, print_log=False
     )
     saving(volume(oblique), filename=tmp_path / "series")
+    assert "starts a new study" in caplog.text
     datasets = read(tmp_path / "series")
     assert len(datasets) == 9
     np.testing.assert_allclose(

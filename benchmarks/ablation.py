@@ -8,14 +8,13 @@ Two trainings that differ in the loss alone, with the seed, the split and the re
 
 import argparse
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from mmif.config import LossConfig, load_pipeline
 from mmif.metrics import METRICS
 from mmif.training import Job, Ranks, find_training_pairs, split_by_case, train
 from mmif.training.batches import steps_per_epoch
-from mmif.training.card import Circumstances, weights_card
+from mmif.training.card import Origin
 
 LOSSES = {
     "L_total": LossConfig(),
@@ -52,11 +51,13 @@ def main() -> None:
     print("loss      mean rank  " + "  ".join(f"{name:>7}" for name in METRICS))
     for name, loss in LOSSES.items():
         job = Job(
-            replace(pipeline, training=recipe, loss=loss), arguments.output / name, arguments.steps
+            replace(pipeline, training=recipe, loss=loss),
+            arguments.output / name,
+            Origin("benchmarks/ablation.py"),
+            arguments.steps,
         )
         job.output.mkdir(parents=True)
-        around = Circumstances("benchmarks/ablation.py", "unknown", pairs.cases())
-        best = train(job, pairs, ranks, partial(weights_card, job.pipeline, around, ranks.device))
+        best = train(job, pairs, ranks)
         assert best is not None
         figures = "  ".join(f"{best.means[metric]:7.3f}" for metric in METRICS)
         print(f"{name:9} {best.mean_rank:9.3f}  {figures}", flush=True)

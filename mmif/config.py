@@ -157,6 +157,18 @@ class TrainingConfig:
     validate_every: int = 5
     validation_pairs: int = 24
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        at_least = {"epochs": 1, "batch": 1, "crop": 0, "seed": 0, "validate_every": 1}
+        for name, low in {**at_least, "validation_pairs": 1}.items():
+            if getattr(self, name) < low:
+                raise ConfigError(f"found {name} {getattr(self, name)}, expected at least {low}")
+        for name in ("augmentation", "phantoms", "average"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"found {name} {getattr(self, name):g}, expected 0 to 1")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"found learning_rate {self.learning_rate:g}, expected above 0")
+
 
 @dataclass(frozen=True)
 class Pipeline:

@@ -46,6 +46,11 @@ def test_an_unknown_key_deep_inside_names_its_place() -> None:
         ("intensity", {"mri": {"kind": "percentile", "low": 0, "high": 101}}),
         ("grid", {"size": 0}),
         ("fusion", {"slice_batch": 0}),
+        ("training", {"batch": 0}),
+        ("training", {"seed": -1}),
+        ("training", {"crop": -1}),
+        ("training", {"augmentation": 1.5}),
+        ("training", {"learning_rate": 0}),
     ],
 )
 def test_a_value_of_a_wrong_type_or_range_is_refused(key: str, value: object) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--pipeline", help="Recipe: a shipped name or a YAML file.  [default: the task's]")
 @click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's.")
 @click.option("--max-steps", type=click.IntRange(1), help="Stop early; the schedule stays.")
-@click.option("--seed", type=int, help="In place of the recipe's.")
+@click.option("--seed", type=click.IntRange(0), help="In place of the recipe's.")
 @click.option("--init", help="Start from these weights: a shipped name, a folder or a file.")
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/checkpoint.pt.")
 @click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
@@ -50,14 +50,12 @@ def train(
     DATA is a folder of registered image pairs (CT-MRI/{CT,MRI} or {CT,MRI}) or of studies.
     Under torchrun every process takes its share of each batch.
     """
-    import functools
-
     import torch
 
     from mmif.io.atomic import refuse_existing
     from mmif.training import Job, find_training_pairs, joined_ranks, split_by_case
     from mmif.training import train as run
-    from mmif.training.card import Circumstances, weights_card
+    from mmif.training.card import Origin
     from mmif.weights import load_weights
 
     if threads:
@@ -76,13 +74,10 @@ def train(
         if ranks.first:
             _prepare(output, resume)
         ranks.wait()
-        around = Circumstances(
-            _command(), _commit(), pairs.cases(), f"{start.name} {start.sha256}" if start else None
-        )
+        origin = Origin(_command(), _commit(), f"{start.name} {start.sha256}" if start else None)
         tensors = start.network.state_dict() if start else None
-        job = Job(recipe, output, max_steps or 0, resume, tensors, compiled)
-        card_of = functools.partial(weights_card, recipe, around, ranks.device)
-        best = run(job, pairs, ranks, card_of, _Teller() if ranks.first else _silent)
+        job = Job(recipe, output, origin, max_steps or 0, resume, tensors, compiled)
+        best = run(job, pairs, ranks, _Teller() if ranks.first else _silent)
     if best is not None:
         click.echo(
             f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}"

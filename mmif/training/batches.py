@@ -1,11 +1,12 @@
 """Batches of training crops: which pairs, where, and how they are changed.
 
-Everything is drawn from generators that are seeded by the seed, the step and the rank, so that a
-resumed training sees the same batches without any saved state.
+Every crop is drawn from a generator that is seeded by the seed, the step and the place in the
+batch: a resumed training, or one on more processes, sees the same batches without saved state.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,22 +43,24 @@ def draw_batch(
     Raises:
         TrainingError: whole slices are wanted, but the pairs differ in size.
     """
-    order = _epoch_order(pairs, config, step)
-    chosen = [pairs[i] for i in order[rank::ranks]]
-    generator = np.random.default_rng([config.seed, step, rank])
-    crops = [_crop(pair, config.crop, generator) for pair in chosen]
+    places = list(enumerate(_epoch_order(pairs, config, step)))[rank::ranks]
+    chosen = [pairs[index] for _, index in places]
+    generators = [np.random.default_rng([config.seed, step, place]) for place, _ in places]
+    crops = list(map(partial(_drawn, config), chosen, generators))
     if len({crop.shape for crop in crops}) > 1:
         raise TrainingError(
             f"pairs of different sizes ({chosen[0].name} ...), expected training.crop to be at most"
             " their smallest side"
         )
-    changed = [
-        phantom(crop.shape[1], crop.shape[2], generator)
-        if generator.random() < config.phantoms
-        else augment(crop, config.augmentation, generator)
-        for crop in crops
-    ]
-    return Batch(torch.stack(changed), tuple(pair.name for pair in chosen))
+    return Batch(torch.stack(crops), tuple(pair.name for pair in chosen))
+
+
+def _drawn(config: TrainingConfig, pair: Pair, generator: np.random.Generator) -> Tensor:
+    """What one place of a batch (2, h, w) shows: a crop, changed or not, or a phantom."""
+    crop = _crop(pair, config.crop, generator)
+    if generator.random() < config.phantoms:
+        return phantom(crop.shape[1], crop.shape[2], generator)
+    return augment(crop, config.augmentation, generator)
 
 
 def _epoch_order(pairs: Sequence[Pair], config: TrainingConfig, step: int) -> list[int]:

@@ -38,39 +38,43 @@ TASK_LIMITS = {
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """What a training cannot know of itself.
+class Origin:
+    """Where a training began, which it cannot know of itself; a resumed one keeps it.
 
     Attributes:
         command: the command line as it was given.
         commit: of the code; ``unknown`` outside a checkout.
-        cases: side to case to number of pairs.
         started_from: name and sha256 of the weights it began with, if any.
     """
 
     command: str
-    commit: str
-    cases: Mapping[str, Mapping[str, int]]
+    commit: str = "unknown"
     started_from: str | None = None
 
 
 def weights_card(
     pipeline: Pipeline,
-    around: Circumstances,
-    device: torch.device,
+    origin: Origin,
+    cases: Mapping[str, Mapping[str, int]],
     validation: Validation,
+    device: torch.device,
     seconds: float,
 ) -> dict[str, Any]:
-    """The card, but for the sha256, which is added where the file is written."""
+    """The card, but for the sha256, which is added where the file is written.
+
+    Args:
+        cases: side to case to number of pairs.
+        seconds: of training so far, validations not counted.
+    """
     data = "roadscene" if pipeline.task == "ir-vis" else "harvard"
     return {
         "task": pipeline.task,
         "architecture": "S3IMFusion",
-        "data": {"cases": around.cases, "terms": DATA_TERMS[data]},
+        "data": {"cases": cases, "terms": DATA_TERMS[data]},
         "recipe": {"loss": asdict(pipeline.loss), "training": asdict(pipeline.training)},
-        "command": around.command,
-        "commit": around.commit,
-        "started_from": around.started_from,
+        "command": origin.command,
+        "commit": origin.commit,
+        "started_from": origin.started_from,
         "seconds": round(seconds, 1),
         "device": device_name(device),
         "torch": torch.__version__,

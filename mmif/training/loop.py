@@ -1,14 +1,14 @@
 """The training loop: slices in, weights out.
 
-One process, or one a device under ``torchrun``. Everything random is drawn from the seed, the step
-and the rank, so a training that was killed goes on with the same losses from its checkpoint.
+One process, or one a device under ``torchrun``. Everything random is drawn from the seed and the
+step, so a training that was killed goes on with the same losses from its checkpoint.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from mmif.losses import fusion_loss
 from mmif.networks.inference import choose_precision
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.training.batches import Batch, draw_batch, steps_per_epoch
+from mmif.training.card import Origin, weights_card
 from mmif.training.pairs import PairSet
 from mmif.training.ranks import Ranks
 from mmif.training.record import Record
-from mmif.training.state import State, load_checkpoint, save_checkpoint
+from mmif.training.state import CHECKPOINT, State, load_checkpoint, save_checkpoint
 from mmif.training.validation import Validation, Validator
 from mmif.weights import save_weights
 
@@ -48,7 +49,6 @@ class Progress:
 
 
 Watcher = Callable[[Progress], None]
-CardOf = Callable[[Validation, float], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,14 @@ class Job:
     Attributes:
         max_steps: stop here, although the recipe (and its schedule) goes on; 0 for no limit.
         resume: go on from ``output/checkpoint.pt``.
-        start: weights to begin with, in place of random ones.
+        origin: for the card.
+        start: weights to begin with, in place of random ones; of the pipeline's network.
         compiled: through ``torch.compile``.
     """
 
     pipeline: Pipeline
     output: Path
+    origin: Origin
     max_steps: int = 0
     resume: bool = False
     start: Mapping[str, Tensor] | None = None
@@ -74,24 +76,30 @@ def train(
     job: Job,
     pairs: PairSet,
     ranks: Ranks,
-    card_of: CardOf,
     watch: Watcher = lambda progress: None,
 ) -> Validation | None:
     """Train as ``job`` says; the best validation so far (None on ranks but the first).
 
-    ``output`` gets ``weights/`` (the best, with a card from ``card_of(validation, seconds)``),
-    ``checkpoint.pt``, ``losses.csv``, ``validation.csv`` and ``samples/*.png``.
+    ``output`` gets ``weights/`` (the best, with their card), ``checkpoint.pt``, ``losses.csv``,
+    ``validation.csv`` and ``samples/*.png``.
 
     Raises:
-        TrainingError: no more finite loss, or a checkpoint that does not fit.
+        TrainingError: a batch that the ranks cannot share, no more finite loss, or a checkpoint
+            or weights to start from that do not fit.
     """
     recipe = job.pipeline.training
+    if recipe.batch % ranks.count:
+        raise TrainingError(
+            f"training.batch is {recipe.batch}, expected a multiple of the {ranks.count} processes"
+        )
     steps = recipe.epochs * steps_per_epoch(pairs.training, recipe.batch)
-    state = _begin(job, ranks, steps)
+    state = _begin(job, pairs, ranks, steps)
     network = _parallel(job, state, ranks)
     end = min(steps, job.max_steps or steps)
     interval = recipe.validate_every * steps_per_epoch(pairs.training, recipe.batch)
-    keeper = _Keeper(job, state, pairs, card_of) if ranks.first else None
+    keeper = _Keeper(job, state, pairs) if ranks.first else None
+    if state.step >= end:
+        log.warning("nothing is left to do: %d of %d steps are done", state.step, end)
     while state.step < end:
         started = time.perf_counter()
         batch = draw_batch(pairs.training, recipe, state.step, ranks.rank, ranks.count)
@@ -106,21 +114,38 @@ def train(
         left = (end - state.step) * state.seconds / state.step
         watch(Progress(state.step, end, losses, left, validation))
         ranks.wait()
-    return keeper.best if keeper is not None else None
+    return state.best if ranks.first else None
 
 
-def _begin(job: Job, ranks: Ranks, steps: int) -> State:
+def _begin(job: Job, pairs: PairSet, ranks: Ranks, steps: int) -> State:
     """A fresh state on the rank's device, or that of the checkpoint."""
     recipe = job.pipeline.training
     torch.manual_seed(recipe.seed)
     network = S3IMFusion(job.pipeline.network)
     if job.start is not None:
-        network.load_state_dict(dict(job.start))
+        try:
+            network.load_state_dict(dict(job.start))
+        except RuntimeError as error:
+            raise TrainingError(
+                f"{job.origin.started_from}: weights of another network than the recipe's"
+            ) from error
     network = network.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = State.fresh(network, recipe, steps)
+    state = State.fresh(_terms(job.pipeline, pairs), job.origin, network, recipe, steps)
     if job.resume:
-        load_checkpoint(state, job.output, job.pipeline)
+        load_checkpoint(state, job.output)
     return state
+
+
+def _terms(pipeline: Pipeline, pairs: PairSet) -> dict[str, Any]:
+    """What decides the losses: the same in every part of a resumed training."""
+    parts = asdict(pipeline)
+    recipe = {
+        f"{part}.{key}": value
+        for part in ("network", "loss", "training")
+        for key, value in parts[part].items()
+    }
+    cases = ", ".join(f"{case} ({count})" for case, count in pairs.cases()["training"].items())
+    return {"task": pipeline.task, **recipe, "training cases": cases}
 
 
 def _parallel(job: Job, state: State, ranks: Ranks) -> nn.Module:
@@ -147,15 +172,24 @@ def _step(
     generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + state.step)
     total, parts = fusion_loss(fused, sources[:, :1], sources[:, 1:], job.pipeline.loss, generator)
     losses = {name: float(value) for name, value in {"total": total.detach(), **parts}.items()}
-    if not torch.isfinite(total):
-        raise TrainingError(
-            f"step {state.step + 1}: loss is {losses['total']} on {', '.join(batch.names)},"
-            f" expected a finite one; the last good checkpoint is kept in {job.output}"
-        )
+    _refuse_unsound("loss", total, state, batch, job)
     total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_LIMIT)
+    norm = nn.utils.clip_grad_norm_(state.network.parameters(), GRADIENT_LIMIT)
+    _refuse_unsound("gradient", norm, state, batch, job)
     state.update()
     return ranks.mean(losses)
+
+
+def _refuse_unsound(what: str, value: Tensor, state: State, batch: Batch, job: Job) -> None:
+    """Refuse to go on where ``value`` is not finite; nothing was changed by this step."""
+    if torch.isfinite(value):
+        return
+    path = job.output / CHECKPOINT
+    kept = f"the last good checkpoint is kept in {path}" if path.exists() else "no checkpoint yet"
+    raise TrainingError(
+        f"step {state.step + 1}: {what} is {float(value.detach())} on {', '.join(batch.names)},"
+        f" expected a finite one; {kept}"
+    )
 
 
 def _cast(recipe: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
@@ -167,11 +201,10 @@ def _cast(recipe: TrainingConfig, device: torch.device) -> AbstractContextManage
 class _Keeper:
     """What the first rank keeps: the record, the validations, the best weights, the checkpoint."""
 
-    def __init__(self, job: Job, state: State, pairs: PairSet, card_of: CardOf) -> None:
-        self.job, self.state, self.card_of = job, state, card_of
+    def __init__(self, job: Job, state: State, pairs: PairSet) -> None:
+        self.job, self.state, self.cases = job, state, pairs.cases()
         self.record = Record(job.output, state.step)
         self.validator = Validator(pairs.validation, job.pipeline.training.validation_pairs)
-        self.best: Validation | None = None
 
     def validate(self, device: torch.device) -> Validation:
         """Validate the averaged weights; keep them where they are the best; write a checkpoint."""
@@ -179,10 +212,11 @@ class _Keeper:
         validation = self.validator(network, device)
         self.record.validation(state.step, validation)
         self.validator.picture(network, device, self.job.output / SAMPLES / f"{state.step:06d}.png")
-        if validation.order < state.best:
-            state.best, self.best = validation.order, validation
-            save_weights(
-                network, self.job.output / MODEL_FOLDER, self.card_of(validation, state.seconds)
+        if state.best is None or validation.order < state.best.order:
+            state.best = validation
+            card = weights_card(
+                self.job.pipeline, state.origin, self.cases, validation, device, state.seconds
             )
-        save_checkpoint(state, self.job.output, self.job.pipeline)
+            save_weights(network, self.job.output / MODEL_FOLDER, card)
+        save_checkpoint(state, self.job.output)
         return validation

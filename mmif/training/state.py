@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,37 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from mmif.config import Pipeline, TrainingConfig
+from mmif.config import TrainingConfig
 from mmif.errors import TrainingError
 from mmif.networks.s3imfusion import S3IMFusion
+from mmif.training.card import Origin
+from mmif.training.validation import Validation
 
 CHECKPOINT = "checkpoint.pt"
-WORST = (float("inf"), float("inf"))
+PARTS = (
+    "terms",
+    "origin",
+    "network",
+    "optimizer",
+    "scheduler",
+    "average",
+    "step",
+    "seconds",
+    "best",
+)
 
 
 @dataclass(eq=False)
 class State:
-    """The network, its optimiser, the running mean of its weights, and how far it is."""
+    """The network, its optimiser, the running mean of its weights, and how far it is.
 
+    Attributes:
+        terms: name to value of what must be the same for a resumed training to be the same.
+        best: the validation of the weights that are kept.
+    """
+
+    terms: Mapping[str, Any]
+    origin: Origin
     network: S3IMFusion
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler | None
@@ -29,10 +49,17 @@ class State:
     decay: float
     step: int = 0
     seconds: float = 0.0
-    best: tuple[float, float] = WORST
+    best: Validation | None = None
 
     @classmethod
-    def fresh(cls, network: S3IMFusion, recipe: TrainingConfig, steps: int) -> "State":
+    def fresh(
+        cls,
+        terms: Mapping[str, Any],
+        origin: Origin,
+        network: S3IMFusion,
+        recipe: TrainingConfig,
+        steps: int,
+    ) -> "State":
         """The state before the first of ``steps`` steps."""
         optimizer = torch.optim.Adam(network.parameters(), recipe.learning_rate)
         scheduler = None
@@ -41,7 +68,7 @@ class State:
                 optimizer, recipe.learning_rate, total_steps=steps + 1, pct_start=0.1
             )
         average = _copied(network) if recipe.average else None
-        return cls(network, optimizer, scheduler, average, recipe.average)
+        return cls(terms, origin, network, optimizer, scheduler, average, recipe.average)
 
     @property
     def learning_rate(self) -> float:
@@ -71,47 +98,49 @@ class State:
         return network.eval()
 
 
-def save_checkpoint(state: State, output: Path, pipeline: Pipeline) -> None:
+def save_checkpoint(state: State, output: Path) -> None:
     """Write ``checkpoint.pt``, whole or not at all."""
     content: dict[str, Any] = {
-        "task": pipeline.task,
-        "network_config": asdict(pipeline.network),
+        "terms": dict(state.terms),
+        "origin": asdict(state.origin),
         "network": state.network.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scheduler": state.scheduler.state_dict() if state.scheduler else None,
         "average": state.average,
         "step": state.step,
         "seconds": state.seconds,
-        "best": list(state.best),
+        "best": asdict(state.best) if state.best else None,
     }
     temporary = output / f".{CHECKPOINT}.part"
     torch.save(content, temporary)
     temporary.replace(output / CHECKPOINT)
 
 
-def load_checkpoint(state: State, output: Path, pipeline: Pipeline) -> None:
+def load_checkpoint(state: State, output: Path) -> None:
     """Bring ``state`` to where the checkpoint in ``output`` stood.
 
     Raises:
-        TrainingError: none there, not readable, or of another network, task or recipe.
+        TrainingError: none there, not readable, or of another network, task, recipe or data.
     """
     path = output / CHECKPOINT
     content = _read(path, state.network)
-    for what, found, expected in (
-        ("task", content["task"], pipeline.task),
-        ("network", content["network_config"], asdict(pipeline.network)),
-        ("schedule", content["scheduler"] is None, state.scheduler is None),
-        ("running mean", content["average"] is None, state.average is None),
-    ):
+    for name, expected in state.terms.items():
+        found = content["terms"].get(name)
         if found != expected:
-            raise TrainingError(f"{path}: of {what} {found}, expected {expected}")
+            raise TrainingError(f"{path}: of {name} {found}, expected {expected}")
+    begun_from = content["origin"]["started_from"]
+    if state.origin.started_from not in (None, begun_from):
+        raise TrainingError(
+            f"{path}: started from {begun_from}, expected {state.origin.started_from}"
+        )
+    state.origin = Origin(**content["origin"])
     state.network.load_state_dict(content["network"])
     state.optimizer.load_state_dict(content["optimizer"])
     if state.scheduler is not None:
         state.scheduler.load_state_dict(content["scheduler"])
     state.average = content["average"]
     state.step, state.seconds = content["step"], content["seconds"]
-    state.best = (content["best"][0], content["best"][1])
+    state.best = Validation(**content["best"]) if content["best"] else None
 
 
 def _read(path: Path, network: S3IMFusion) -> dict[str, Any]:
@@ -120,20 +149,7 @@ def _read(path: Path, network: S3IMFusion) -> dict[str, Any]:
     device = next(network.parameters()).device
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        return {
-            key: content[key]
-            for key in (
-                "task",
-                "network_config",
-                "network",
-                "optimizer",
-                "scheduler",
-                "average",
-                "step",
-                "seconds",
-                "best",
-            )
-        }
+        return {part: content[part] for part in PARTS}
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path}: not a readable checkpoint of mmif train") from error
 

@@ -25,10 +25,12 @@ def test_a_step_draws_the_same_batch_again() -> None:
     assert 0 <= once.sources.min() <= once.sources.max() <= 1
 
 
-def test_ranks_share_a_batch() -> None:
-    whole = draw_batch(pairs(9), CONFIG, 2).names
-    shares = [draw_batch(pairs(9), CONFIG, 2, rank, 2).names for rank in (0, 1)]
-    assert sorted(shares[0] + shares[1]) == sorted(whole)
+def test_ranks_share_the_crops_that_one_alone_would_see() -> None:
+    whole = draw_batch(pairs(9), CONFIG, 2)
+    for rank in (0, 1):
+        share = draw_batch(pairs(9), CONFIG, 2, rank, 2)
+        assert share.names == whole.names[rank::2]
+        assert torch.equal(share.sources, whole.sources[rank::2])
 
 
 def test_an_epoch_sees_every_pair() -> None:

@@ -13,6 +13,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from mmif.cli import main
+from mmif.config import load_pipeline
+from mmif.errors import TrainingError
+from mmif.training import Job, Ranks, find_pairs, split_by_case, train
+from mmif.training.card import Origin
 from mmif.training.state import CHECKPOINT
 from mmif.weights import load_weights
 
@@ -128,20 +132,31 @@ def test_training_starts_from_given_weights(data: Path) -> None:
     assert losses(data.parent / "first")[1] != losses(data.parent / "second")[1]
 
 
-@pytest.mark.parametrize("ranks", [2])
-def test_torchrun_trains_on_two_processes(data: Path, ranks: int) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [
-        f"--nproc-per-node={ranks}",
-        "-m",
-        "mmif",
-        *arguments(data, "out", "--max-steps", "2"),
-    ]
+def torchrun(data: Path, output: str, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "mmif", *arguments(data, output, *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_of_torchrun_have_the_losses_of_one_but_for_batch_norm(data: Path) -> None:
+    exact = {**RECIPE, "training": {**RECIPE["training"], "precision": "fp32"}}
+    (data.parent / "recipe.yaml").write_text(yaml.safe_dump(exact))
+    done = torchrun(data, "two", "--max-steps", "3")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(losses(data.parent / "out")) == 1 + 2
-    assert load_weights(data.parent / "out" / "weights").task == "ct-mri"
+    run(data, "one", "--max-steps", "3")
+    two, one = (np.array(losses(data.parent / name)[1:], dtype=float) for name in ("two", "one"))
+    np.testing.assert_allclose(two[0], one[0], rtol=0.01)  # each normalises over its own share
+    np.testing.assert_allclose(two[:, 2], one[:, 2], rtol=0.02)
+    assert load_weights(data.parent / "two" / "weights").task == "ct-mri"
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:
+    recipe = load_pipeline(data.parent / "recipe.yaml")
+    pairs = split_by_case(find_pairs("ct-mri", data), ["2"], 0)
+    job = Job(recipe, data.parent / "out", Origin("mmif train"))
+    with pytest.raises(TrainingError, match="batch is 2, expected a multiple of the 3 processes"):
+        train(job, pairs, Ranks(0, 3, torch.device("cpu")))
 
 
 def refusal(result: Result) -> str:
@@ -165,13 +180,47 @@ def test_a_checkpoint_of_another_network_is_refused(data: Path) -> None:
     run(data, "out", "--max-steps", "2")
     recipe = {**RECIPE, "network": {**RECIPE["network"], "channels": 8}}
     (data.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert "of network" in refusal(run(data, "out", "--resume"))
+    line = refusal(run(data, "out", "--resume"))
+    assert "of network.channels 4, expected 8" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--epochs", "5"], "of training.epochs 3, expected 5"),
+        (["--seed", "7"], "of training.seed 2025, expected 7"),
+        (["--init", "ct-mri"], "started from None, expected ct-mri"),
+    ],
+)
+def test_a_checkpoint_of_another_recipe_is_refused(
+    data: Path, options: list[str], reason: str
+) -> None:
+    run(data, "out", "--max-steps", "2")
+    recipe = {**RECIPE, "network": {}}  # the shipped weights' network
+    (data.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    run(data, "out", "--max-steps", "2", "--overwrite")
+    assert reason in refusal(run(data, "out", "--resume", *options))
+
+
+def test_a_checkpoint_of_other_data_is_refused(data: Path) -> None:
+    run(data, "out", "--max-steps", "2")
+    for side in ("MRI", "CT"):
+        (data / side / "1003.png").unlink()
+    assert "of training cases 1 (4), expected 1 (3)" in refusal(run(data, "out", "--resume"))
+
+
+def test_weights_of_another_network_are_no_start(data: Path) -> None:
+    line = refusal(run(data, "out", "--init", "ct-mri"))
+    assert line.startswith("Error: ct-mri ")
+    assert line.endswith("weights of another network than the recipe's")
 
 
 def test_a_checkpoint_of_another_task_is_refused(data: Path) -> None:
     run(data, "out", "--max-steps", "2")
     path = data.parent / "out" / CHECKPOINT
-    torch.save({**torch.load(path), "task": "ir-vis"}, path)
+    content = torch.load(path)
+    content["terms"]["task"] = "ir-vis"
+    torch.save(content, path)
     assert "of task ir-vis, expected ct-mri" in refusal(run(data, "out", "--resume"))
 
 
@@ -202,4 +251,40 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_names(
     monkeypatch.setattr(loop, "fusion_loss", unsound)
     line = refusal(run(data, "out"))
     assert "step 3: loss is nan on 1" in line
+    assert "the last good checkpoint is kept in" in line
     assert torch.load(data.parent / "out" / CHECKPOINT)["step"] == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_spoilt(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmif.training import loop
+
+    sound = loop.fusion_loss
+
+    def unsound(fused, *given, **named):
+        total, parts = sound(fused, *given, **named)
+        return total + torch.sqrt(fused.mean() * 0), parts  # 0, with an infinite slope
+
+    monkeypatch.setattr(loop, "fusion_loss", unsound)
+    line = refusal(run(data, "out"))
+    assert "step 1: gradient is nan on 1" in line
+    assert line.endswith("no checkpoint yet")
+
+
+def test_a_complete_training_has_nothing_left_to_resume(
+    data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(data, "out")
+    result = run(data, "out", "--resume")
+    assert result.exit_code == 0
+    assert "nothing is left to do: 6 of 6 steps are done" in caplog.text
+    assert "best mean rank" in result.output
+
+
+def test_the_card_keeps_the_command_that_began_the_training(data: Path) -> None:
+    run(data, "out", "--max-steps", "2")
+    run(data, "out", "--resume")
+    content = torch.load(data.parent / "out" / CHECKPOINT)
+    card = json.loads((data.parent / "out" / "weights" / "card.json").read_text())
+    assert card["command"] == content["origin"]["command"]

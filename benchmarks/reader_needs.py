@@ -1,13 +1,14 @@
 """What a reader needs of fused images: bright bone, black air, no ringing, true hues, no flicker.
 
     python benchmarks/reader_needs.py --task ct-mri --data DIR [--weights NAME | --fused DIR] [--cases 32,34]
-    python benchmarks/reader_needs.py --volume OUT     # a folder that `mmif fuse` wrote
+    python benchmarks/reader_needs.py --volume OUT     # what `mmif fuse -o OUT` wrote, DICOM or NIfTI
 
 Each figure stands beside its limit:
 
 bone        fused brightness over the CT's, mean of the pixels where the CT is above 90 %
 air         mean of the fused image where both sources are 0, in grey levels of 255
-ringing     overshoot next to a synthetic skull, in % of the CT's step there (needs weights)
+ringing     overshoot next to a synthetic skull, in % of the CT's step there (with shipped weights or
+            --weights)
 hue         median turn of the hue where source and fused image both have a colour, degrees
 flicker     mean step of the slice brightness (the mean of a slice) between neighbouring slices of
             one case, over that of the source that steps more; and the same for the mean step of
@@ -29,6 +30,7 @@ import torch
 from mmif.errors import MmifError
 from mmif.images import COLOUR_SOURCE
 from mmif.io.images import grey_of
+from mmif.io.stored_values import FUSED_WHITE
 from mmif.metrics import to_uint8
 
 BONE, AIR, RINGING, HUE, FLICKER = 0.85, 2.0, 3.0, 3.0, 1.1
@@ -242,15 +244,21 @@ def neighbours(slices: list[tuple[str, str]]) -> list[tuple[int, int]]:
     ]
 
 
-def from_volume(folder: Path) -> Sample:
-    """What `mmif fuse` wrote into ``folder``, and its sources brought to the same grid again."""
+def from_volume(output: Path) -> tuple[Sample, torch.nn.Module | None]:
+    """What `mmif fuse` wrote to ``output``, and its sources brought to the same grid again.
+
+    With the network of the same weights, where these are shipped ones.
+    """
     from mmif.config import Pipeline, build
     from mmif.fusion import brightness, prepare
     from mmif.io import load
     from mmif.transforms.slices import to_slices
 
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    pipeline = build(Pipeline, summary["pipeline"], "summary.json")
+    fused_path, summary_path = written(output)
+    if not summary_path.is_file():
+        raise MmifError(f"{output}: no {summary_path.name}, expected an output of mmif fuse")
+    summary = json.loads(summary_path.read_text(encoding="utf-8"))
+    pipeline = build(Pipeline, summary["pipeline"], str(summary_path))
     volumes = {
         item["role"]: load(Path(item["path"]), role=item["role"], series_uid=item["series_uid"])
         for item in summary["inputs"]
@@ -260,15 +268,17 @@ def from_volume(folder: Path) -> Sample:
     transform = np.array(summary["registration"]["fixed_to_moving_lps"])
     registration = SimpleNamespace(fixed_to_moving_lps=transform)
     prepared = prepare(volumes[reference], volumes[moving], registration, pipeline, reference)  # type: ignore[arg-type]
-    fused = load_fused(folder)
+    fused = np.asarray(load(fused_path))  # (channels, X, Y, Z)
     if fused.shape[1:] != tuple(prepared.grid.shape):
-        raise MmifError(f"{folder}: fused volume of {fused.shape}, expected {prepared.grid.shape}")
+        raise MmifError(f"{output}: fused volume of {fused.shape}, expected {prepared.grid.shape}")
+    if fused.max() > 1:  # grey DICOM
+        fused = fused / FUSED_WHITE
     colour = None
     if prepared.other_unit.shape[0] == 3:
         colour = to_uint8(np.asarray(prepared.other_unit).transpose(3, 2, 1, 0))
-    pixels = fused.transpose(3, 2, 1, 0)  # (s, rows, columns, channels)
-    print(f"{summary['task']}: {folder}, {pixels.shape[0]} slices")
-    return Sample(
+    pixels = to_uint8(fused.transpose(3, 2, 1, 0))  # (s, rows, columns, channels)
+    print(f"{summary['task']}: {output}, {pixels.shape[0]} slices")
+    sample = Sample(
         summary["task"],
         pixels if colour is not None else pixels[..., 0],
         to_uint8(to_slices(prepared.anatomical_unit).numpy()),
@@ -276,16 +286,26 @@ def from_volume(folder: Path) -> Sample:
         colour,
         list(pairwise(range(pixels.shape[0]))),
     )
+    return sample, same_network(summary["fusion"]["weights"])
 
 
-def load_fused(folder: Path) -> np.ndarray:
-    """(channels, X, Y, Z) uint8 of ``folder/fused.nii.gz``."""
-    import nibabel
+def written(output: Path) -> tuple[Path, Path]:
+    """The fused volume and the summary that `mmif fuse -o OUTPUT` wrote."""
+    if output.is_dir():
+        nifti = output / "fused.nii.gz"
+        return nifti if nifti.exists() else output / "fused", output / "summary.json"
+    name = output.name.removesuffix(".gz").removesuffix(".nii")
+    return output, output.with_name(f"{name}.json")
 
-    data = np.asanyarray(nibabel.load(folder / "fused.nii.gz").dataobj)
-    if data.dtype.names:
-        return np.stack([data[name] for name in data.dtype.names])
-    return to_uint8(data[None])
+
+def same_network(weights: dict[str, str]) -> torch.nn.Module | None:
+    """The network of the shipped weights that have the name and sha256 of ``weights``."""
+    from mmif.weights import list_weights, load_weights
+
+    known = {(status.name, status.sha256) for status in list_weights()}
+    if (weights["name"], weights["sha256"]) not in known:
+        return None
+    return load_weights(weights["name"]).network
 
 
 def main() -> int:
@@ -301,9 +321,7 @@ def main() -> int:
     if (arguments.data is None) == (arguments.volume is None):
         parser.error("expected --data or --volume")
     try:
-        sample, network = (
-            from_pairs(arguments) if arguments.data else (from_volume(arguments.volume), None)
-        )
+        sample, network = from_pairs(arguments) if arguments.data else from_volume(arguments.volume)
         figures = [air(sample), hue(sample), *flicker(sample)]
         if sample.task == "ct-mri":
             figures.insert(0, bone(sample))

@@ -139,7 +139,8 @@ class TrainingConfig:
     size); ``schedule`` of the learning rate; ``average``: decay of the running mean of the
     weights that is validated and kept, 0 for none; ``augmentation``: share of the pairs that are
     changed; ``phantoms``: share that is replaced by drawn images of flat regions, on which ringing
-    shows; ``validation_cases``: the cases held out, a fifth by the seed where none are named;
+    shows; ``data``: the public data that has the ``validation_cases``, for the card;
+    ``validation_cases``: the cases held out, a fifth by the seed where none are named or there;
     ``validate_every``: epochs between validations, of at most ``validation_pairs`` pairs.
     """
 
@@ -153,6 +154,7 @@ class TrainingConfig:
     phantoms: float = 0.0
     seed: int = 2025
     precision: Precision = "auto"
+    data: Literal["harvard", "roadscene"] | None = None
     validation_cases: tuple[str, ...] = ()
     validate_every: int = 5
     validation_pairs: int = 24

@@ -65,15 +65,16 @@ def train(
         refuse_existing(output, overwrite=overwrite, inputs=[data], made_by_mmif=marks)
     recipe = _recipe(task, pipeline, epochs, seed)
     start = load_weights(init, None) if init else None
-    pairs = split_by_case(
-        find_training_pairs(recipe, data, output.with_name(f"{output.name}.slices")),
-        recipe.training.validation_cases,
-        recipe.training.seed,
-    )
+    slices = output.absolute().with_name(f"{output.absolute().name}.slices")
     with joined_ranks(device) as ranks:
-        if ranks.first:
-            _prepare(output, resume)
-        ranks.wait()
+        with ranks.one_after_the_first():
+            pairs = split_by_case(
+                find_training_pairs(recipe, data, slices),
+                recipe.training.validation_cases,
+                recipe.training.seed,
+            )
+            if ranks.first:
+                _prepare(output, resume)
         origin = Origin(_command(), _commit(), f"{start.name} {start.sha256}" if start else None)
         tensors = start.network.state_dict() if start else None
         job = Job(recipe, output, origin, max_steps or 0, resume, tensors, compiled)

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ DATA_TERMS = {
     "harvard": "Whole Brain Atlas (AANLIB), Harvard Medical School; no image is redistributed",
     "roadscene": "RoadScene (FusionDN, AAAI 2020), after FLIR; no image is redistributed",
 }
+UNKNOWN_TERMS = "not stated: data of whoever trained"
 COMMON_LIMITS = (
     "Research use only; not a medical device.",
     "Both sources must be registered; what one source hides under the other is not recovered.",
 )
-TASK_LIMITS = {
+DATA_LIMITS = {
     "ct-mri": (
         "Trained on CT shown through brain windows (bone saturated): other windows show bone, but"
         " their soft tissue was seen only through augmentation.",
@@ -66,12 +68,15 @@ def weights_card(
         cases: side to case to number of pairs.
         seconds: of training so far, validations not counted.
     """
-    data = "roadscene" if pipeline.task == "ir-vis" else "harvard"
+    recipe = pipeline.training
+    known = recipe.data if set(cases["validation"]) == set(recipe.validation_cases) else None
+    terms = DATA_TERMS[known] if known else UNKNOWN_TERMS
+    limits = DATA_LIMITS[pipeline.task] if known else ()
     return {
         "task": pipeline.task,
         "architecture": "S3IMFusion",
-        "data": {"cases": cases, "terms": DATA_TERMS[data]},
-        "recipe": {"loss": asdict(pipeline.loss), "training": asdict(pipeline.training)},
+        "data": {"cases": cases, "terms": terms},
+        "recipe": {"loss": asdict(pipeline.loss), "training": asdict(recipe)},
         "command": origin.command,
         "commit": origin.commit,
         "started_from": origin.started_from,
@@ -84,14 +89,24 @@ def weights_card(
             "baselines": validation.baselines,
             "mean_rank_among_baselines": validation.mean_rank,
         },
-        "limits": [*TASK_LIMITS[pipeline.task], *COMMON_LIMITS],
-        "licence": {"code_and_weights": "Apache-2.0", "data": DATA_TERMS[data]},
+        "limits": [*limits, *COMMON_LIMITS],
+        "licence": {"code_and_weights": "Apache-2.0", "data": terms},
     }
 
 
 def device_name(device: torch.device) -> str:
-    """The processor's name, with the threads used on a CPU."""
+    """The processor's name, with its instructions and the threads used on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    return f"CPU {name}, {torch.get_num_threads()} thread(s)"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"CPU {_processor()}, {instructions}, {torch.get_num_threads()} thread(s)"
+
+
+def _processor() -> str:
+    """The processor's name as Linux gives it, elsewhere its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

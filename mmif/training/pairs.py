@@ -1,5 +1,6 @@
 """Registered pairs of slices for training, and their split by case."""
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from mmif.errors import TrainingError
 from mmif.io.images import check_same_size, read_image
 from mmif.io.pairs import PairFiles, find_pair_files
+
+log = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
 
@@ -63,8 +66,10 @@ def find_pairs(task: str, folder: Path) -> list[Pair]:
 def split_by_case(pairs: Sequence[Pair], validation_cases: Iterable[str], seed: int) -> PairSet:
     """The pairs of ``validation_cases``, and the others; without names a fifth, by the seed.
 
+    Data that has none of the named cases is other data than the recipe's, and drawn from as well.
+
     Raises:
-        TrainingError: a named case is not there, or no case is left for one side.
+        TrainingError: some of the named cases are not there, or no case is left for one side.
     """
     cases = sorted({pair.case for pair in pairs})
     if len(cases) < 2:
@@ -72,7 +77,16 @@ def split_by_case(pairs: Sequence[Pair], validation_cases: Iterable[str], seed: 
             f"found one case ({cases[0] if cases else 'none'}), expected at least two: the split is"
             " made by case"
         )
-    held = set(validation_cases) or _draw(pairs, cases, seed)
+    held = set(validation_cases)
+    if held.isdisjoint(cases):
+        drawn = _draw(pairs, cases, seed)
+        if held:
+            log.warning(
+                "the data has none of the recipe's validation cases (%s); held out by the seed: %s",
+                ", ".join(sorted(held)),
+                ", ".join(sorted(drawn)),
+            )
+        held = drawn
     unknown = sorted(held - set(cases))
     if unknown:
         raise TrainingError(

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed
 
+from mmif.errors import TrainingError
 from mmif.networks.inference import choose_device
+
+LOST_PEER = "Connection closed by peer"  # gloo has no error class of its own
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,15 @@ class Ranks:
         if self.count > 1:
             torch.distributed.barrier()
 
+    @contextmanager
+    def one_after_the_first(self) -> Iterator[None]:
+        """A block that the first process has left before the others enter it."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
     def mean(self, losses: Mapping[str, float]) -> dict[str, float]:
         """The mean of each loss over the ranks."""
         if self.count == 1:
@@ -45,6 +57,9 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; with several ranks each takes the GPU of
             its local rank.
+
+    Raises:
+        TrainingError: another process stopped.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -57,5 +72,9 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Ranks(torch.distributed.get_rank(), count, chosen)
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and LOST_PEER not in str(error):
+            raise
+        raise TrainingError("another process stopped; its own line says why") from error
     finally:
         torch.distributed.destroy_process_group()

@@ -110,9 +110,21 @@ def test_one_case_cannot_be_split() -> None:
         split_by_case([pair("1001.png"), pair("1002.png")], (), 0)
 
 
-def test_an_unknown_case_is_refused() -> None:
+def test_an_unknown_case_beside_a_known_one_is_refused() -> None:
     with pytest.raises(TrainingError, match="validation case 9 is not in the data"):
-        split_by_case([pair("1001.png"), pair("2001.png")], ["9"], 0)
+        split_by_case([pair("1001.png"), pair("2001.png")], ["2", "9"], 0)
+
+
+def test_data_without_the_named_cases_is_split_by_the_seed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pairs = [pair(f"{case}001.png") for case in range(1, 8)]
+    split = split_by_case(pairs, ["32", "34"], seed=5)
+    assert split.cases() == split_by_case(pairs, (), seed=5).cases()
+    held = ", ".join(split.cases()["validation"])
+    assert f"none of the recipe's validation cases (32, 34); held out by the seed: {held}" in (
+        caplog.text
+    )
 
 
 def test_all_cases_held_out_is_refused() -> None:

@@ -151,6 +151,16 @@ def test_two_processes_of_torchrun_have_the_losses_of_one_but_for_batch_norm(dat
     assert load_weights(data.parent / "two" / "weights").task == "ct-mri"
 
 
+def test_two_processes_give_one_reason_for_a_refusal(data: Path) -> None:
+    for image in data.rglob("1*.png"):
+        image.unlink()
+    done = torchrun(data, "two")
+    assert done.returncode != 0
+    assert done.stderr.count("Error: found one case (2)") == 1
+    assert "[rank1]" not in done.stderr
+    assert not (data.parent / "two").exists()
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused(data: Path) -> None:
     recipe = load_pipeline(data.parent / "recipe.yaml")
     pairs = split_by_case(find_pairs("ct-mri", data), ["2"], 0)

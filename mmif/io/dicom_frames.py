@@ -240,13 +240,13 @@ def _nuclear_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
     groups = [first_item(dataset, "DetectorInformationSequence"), dataset]
     first = _frame(dataset, groups, file, 0, {})
     spacing = number(dataset, "SpacingBetweenSlices")
-    if not spacing:
+    if not spacing and count > 1:
         raise GeometryError("SpacingBetweenSlices is missing; the slices' places are unknown")
     slices = _vector(dataset, "SliceVector", count) or tuple(range(1, count + 1))
     vectors = {label: _vector(dataset, key, count) for key, label in _NM_VECTORS.items()}
     normal = np.cross(first.row_lps, first.column_lps)
     for index in range(count):
-        x, y, z = np.add(first.position_lps, normal * spacing * (slices[index] - slices[0]))
+        x, y, z = np.add(first.position_lps, normal * (spacing or 0) * (slices[index] - slices[0]))
         labels = {name: str(values[index]) for name, values in vectors.items() if values}
         yield Frame(
             file,

@@ -294,10 +294,12 @@ def _scan_of_file(path: Path, complete: bool) -> Scan:
     header = read_header(path)
     if is_directory(header.dataset):
         return _scan(path, list(walk(path.parent)), complete)
-    if (integer(header.dataset, "NumberOfFrames") or 1) > 1:
-        return _scan(path, [FoundFile(path, str(path))], complete)
     with named(str(path)):
-        check_is_volume_image(header)
+        several = (integer(header.dataset, "NumberOfFrames") or 1) > 1
+        if not several:
+            check_is_volume_image(header)
+    if several:
+        return _scan(path, [FoundFile(path, str(path))], complete)
     beside = [FoundFile(p, str(p)) for p in sorted(path.parent.iterdir()) if p.is_file()]
     scan = _scan(path, beside, complete)
     uid = _series_key(header, FoundFile(path, str(path)))

@@ -1,5 +1,6 @@
 """Geometry: the landmarks of a synthetic head are found where they were put, or it is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import SimpleITK as sitk
 from dicom_corpus import (
     CT,
     MR,
+    NM,
     Scan,
     axis_directions,
     ds_number,
@@ -19,28 +21,79 @@ from dicom_corpus import (
     write_nuclear,
     write_series,
 )
+from pydicom import dcmread
 
 from mmif.errors import MmifError
 from mmif.io import load
 
+LEGACY_CONVERTED = {
+    "CT": "1.2.840.10008.5.1.4.1.1.2.2",
+    "MR": "1.2.840.10008.5.1.4.1.1.4.4",
+    "PT": "1.2.840.10008.5.1.4.1.1.128.1",
+}
 DEPTHS = np.arange(28) * 5.0 - 67.5
 
 
-def test_gantry_tilt_is_resampled_in_place(tmp_path: Path) -> None:
-    """CT, 15 degrees: the first row of the pitfalls table."""
-    tilt = np.radians(15)
+def tilted(degrees: float = 15.0) -> Scan:
+    """Slices that the table moves past a tilted gantry, 5 mm apart along the table."""
+    tilt = np.radians(degrees)
     axes = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)]])
-    table = np.array([0, 0, 1.0])
-    normal = np.cross(*axes)
     made = scan(axes)
-    steps = np.arange(28) * 5.0 - 67.5
-    firsts = made.first_pixels.mean(axis=0) + steps[:, None] * table
-    write_series(tmp_path, Scan(firsts, axes, made.pixel_mm, made.size))
+    firsts = made.first_pixels.mean(axis=0) + DEPTHS[:, None] * np.array([0, 0, 1.0])
+    return Scan(firsts, axes, made.pixel_mm, made.size)
+
+
+def as_series(path: Path, made: Scan, backwards: bool = False) -> None:
+    write_series(path, made, CT, backwards=backwards)
+
+
+def as_enhanced(modality: str) -> Callable[..., object]:
+    def write(path: Path, made: Scan, backwards: bool = False) -> None:
+        write_enhanced(path, made, modality, backwards=backwards)
+
+    return write
+
+
+WAYS = {
+    "series": as_series,
+    **{f"enhanced {modality}": as_enhanced(modality) for modality in ("CT", "MR", "PT")},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_rows_of_the_pitfalls_table_in_every_way_they_can_be_written(
+    tmp_path: Path, way: str
+) -> None:
+    """Those of NM, whose slices are evenly spaced by definition, follow below."""
+    variable = np.cumsum([0, *[2.5] * 20, *[5.0] * 18])
+    made = {
+        "tilt": tilted(),
+        "missing": part(scan(), [k for k in range(28) if k != 10]),
+        "variable": scan(depths_mm=variable - variable[-1] / 2),
+        "reversed": scan(),
+    }
+    for row, slices in made.items():
+        WAYS[way](tmp_path / row, slices, backwards=row == "reversed")
+    for row in ("tilt", "variable", "reversed"):
+        assert landmark_error_mm(load(tmp_path / row)) < 0.1, row
+    with pytest.raises(MmifError, match=r"slice missing between -22\.5 and -12\.5 mm"):
+        load(tmp_path / "missing")
+
+
+def test_a_missing_slice_of_a_nuclear_object_is_refused(tmp_path: Path) -> None:
+    kept = [k for k in range(28) if k != 10]
+    write_nuclear(tmp_path / "nm", part(scan(), kept), SliceVector=[k + 1 for k in kept])
+    with pytest.raises(MmifError, match=r"slice missing between -22\.5 and -12\.5 mm"):
+        load(tmp_path / "nm")
+
+
+def test_gantry_tilt_is_resampled_and_said(tmp_path: Path) -> None:
+    write_series(tmp_path, tilted())
     volume = load(tmp_path, role="ct")
-    assert landmark_error_mm(volume) < 0.1
     assert any("gantry tilt of 15.0" in w for w in volume.meta["source"].warnings)
     assert volume.shape[3] == 28
-    assert np.dot(table, normal) == pytest.approx(np.cos(tilt))
+    along = volume.affine.numpy()[:3, 2]
+    assert np.linalg.norm(along) == pytest.approx(5 * np.cos(np.radians(15)), abs=1e-6)
 
 
 def test_a_missing_slice_is_refused_with_its_place(tmp_path: Path) -> None:
@@ -122,10 +175,14 @@ def test_48_axis_orientations(tmp_path: Path, number: int, backwards: bool) -> N
         assert landmark_error_mm(load(tmp_path / name)) < 0.1, name
 
 
+@pytest.mark.parametrize("converted", [False, True])
 @pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
-def test_enhanced_objects_of_each_modality(tmp_path: Path, modality: str) -> None:
+def test_enhanced_and_legacy_converted_objects(
+    tmp_path: Path, modality: str, converted: bool
+) -> None:
     path = tmp_path / "enhanced"
-    write_enhanced(path, scan(oblique()), modality)
+    sop_class = LEGACY_CONVERTED[modality] if converted else None
+    write_enhanced(path, scan(oblique()), modality, sop_class=sop_class)
     volume = load(path, role={"CT": "ct", "MR": "mri", "PT": "pet"}[modality])
     assert landmark_error_mm(volume) < 0.1
 
@@ -206,6 +263,33 @@ def test_time_points_in_one_enhanced_object(tmp_path: Path) -> None:
     assert landmark_error_mm(load(path, frame=0)) < 0.1
 
 
+def test_two_stacks_in_one_enhanced_object(tmp_path: Path) -> None:
+    made = scan()
+    twice = Scan(np.concatenate([made.first_pixels] * 2), made.axes)
+
+    def stacked(group: object, k: int) -> None:
+        group.FrameContentSequence[0].StackID = "A" if k < 28 else "B"  # type: ignore[attr-defined]
+
+    write_enhanced(tmp_path / "e", twice, change=stacked)
+    with pytest.raises(MmifError, match=r"2 volumes.*StackID A \(28 slices\); 1: StackID B"):
+        load(tmp_path / "e")
+    assert landmark_error_mm(load(tmp_path / "e", frame=1)) < 0.1
+
+
+def test_planes_that_each_frame_states_itself(tmp_path: Path) -> None:
+    """Orientation and pixel spacing may stand with each frame instead of with all."""
+    made = scan(oblique())
+    write_enhanced(tmp_path / "e", made)
+    ds = dcmread(tmp_path / "e")
+    (shared,) = ds.SharedFunctionalGroupsSequence
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        group.PlaneOrientationSequence = shared.PlaneOrientationSequence
+        group.PixelMeasuresSequence = shared.PixelMeasuresSequence
+    del shared.PlaneOrientationSequence, shared.PixelMeasuresSequence
+    ds.save_as(tmp_path / "e")
+    assert landmark_error_mm(load(tmp_path / "e")) < 0.1
+
+
 def test_repeated_slices_that_nothing_separates_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path, scan())
     uid = load(tmp_path).meta["source"].series_uid
@@ -249,6 +333,18 @@ def test_impossible_geometry_is_named(
     write_series(tmp_path, scan(), **{keyword: value})
     with pytest.raises(MmifError, match=message):
         load(tmp_path)
+
+
+def test_nuclear_slices_in_files_of_their_own(tmp_path: Path) -> None:
+    """Each has its own position then, and needs no spacing."""
+    write_series(tmp_path, scan(), NM, ImageType=["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"])
+    assert landmark_error_mm(load(tmp_path, role="spect")) < 0.1
+
+
+def test_nuclear_frames_without_a_spacing_are_refused(tmp_path: Path) -> None:
+    write_nuclear(tmp_path / "nm", scan(), SpacingBetweenSlices=None)
+    with pytest.raises(MmifError, match="SpacingBetweenSlices is missing"):
+        load(tmp_path / "nm")
 
 
 def test_nuclear_without_a_place_is_refused(tmp_path: Path) -> None:

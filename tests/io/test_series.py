@@ -98,6 +98,14 @@ def test_objects_that_are_no_images_are_refused_by_name(tmp_path: Path, number: 
         load(tmp_path / "dose")
 
 
+def test_a_refusal_names_its_file(tmp_path: Path) -> None:
+    write_series(tmp_path, part(SMALL, [3]), CT, NumberOfFrames=11)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes().replace(b"IS\2\x0011", b"IS\2\0.."))
+    with pytest.raises(InputError, match=f"{path.name}: NumberOfFrames is no number"):
+        load(path)
+
+
 def test_one_slice_stands_for_its_series_in_its_folder(tmp_path: Path) -> None:
     uid = write_series(tmp_path, SMALL, CT)
     write_series(tmp_path, SMALL, CT, name="b")

@@ -1,8 +1,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ from PIL import Image
 from mmif.cli import main
 from mmif.config import load_pipeline
 from mmif.errors import TrainingError
+from mmif.metrics import REPORTED
 from mmif.training import Job, Ranks, find_pairs, split_by_case, train
 from mmif.training.card import Origin
 from mmif.training.state import CHECKPOINT
+from mmif.training.validation import Validation, Validator
 from mmif.weights import load_weights
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +97,38 @@ def test_a_training_writes_weights_card_record_and_samples(data: Path) -> None:
     ]
 
 
+def test_tensorboard_has_the_losses_and_the_metrics(data: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(data, "out")
+    board = EventAccumulator(str(data.parent / "out" / "tensorboard")).Reload()
+    written = [float(row[2]) for row in losses(data.parent / "out")[1:]]
+    assert [point.value for point in board.Scalars("loss/total")] == pytest.approx(written)
+    assert [point.step for point in board.Scalars("validation/Qabf")] == [2, 4, 6]
+    assert "validation/mean_rank" in board.Tags()["scalars"]
+
+
+def test_the_weights_of_the_best_mean_rank_are_kept(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([(3.0, 0.5), (2.0, 0.1), (2.0, 0.2), (2.5, 0.9)])
+
+    def validate(self, network, device):
+        rank, margin = next(found)
+        return Validation(dict.fromkeys(REPORTED, rank), {}, rank, margin)
+
+    monkeypatch.setattr(Validator, "__call__", validate)
+    monkeypatch.setattr(Validator, "picture", lambda *_: None)
+    result = run(data, "out", "--epochs", "4")
+    assert "best mean rank among the baselines: 2.000" in result.output
+    card = load_weights(data.parent / "out" / "weights").card
+    assert card["validation"]["mean_rank_among_baselines"] == 2.0
+    third = (data.parent / "out" / "validation.csv").read_text().splitlines()[3]
+    assert third.startswith("6,mmif,2.0,0.2")
+    weights = (data.parent / "out" / "weights" / "model.safetensors").stat().st_mtime_ns
+    assert weights < (data.parent / "out" / CHECKPOINT).stat().st_mtime_ns
+
+
 def test_a_stopped_training_resumes_to_the_same_losses_and_weights(data: Path) -> None:
     run(data, "whole")
     run(data, "parts", "--max-steps", "2")
@@ -103,6 +139,30 @@ def test_a_stopped_training_resumes_to_the_same_losses_and_weights(data: Path) -
     ends = [torch.load(data.parent / name / CHECKPOINT) for name in ("parts", "whole")]
     for part, whole in zip(*(end["network"].values() for end in ends), strict=True):
         assert torch.equal(part, whole)
+
+
+def test_a_training_killed_in_the_middle_resumes_to_the_same_losses(data: Path) -> None:
+    """SIGKILL between two checkpoints, wherever the process happens to be."""
+    long = {**RECIPE, "training": {**RECIPE["training"], "epochs": 30, "validate_every": 5}}
+    (data.parent / "recipe.yaml").write_text(yaml.safe_dump(long))
+    run(data, "whole")
+    output = data.parent / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "mmif", *arguments(data, "killed", "--threads", "1")]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as training:
+        while training.poll() is None and rows(output / "losses.csv") < 14:
+            time.sleep(0.005)
+        training.kill()
+    assert training.returncode == -signal.SIGKILL
+    assert rows(output / "losses.csv") < rows(data.parent / "whole" / "losses.csv")
+    assert run(data, "killed", "--resume").exit_code == 0
+    assert losses(output) == losses(data.parent / "whole")
+    same = [load_weights(data.parent / name / "weights").sha256 for name in ("killed", "whole")]
+    assert same[0] == same[1]
+
+
+def rows(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
 
 
 def test_losses_after_the_checkpoint_are_dropped_on_resume(data: Path) -> None:

@@ -177,7 +177,11 @@ def fused_profile(network: torch.nn.Module, mri: np.ndarray, ct: np.ndarray) -> 
     from mmif.networks.inference import fuse_slices
 
     fused, _ = fuse_slices(
-        network, torch.from_numpy(mri)[None], torch.from_numpy(ct)[None], device="cpu"
+        network,
+        torch.from_numpy(mri)[None],
+        torch.from_numpy(ct)[None],
+        device="cpu",
+        precision="fp32",
     )
     return fused[0, 100:156].mean(dim=0).double().numpy()
 

@@ -141,7 +141,8 @@ class TrainingConfig:
     changed; ``phantoms``: share that is replaced by drawn images of flat regions, on which ringing
     shows; ``data``: the public data that has the ``validation_cases``, for the card;
     ``validation_cases``: the cases held out, a fifth by the seed where none are named or there;
-    ``validate_every``: epochs between validations, of at most ``validation_pairs`` pairs.
+    ``validate_every``: epochs between validations, of at most ``validation_pairs`` pairs, evenly
+    spaced: all of them by default, so that `mmif evaluate` prints the figures of the card.
     """
 
     epochs: int = 100
@@ -157,7 +158,7 @@ class TrainingConfig:
     data: Literal["harvard", "roadscene"] | None = None
     validation_cases: tuple[str, ...] = ()
     validate_every: int = 5
-    validation_pairs: int = 24
+    validation_pairs: int = 100
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmif.baselines import BASELINES
 from mmif.cli import main
+from mmif.config import TASKS
 from mmif.errors import InputError
 from mmif.evaluation import (
     baseline_methods,
@@ -28,7 +29,7 @@ from mmif.io.images import read_image, write_image
 from mmif.io.pairs import find_pair_files
 from mmif.metrics import METRICS, REPORTED
 from mmif.metrics import evaluate as evaluate_slice
-from mmif.weights import Weights
+from mmif.weights import Weights, load_weights
 
 NAMES = ["16001", "16002", "2001", "33007"]
 
@@ -260,3 +261,28 @@ def test_wrong_usage_has_code_2(data: Path) -> None:
     assert run(*common, "--fused", "a", "--weights", "b")[0] == 2
     assert run(*common, "--fused", data, "--compare", "theirs")[0] == 2
     assert run("--task", "mri-mri", "--data", data)[0] == 2
+    code, text = run(*common, "--csv", data / "one", "--json", data / "one")
+    assert code == 2
+    assert "two outputs are named" in text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", TASKS)
+def test_the_command_prints_the_figures_of_the_shipped_card(
+    task: str, shared_data: Path, tmp_path: Path
+) -> None:
+    folder = shared_data / ("roadscene" if task == "ir-vis" else "harvard")
+    code, text = run("--task", task, "--data", folder, "--json", tmp_path / "scores.json")
+    assert code == 0, text
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    card = load_weights(task).card
+    assert scores["weights"]["sha256"] == card["sha256"]
+    assert set(scores["cases"]) == set(card["data"]["cases"]["validation"])
+    count = min(card["recipe"]["training"]["validation_pairs"], scores["pairs"])
+    chosen = np.linspace(0, scores["pairs"] - 1, count).round().astype(int)
+    printed = {f"mmif {task}": card["validation"]["ours"], **card["validation"]["baselines"]}
+    for method, figures in printed.items():
+        images = list(scores["methods"][method]["images"].values())
+        for name, figure in figures.items():
+            found = np.mean([images[index][name] for index in chosen])
+            assert found == pytest.approx(figure, rel=1e-3, abs=1e-3), (method, name)

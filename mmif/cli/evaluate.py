@@ -74,6 +74,9 @@ def evaluate(**options: Any) -> None:
 
     outputs = [options[name] for name in ("save_fused", "csv", "json", "latex") if options[name]]
     read = [options["data"], *[options["fused"]] * bool(options["fused"]), *compared.values()]
+    twice = {str(path) for path in outputs if outputs.count(path) > 1}
+    if twice:
+        raise click.UsageError(f"two outputs are named {twice.pop()}; expected different ones")
     refuse_existing(*outputs, overwrite=options["overwrite"], inputs=read)
     found = find_pair_files(options["task"], options["data"])
     weights = None if options["fused"] else _weights(options)

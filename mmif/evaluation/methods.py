@@ -54,11 +54,16 @@ def load_pair(files: PairFiles) -> LoadedPair:
 
 
 def weights_method(weights: Weights, device: str = "auto", batch: int = 8) -> Method:
-    """What the network of ``weights`` makes of the pairs, colour included."""
+    """What the network of ``weights`` makes of the pairs, colour included.
+
+    In fp32, so that the scores are the same on every processor.
+    """
 
     def fuse(pairs: Sequence[LoadedPair]) -> list[Pixels]:
         images = [pair.images for pair in pairs]
-        return fuse_pixels(weights.network, weights.task, images, device=device, batch=batch)[0]
+        network, task = weights.network, weights.task
+        fused, _ = fuse_pixels(network, task, images, device=device, precision="fp32", batch=batch)
+        return fused
 
     return Method(f"mmif {weights.name}", fuse)
 

@@ -84,7 +84,7 @@ def weights_card(
         "device": device_name(device),
         "torch": torch.__version__,
         "validation": {
-            "pairs": "of the validation cases; mean of each metric",
+            "pairs": validation.pairs,
             "ours": validation.means,
             "baselines": validation.baselines,
             "mean_rank_among_baselines": validation.mean_rank,

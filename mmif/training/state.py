@@ -140,7 +140,7 @@ def load_checkpoint(state: State, output: Path) -> None:
         state.scheduler.load_state_dict(content["scheduler"])
     state.average = content["average"]
     state.step, state.seconds = content["step"], content["seconds"]
-    state.best = Validation(**content["best"]) if content["best"] else None
+    state.best = content["best"]
 
 
 def _read(path: Path, network: S3IMFusion) -> dict[str, Any]:
@@ -149,6 +149,7 @@ def _read(path: Path, network: S3IMFusion) -> dict[str, Any]:
     device = next(network.parameters()).device
     try:
         content = torch.load(path, map_location=device, weights_only=True)
+        content["best"] = content["best"] and Validation(**content["best"])
         return {part: content[part] for part in PARTS}
     except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path}: not a readable checkpoint of mmif train") from error

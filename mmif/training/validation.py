@@ -28,12 +28,14 @@ class Validation:
         mean_rank: mean over the eight metrics of the network's rank among the baselines; 1 best.
         margin: mean over the eight metrics of the lead over the mean baseline, relative to the
             spread of the baselines; decides between equal ranks.
+        pairs: how many were measured.
     """
 
     means: Means
     baselines: Mapping[str, Means]
     mean_rank: float
     margin: float
+    pairs: int
 
     @property
     def order(self) -> tuple[float, float]:
@@ -60,7 +62,9 @@ class Validator:
             peers = np.array([row[name] for row in self.baselines.values()])
             ranks.append(1 + int((peers > means[name]).sum()))
             margins.append((means[name] - peers.mean()) / (np.ptp(peers) + 1e-9))
-        return Validation(means, self.baselines, float(np.mean(ranks)), float(np.mean(margins)))
+        return Validation(
+            means, self.baselines, float(np.mean(ranks)), float(np.mean(margins)), len(self.pairs)
+        )
 
     def measure(self, fused: Sequence[Grey]) -> Means:
         """The mean of each metric over the pairs."""

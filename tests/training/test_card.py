@@ -10,7 +10,7 @@ from mmif.training.card import DATA_TERMS, UNKNOWN_TERMS, Origin, weights_card
 from mmif.training.validation import Validation
 
 FIGURES = dict.fromkeys(("EN", "AG"), 1.0)
-FOUND = Validation(FIGURES, {"maximum": FIGURES}, 1.0, 0.5)
+FOUND = Validation(FIGURES, {"maximum": FIGURES}, 1.0, 0.5, 36)
 
 
 def card(pipeline: Pipeline, *held: str) -> dict[str, object]:

@@ -86,6 +86,7 @@ def test_a_training_writes_weights_card_record_and_samples(data: Path) -> None:
         "laplacian pyramid",
     }
     assert weights.card["recipe"]["training"]["epochs"] == 3
+    assert weights.card["validation"]["pairs"] == 2
     assert weights.card["command"].startswith("mmif")
     assert len(losses(output)) == 1 + 6
     assert losses(output)[0][:3] == ["step", "learning_rate", "total"]
@@ -115,7 +116,7 @@ def test_the_weights_of_the_best_mean_rank_are_kept(
 
     def validate(self, network, device):
         rank, margin = next(found)
-        return Validation(dict.fromkeys(REPORTED, rank), {}, rank, margin)
+        return Validation(dict.fromkeys(REPORTED, rank), {}, rank, margin, 2)
 
     monkeypatch.setattr(Validator, "__call__", validate)
     monkeypatch.setattr(Validator, "picture", lambda *_: None)

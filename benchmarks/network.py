@@ -2,19 +2,22 @@
 
     python benchmarks/network.py [--threads 2] [--batches 1,8,32] [--seconds 2] [--weights ct-mri]
 
-CPU in fp32 and bf16; each GPU there is in fp32, bf16 and bf16 compiled. The limits are measured on
-the spot: a copy of 256 MiB for the bandwidth, a product of two 2048 x 2048 matrices for arithmetic.
+CPU in fp32 and bf16; a GPU, where there is one, in fp32, bf16 and bf16 compiled. The limits are
+measured on the spot: a copy of 256 MiB for the bandwidth, a product of two 2048 x 2048 matrices for
+arithmetic. Memory is the peak of the process on a CPU, that of the tensors on a GPU. The last lines
+name the operations that take the most time at the largest batch: the next bottleneck.
 """
 
 import argparse
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmif.weights import load_weights
@@ -42,16 +45,21 @@ def main() -> None:
     print(f"{parameters:,} parameters, {flop / 1e9:.2f} GFLOP and {moved / 1e6:.0f} MB a slice")
     print(f"bf16 against fp32: {precision_gap(weights.network):.2f}/255 at the 99.9th percentile")
     print("device  precision       batch  slices/s   memory  of arithmetic  of bandwidth")
+    batches, busiest = list(map(int, arguments.batches.split(","))), []
     for device, precision, network, cast in variants(weights.network):
-        limits = measure_limits(device, torch.bfloat16 if "bf16" in precision else torch.float32)
-        for batch in map(int, arguments.batches.split(",")):
+        dtype = torch.bfloat16 if "bf16" in precision else torch.float32
+        limits, width = measure_limits(device, dtype), dtype.itemsize / 4
+        for batch in batches:
             rate, memory = speed(network, device, cast, batch, arguments.seconds)
             print(
                 f"{device.type:7} {precision:15} {batch:5} {rate:9.1f} {memory:5.2f} GB"
                 f" {rate * flop / limits.flop_per_second:12.0%}"
-                f" {rate * moved / limits.bytes_per_second:12.0%}",
+                f" {rate * width * moved / limits.bytes_per_second:12.0%}",
                 flush=True,
             )
+        shares = operations(network, device, cast, max(batches))
+        busiest.append(f"{device.type} {precision}: {shares}")
+    print("most time in", *busiest, sep="\n  ")
 
 
 def variants(
@@ -80,6 +88,7 @@ def speed(
     """Slices a second (the best of the calls), and peak memory in GB."""
     sources = torch.rand(batch, 2, SIZE, SIZE, device=device)
     sources = sources.contiguous(memory_format=torch.channels_last)
+    forget_peak(device)
     with torch.inference_mode(), cast():
         network(sources)
         times = list(timed(lambda: network(sources), device, seconds))
@@ -96,10 +105,36 @@ def timed(call: Callable[[], object], device: torch.device, seconds: float) -> I
         yield time.perf_counter() - start
 
 
+def forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: VmHWM starts again
+
+
 def peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    status = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(line for line in status if line.startswith("VmHWM")).split()[1]
+    return int(kilobytes) * 1024 / 1e9
+
+
+def operations(
+    network: nn.Module, device: torch.device, cast: Callable[[], object], batch: int
+) -> str:
+    """The three operations with the largest shares of the time."""
+    sources = torch.rand(batch, 2, SIZE, SIZE, device=device)
+    sources = sources.contiguous(memory_format=torch.channels_last)
+    watched = [ProfilerActivity.CPU]
+    watched += [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with torch.inference_mode(), cast(), profile(activities=watched) as profiler:
+        network(sources)
+    kind = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    times = {event.key: getattr(event, kind) for event in profiler.key_averages()}
+    whole = sum(times.values())
+    top = sorted(times, key=times.__getitem__, reverse=True)[:3]
+    return ", ".join(f"{name} {times[name] / whole:.0%}" for name in top)
 
 
 def cost(network: nn.Module) -> tuple[float, float]:

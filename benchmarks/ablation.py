@@ -56,7 +56,6 @@ def main() -> None:
             Origin("benchmarks/ablation.py"),
             arguments.steps,
         )
-        job.output.mkdir(parents=True)
         best = train(job, pairs, ranks)
         assert best is not None
         figures = "  ".join(f"{best.means[metric]:7.3f}" for metric in METRICS)

@@ -73,8 +73,6 @@ def train(
                 recipe.training.validation_cases,
                 recipe.training.seed,
             )
-            if ranks.first:
-                _prepare(output, resume)
         origin = Origin(_command(), _commit(), f"{start.name} {start.sha256}" if start else None)
         tensors = start.network.state_dict() if start else None
         job = Job(recipe, output, origin, max_steps or 0, resume, tensors, compiled)
@@ -98,22 +96,6 @@ def _recipe(task: str, name: str | None, epochs: int | None, seed: int | None) -
     plan = recipe.training
     plan = replace(plan, epochs=epochs or plan.epochs, seed=plan.seed if seed is None else seed)
     return replace(recipe, training=plan)
-
-
-def _prepare(output: Path, resume: bool) -> None:
-    """An OUTPUT to write to."""
-    import shutil
-
-    from mmif.errors import OutputError
-
-    if resume:
-        return
-    if output.is_dir():
-        shutil.rmtree(output)
-    try:
-        output.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made ({error.strerror})") from error
 
 
 def _command() -> str:

@@ -9,8 +9,7 @@ from mmif.baselines import BASELINES, Stack
 from mmif.errors import InputError
 from mmif.images import ImagePair, fuse_pixels
 from mmif.io.images import Pixels, check_same_size, read_image
-from mmif.io.pairs import PairFiles, image_files
-from mmif.metrics import SSIM_WINDOW
+from mmif.io.pairs import PairFiles, image_files, read_pair
 from mmif.weights import Weights
 
 
@@ -43,14 +42,7 @@ def load_pair(files: PairFiles) -> LoadedPair:
     Raises:
         InputError: one cannot be used, or they differ in size, or are too small to be scored.
     """
-    images = read_image(files.anatomical), read_image(files.other)
-    check_same_size(*images)
-    if min(images[0].size) < SSIM_WINDOW:
-        raise InputError(
-            f"{files.anatomical}: found {images[0].size[0]} x {images[0].size[1]} pixels, expected"
-            f" at least {SSIM_WINDOW} x {SSIM_WINDOW}"
-        )
-    return LoadedPair(files, images)
+    return LoadedPair(files, read_pair(files))
 
 
 def weights_method(weights: Weights, device: str = "auto", batch: int = 8) -> Method:

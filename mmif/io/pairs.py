@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmif.errors import InputError
-from mmif.io.images import SUFFIXES
+from mmif.io.images import SUFFIXES, Image2D, check_same_size, read_image
+from mmif.metrics import SSIM_WINDOW
 
 FOLDERS = {
     "ct-mri": ("MRI", "CT"),
@@ -46,6 +47,23 @@ def find_pair_files(task: str, folder: Path) -> list[PairFiles]:
     if not left:
         raise InputError(f"{first}: found no images, expected some of {', '.join(SUFFIXES)}")
     return [PairFiles(name, case_of(name), left[name], right[name]) for name in sorted(left)]
+
+
+def read_pair(files: PairFiles) -> tuple[Image2D, Image2D]:
+    """The anatomical image and the other one, of one size that the metrics can measure.
+
+    Raises:
+        InputError: one cannot be used, or they differ in size, or are too small.
+    """
+    images = read_image(files.anatomical), read_image(files.other)
+    check_same_size(*images)
+    rows, columns = images[0].size
+    if min(rows, columns) < SSIM_WINDOW:
+        raise InputError(
+            f"{files.anatomical}: found {rows} x {columns} pixels, expected at least {SSIM_WINDOW}"
+            f" x {SSIM_WINDOW}"
+        )
+    return images
 
 
 def pair_folders(task: str, folder: Path) -> tuple[Path, Path]:

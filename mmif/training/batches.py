@@ -35,23 +35,30 @@ def steps_per_epoch(pairs: Sequence[Pair], batch: int) -> int:
     return max(1, round(len(pairs) / batch))
 
 
+def check_crops(pairs: Sequence[Pair], side: int) -> None:
+    """Nothing, where all crops of ``side`` pixels (0: whole slices) come out in one size.
+
+    Raises:
+        TrainingError: the pairs differ in size, and some are smaller, or wanted whole.
+    """
+    sizes = {pair.anatomical.shape for pair in pairs}
+    smallest = min(pairs, key=lambda pair: min(pair.anatomical.shape))
+    limit = min(smallest.anatomical.shape)
+    if len(sizes) > 1 and not 0 < side <= limit:
+        raise TrainingError(
+            f"pairs of {len(sizes)} sizes, {smallest.name} with a side of {limit} pixels; found"
+            f" training.crop {side}, expected 1 to {limit}"
+        )
+
+
 def draw_batch(
     pairs: Sequence[Pair], config: TrainingConfig, step: int, rank: int = 0, ranks: int = 1
 ) -> Batch:
-    """The crops of ``step`` (from 0) for one rank of several.
-
-    Raises:
-        TrainingError: whole slices are wanted, but the pairs differ in size.
-    """
+    """The crops of ``step`` (from 0) for one rank of several."""
     places = list(enumerate(_epoch_order(pairs, config, step)))[rank::ranks]
     chosen = [pairs[index] for _, index in places]
     generators = [np.random.default_rng([config.seed, step, place]) for place, _ in places]
     crops = list(map(partial(_drawn, config), chosen, generators))
-    if len({crop.shape for crop in crops}) > 1:
-        raise TrainingError(
-            f"pairs of different sizes ({chosen[0].name} ...), expected training.crop to be at most"
-            " their smallest side"
-        )
     return Batch(torch.stack(crops), tuple(pair.name for pair in chosen))
 
 

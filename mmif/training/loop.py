@@ -5,6 +5,7 @@ step, so a training that was killed goes on with the same losses from its checkp
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mmif.config import Pipeline, TrainingConfig
-from mmif.errors import TrainingError
+from mmif.errors import OutputError, TrainingError
 from mmif.losses import fusion_loss
 from mmif.networks.inference import choose_precision
 from mmif.networks.s3imfusion import S3IMFusion
-from mmif.training.batches import Batch, draw_batch, steps_per_epoch
+from mmif.training.batches import Batch, check_crops, draw_batch, steps_per_epoch
 from mmif.training.card import Origin, weights_card
 from mmif.training.pairs import PairSet
 from mmif.training.ranks import Ranks
@@ -57,6 +58,7 @@ class Job:
 
     Attributes:
         max_steps: stop here, although the recipe (and its schedule) goes on; 0 for no limit.
+        output: a folder that is made anew, but for ``resume``.
         resume: go on from ``output/checkpoint.pt``.
         origin: for the card.
         start: weights to begin with, in place of random ones; of the pipeline's network.
@@ -84,19 +86,24 @@ def train(
     ``validation.csv`` and ``samples/*.png``.
 
     Raises:
-        TrainingError: a batch that the ranks cannot share, no more finite loss, or a checkpoint
-            or weights to start from that do not fit.
+        TrainingError: a batch that the ranks cannot share, crops of different sizes, no more finite
+            loss, or a checkpoint or weights to start from that do not fit.
+        OutputError: ``output`` cannot be made.
     """
     recipe = job.pipeline.training
     if recipe.batch % ranks.count:
         raise TrainingError(
             f"training.batch is {recipe.batch}, expected a multiple of the {ranks.count} processes"
         )
+    check_crops(pairs.training, recipe.crop)
     steps = recipe.epochs * steps_per_epoch(pairs.training, recipe.batch)
     state = _begin(job, pairs, ranks, steps)
     network = _parallel(job, state, ranks)
     end = min(steps, job.max_steps or steps)
     interval = recipe.validate_every * steps_per_epoch(pairs.training, recipe.batch)
+    if ranks.first and not job.resume:
+        _make(job.output)
+    ranks.wait()
     keeper = _Keeper(job, state, pairs) if ranks.first else None
     if state.step >= end:
         log.warning("nothing is left to do: %d of %d steps are done", state.step, end)
@@ -134,6 +141,16 @@ def _begin(job: Job, pairs: PairSet, ranks: Ranks, steps: int) -> State:
     if job.resume:
         load_checkpoint(state, job.output)
     return state
+
+
+def _make(output: Path) -> None:
+    """An empty folder at ``output``, in place of what stands there."""
+    try:
+        if output.is_dir():
+            shutil.rmtree(output)
+        output.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be made ({error.strerror})") from error
 
 
 def _terms(pipeline: Pipeline, pairs: PairSet) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmif.errors import TrainingError
-from mmif.io.images import check_same_size, read_image
-from mmif.io.pairs import PairFiles, find_pair_files
+from mmif.io.pairs import PairFiles, find_pair_files, read_pair
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +111,5 @@ def _draw(pairs: Sequence[Pair], cases: list[str], seed: int) -> set[str]:
 
 
 def _pair(files: PairFiles) -> Pair:
-    anatomical, other = read_image(files.anatomical), read_image(files.other)
-    check_same_size(anatomical, other)
+    anatomical, other = read_pair(files)
     return Pair(files.name, files.case, anatomical.grey, other.grey)

@@ -6,7 +6,7 @@ import torch
 
 from mmif.config import TrainingConfig
 from mmif.errors import TrainingError
-from mmif.training.batches import augment, draw_batch, phantom, steps_per_epoch
+from mmif.training.batches import augment, check_crops, draw_batch, phantom, steps_per_epoch
 from mmif.training.pairs import Pair
 
 CONFIG = TrainingConfig(batch=4, crop=16, augmentation=0.5, seed=3)
@@ -39,10 +39,13 @@ def test_an_epoch_sees_every_pair() -> None:
     assert sorted(seen) == sorted(p.name for p in pairs(8))
 
 
-def test_whole_slices_of_different_sizes_are_refused() -> None:
-    mixed = pairs(2) + pairs(2, (24, 30))
-    with pytest.raises(TrainingError, match=r"training\.crop"):
-        draw_batch(mixed, replace(CONFIG, crop=0), 0)
+@pytest.mark.parametrize("side", [0, 25])
+def test_crops_that_would_differ_in_size_are_refused(side: int) -> None:
+    mixed = pairs(2, (40, 30)) + pairs(2, (24, 30))
+    with pytest.raises(TrainingError, match=f"found training.crop {side}, expected 1 to 24"):
+        check_crops(mixed, side)
+    check_crops(mixed, 24)
+    check_crops(pairs(2), side)
 
 
 def test_without_augmentation_crops_are_the_sources() -> None:

@@ -16,7 +16,7 @@ def write(path: Path, image: np.ndarray) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    grey = np.arange(144, dtype=np.uint8).reshape(12, 12)
     for name in ("1001.png", "1002.png", "2001.png"):
         write(tmp_path / "CT-MRI" / "MRI" / name, grey)
         write(tmp_path / "CT-MRI" / "CT" / name, grey + 100)
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def pair(name: str) -> Pair:
-    image = np.zeros((8, 8), dtype=np.uint8)
+    image = np.zeros((12, 12), dtype=np.uint8)
     return Pair(name, case_of(name), image, image)
 
 
@@ -43,7 +43,7 @@ def test_the_inner_folder_serves_as_well(folder: Path) -> None:
 
 
 def test_colour_becomes_luminance(folder: Path) -> None:
-    colour = np.full((8, 8, 3), (200, 100, 50), dtype=np.uint8)
+    colour = np.full((12, 12, 3), (200, 100, 50), dtype=np.uint8)
     write(folder / "CT-MRI" / "CT" / "1001.png", colour)
     assert find_pairs("ct-mri", folder)[0].other[0, 0] == round(0.299 * 200 + 58.7 + 5.7)
 
@@ -55,8 +55,15 @@ def test_unpaired_names_are_refused(folder: Path) -> None:
 
 
 def test_different_sizes_are_refused(folder: Path) -> None:
-    write(folder / "CT-MRI" / "CT" / "2001.png", np.zeros((9, 8), dtype=np.uint8))
-    with pytest.raises(InputError, match=r"CT/2001.png: found 9 x 8 pixels, expected 8 x 8"):
+    write(folder / "CT-MRI" / "CT" / "2001.png", np.zeros((13, 12), dtype=np.uint8))
+    with pytest.raises(InputError, match=r"CT/2001.png: found 13 x 12 pixels, expected 12 x 12"):
+        find_pairs("ct-mri", folder)
+
+
+def test_images_too_small_to_be_measured_are_refused(folder: Path) -> None:
+    for side in ("MRI", "CT"):
+        write(folder / "CT-MRI" / side / "2001.png", np.zeros((12, 10), dtype=np.uint8))
+    with pytest.raises(InputError, match=r"2001\.png: found 12 x 10 pixels, expected at least 11"):
         find_pairs("ct-mri", folder)
 
 
@@ -72,8 +79,8 @@ def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (np.zeros((8, 8), dtype=np.uint16), "more than 8 bits a channel"),
-        (np.zeros((8, 8, 4), dtype=np.uint8), "transparency"),
+        (np.zeros((12, 12), dtype=np.uint16), "more than 8 bits a channel"),
+        (np.zeros((12, 12, 4), dtype=np.uint8), "transparency"),
     ],
 )
 def test_deep_and_transparent_images_are_refused(

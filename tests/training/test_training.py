@@ -284,6 +284,7 @@ def test_weights_of_another_network_are_no_start(data: Path) -> None:
     line = refusal(run(data, "out", "--init", "ct-mri"))
     assert line.startswith("Error: ct-mri ")
     assert line.endswith("weights of another network than the recipe's")
+    assert not (data.parent / "out").exists()
 
 
 def test_a_checkpoint_of_another_task_is_refused(data: Path) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -65,3 +66,5 @@ def main(verbose: bool, quiet: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     logging.getLogger("mmif").setLevel(level)
+    logging.getLogger("pydicom").disabled = True  # it repeats odd values of headers,
+    warnings.filterwarnings("ignore", module="pydicom")  # which can be a patient's

@@ -6,7 +6,6 @@ endian; PS3.5 7.1.2 and 7.5).
 """
 
 import struct
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from mmif.io.derived import mmif_version
+from mmif.io.headers import quiet
 from mmif.io.nifti_writer import refused_by_the_disk
 
 IMPLEMENTATION_UID = UID("1.2.826.0.1.3680043.8.498.4609140207")
@@ -25,8 +25,7 @@ Elements = Mapping[int, bytes]
 
 def encoded(ds: Dataset) -> dict[int, bytes]:
     """The elements of ``ds`` by tag, each as bytes; text is UTF-8 (ISO_IR 192)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a source's own odd values, carried on purpose
+    with quiet:  # a source's own odd values, carried on purpose
         return {int(element.tag): _bytes(element) for element in ds}
 
 

@@ -1,6 +1,5 @@
 """What a derived DICOM object takes over from its sources: patient, study, frame, references."""
 
-import warnings
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -13,6 +12,7 @@ from pydicom.uid import generate_uid
 from pydicom.valuerep import validate_value
 
 from mmif.io.derived import DerivedSeries, fingerprint
+from mmif.io.headers import quiet
 from mmif.io.source import Source
 
 
@@ -72,8 +72,7 @@ def carried(header: Dataset, keywords: Iterable[str]) -> Dataset:
 
 def _element(header: Dataset, keyword: str) -> DataElement | None:
     """The element, or None where it is missing or cannot be decoded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet:
         try:
             return header.get(Tag(keyword))
         except (ValueError, TypeError, KeyError, LookupError, OverflowError, NotImplementedError):

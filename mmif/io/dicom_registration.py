@@ -1,12 +1,10 @@
 """Spatial Registration objects (PS3.3 A.39.1): a rigid transform between two frames."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from pydicom import Dataset, Sequence, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom import Dataset, Sequence
 from pydicom.uid import SpatialRegistrationStorage
 from pydicom.valuerep import DSfloat, format_number_as_ds
 
@@ -29,6 +27,8 @@ from mmif.io.dicom_references import (
     instance_reference,
     referable,
 )
+from mmif.io.files import kind_of
+from mmif.io.headers import read_header
 from mmif.io.source import Source
 
 SAME_FRAME = ("125021", "DCM", "Frame of Reference Identity")
@@ -145,12 +145,9 @@ def read_spatial_registration(
 
 
 def _opened(path: Path) -> Dataset:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ds = dcmread(path)
-    except (InvalidDicomError, OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not readable as a DICOM file") from error
+    if kind_of(path) != "dicom":
+        raise InputError(f"{path}: not readable as a DICOM file")
+    ds = read_header(path).dataset
     if ds.get("SOPClassUID") != SpatialRegistrationStorage:
         name = getattr(ds.get("SOPClassUID"), "name", "no SOP class")
         raise InputError(f"{path}: found {name}, expected a Spatial Registration object")

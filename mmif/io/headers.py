@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import logging
 import math
 import os
 import re
@@ -51,13 +52,20 @@ class Header:
     pixel_offset: int | None
 
 
+_PYDICOM_LOG = logging.getLogger("pydicom")
+
+
 class _Quiet:
-    """Silences Python warnings while any thread is inside; the last one out restores them."""
+    """Silences Python's warnings and pydicom's log while any thread is inside.
+
+    Both repeat odd values of headers, which can be a patient's. The last thread out restores them.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
         self._saved: Any = None
+        self._log_was_off = False
 
     def __enter__(self) -> None:
         with self._lock:
@@ -65,6 +73,7 @@ class _Quiet:
                 self._saved = warnings.catch_warnings()
                 self._saved.__enter__()
                 warnings.simplefilter("ignore")
+                self._log_was_off, _PYDICOM_LOG.disabled = _PYDICOM_LOG.disabled, True
             self._inside += 1
 
     def __exit__(self, *_: object) -> None:
@@ -72,10 +81,11 @@ class _Quiet:
             self._inside -= 1
             if self._inside == 0:
                 self._saved.__exit__(None, None, None)
+                _PYDICOM_LOG.disabled = self._log_was_off
 
 
 quiet = _Quiet()
-"""Context in which pydicom's and the decoders' warnings about odd values are not raised."""
+"""Context in which pydicom's and the decoders' warnings about odd values are not heard."""
 
 
 class _Paused:

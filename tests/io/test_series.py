@@ -343,6 +343,22 @@ def test_info_lists_everything_and_imports_neither_torch_nor_monai(tmp_path: Pat
     assert "ID-4711" not in done.stdout
 
 
+def test_nothing_of_an_odd_header_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """pydicom's log repeats values that break their representation."""
+    write_series(tmp_path, SMALL, CT)
+    for path in tmp_path.iterdir():
+        data = path.read_bytes()
+        at = data.index(b"\x20\x00\x0d\x00UI") + 8  # StudyInstanceUID
+        path.write_bytes(data[:at] + b"1.2.Muster" + data[at + 10 :])
+    command = [sys.executable, "-c", "from mmif.cli import main; main()", "info", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert load(tmp_path, role="ct").meta["source"].modality == "CT"
+    assert "Muster" not in done.stdout + caplog.text
+
+
 def test_landmarks_survive_a_mixed_study(tmp_path: Path) -> None:
     write_series(tmp_path, scan(), CT)
     mixed_study(tmp_path / "more" / "study")

@@ -21,6 +21,13 @@ COMMANDS = {
 }
 
 
+def printable(line: str) -> str:
+    """``line`` without what steers a terminal or cannot be shown: file names are others' input."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
+    )
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is called, not for ``--help``."""
 
@@ -45,7 +52,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except MmifError as error:
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             ctx.exit(1)
 
 

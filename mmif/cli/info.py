@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmif.cli import printable
+
 if TYPE_CHECKING:
     from mmif.io.inventory import Inventory, VolumeInfo
     from mmif.io.series import SeriesInfo
@@ -25,26 +27,25 @@ def info(path: Path, as_json: bool) -> None:
 
     found = inventory(path)
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found.to_json(), indent=2))
         return
-    for block in _blocks(found):
-        click.echo(block)
+    for line in _lines(found):
+        click.echo(printable(line))
 
 
-def _blocks(found: "Inventory") -> list[str]:
-    """The paragraphs to print."""
-    blocks = [_series_block(series) for series in found.series]
-    blocks += [_volume_block(volume) for volume in found.volumes]
+def _lines(found: "Inventory") -> list[str]:
+    """The lines to print."""
+    lines = [line for series in found.series for line in _series_lines(series)]
+    lines += [line for volume in found.volumes for line in _volume_lines(volume)]
     if found.ignored:
-        lines = [f"{len(found.ignored)} other files"]
+        lines.append(f"{len(found.ignored)} other files")
         lines += [f"  {file.name}: {file.reason}" for file in found.ignored[:_SHOWN_IGNORED]]
         if len(found.ignored) > _SHOWN_IGNORED:
             lines.append(f"  and {len(found.ignored) - _SHOWN_IGNORED} more")
-        blocks.append("\n".join(lines))
-    return blocks
+    return lines
 
 
-def _series_block(series: "SeriesInfo") -> str:
+def _series_lines(series: "SeriesInfo") -> list[str]:
     """One DICOM series, as text."""
     title = f"{series.modality or '??'} series {series.number or ''} {series.description!r}"
     lines = [" ".join(title.split()), f"  UID          {series.uid}"]
@@ -55,17 +56,17 @@ def _series_block(series: "SeriesInfo") -> str:
     lines.append(f"  size         {size}, {len(series.files)} files")
     if series.spacing_mm:
         lines.append(f"  spacing      {_spacing(series.spacing_mm)}, {series.orientation}")
-    return "\n".join([*lines, *_verdict(series)])
+    return [*lines, *_verdict(series)]
 
 
-def _volume_block(volume: "VolumeInfo") -> str:
+def _volume_lines(volume: "VolumeInfo") -> list[str]:
     """One volume file, as text."""
     lines = [f"{volume.format} volume {volume.path}"]
     if volume.matrix and volume.spacing_mm:
         frames = f", {volume.frames} volumes" if volume.frames > 1 else ""
         lines.append(f"  size         {' x '.join(map(str, volume.matrix))}{frames}")
         lines.append(f"  spacing      {_spacing(volume.spacing_mm)}, {volume.orientation}")
-    return "\n".join([*lines, *_verdict(volume)])
+    return [*lines, *_verdict(volume)]
 
 
 def _verdict(found: "SeriesInfo | VolumeInfo") -> list[str]:

@@ -46,27 +46,38 @@ def existing(path: str | Path) -> Path:
     """``path`` as a Path.
 
     Raises:
-        InputError: nothing is there.
+        InputError: nothing is there, or neither a file nor a folder.
     """
     found = Path(path).expanduser()
     try:
-        found.stat()
+        mode = found.stat().st_mode
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no such file or folder") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path}: neither a file nor a folder; a pipe or a device is not read")
     return found
 
 
 def walk(folder: Path) -> Iterator[FoundFile]:
     """Every ordinary file below ``folder``, in a stable order; folder links are not followed.
 
+    A folder that cannot be looked into stands among them as if it were a file.
+
     Raises:
         InputError: more than MAX_FILES files.
     """
     count = 0
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(parent, name)
+    left = [folder]
+    while left:
+        parent = left.pop()
+        try:
+            entries = sorted(os.scandir(parent), key=lambda entry: entry.name)
+        except OSError:
+            yield FoundFile(parent, str(parent))  # `kind_of` says why it cannot be read
+            continue
+        folders = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        left += reversed(folders)
+        for path in map(Path, entries):
             if not _is_ordinary(path):
                 continue
             count += 1

@@ -341,7 +341,10 @@ def _raw_numbers(dataset: pydicom.Dataset, keyword: str) -> list[Any] | None:
 
     pydicom validates each value at length; over the slices of a series that takes seconds.
     """
-    raw: Any = dataset.get_item(_tag(keyword))
+    try:
+        raw: Any = dataset.get_item(_tag(keyword))
+    except Exception:  # an element of an unknown kind, which pydicom decodes at once
+        return None
     if not isinstance(raw, RawDataElement) or not raw.value:
         return None
     if raw.VR in {"DS", "IS"}:

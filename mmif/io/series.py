@@ -300,7 +300,10 @@ def _scan_of_file(path: Path, complete: bool) -> Scan:
             check_is_volume_image(header)
     if several:
         return _scan(path, [FoundFile(path, str(path))], complete)
-    beside = [FoundFile(p, str(p)) for p in sorted(path.parent.iterdir()) if p.is_file()]
+    try:
+        beside = [FoundFile(p, str(p)) for p in sorted(path.parent.iterdir()) if p.is_file()]
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be read ({error.strerror})") from error
     scan = _scan(path, beside, complete)
     uid = _series_key(header, FoundFile(path, str(path)))
     return replace(scan, series=tuple(s for s in scan.series if s.uid == uid), volumes=())

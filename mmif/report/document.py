@@ -45,7 +45,7 @@ def write_report(result: "FusionResult", summary: Mapping[str, Any], path: Path)
             text of the page that names the study comes from here.
         path: the file to write.
     """
-    path.write_text(report_page(result, summary), encoding="utf-8")
+    path.write_text(report_page(result, summary), encoding="utf-8", errors="replace")
 
 
 def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:

@@ -90,6 +90,18 @@ def test_nesting_without_end_is_refused(kind: str, valid: dict[str, bytes], tmp_
         load(tmp_path / "deep")
 
 
+@pytest.mark.parametrize("kind", ["nm", "enhanced"])
+def test_a_number_of_no_known_kind_is_one_line(
+    kind: str, valid: dict[str, bytes], tmp_path: Path
+) -> None:
+    """pydicom decodes such an element as soon as it is asked for, and fails."""
+    frames = b"\x28\x00\x08\x00IS"
+    assert frames in valid[kind]
+    (tmp_path / "odd").write_bytes(valid[kind].replace(frames, frames[:4] + b"I>", 1))
+    with pytest.raises(MmifError, match="NumberOfFrames is not readable"):
+        load(tmp_path / "odd")
+
+
 def test_a_whole_series_with_one_broken_slice_says_which(tmp_path: Path) -> None:
     write_series(tmp_path, part(scan(size=(5, 6)), range(6)), CT)
     broken = sorted(tmp_path.iterdir())[3]

@@ -1,6 +1,7 @@
 """Series are found by content, chosen by stated rules, and refused with reasons."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from dicom_corpus import (
     AXIAL,
     CT,
@@ -29,6 +31,7 @@ from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 from pydicom.uid import generate_uid
 
+from mmif.cli import main
 from mmif.errors import InputError, MmifError
 from mmif.io import find_series, load
 from mmif.io.inventory import inventory
@@ -308,6 +311,64 @@ def test_a_folder_with_one_nifti_and_no_dicom_gives_it(tmp_path: Path) -> None:
 def test_a_missing_path_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         load(tmp_path / name)
+
+
+def test_a_pipe_is_refused_by_name_and_passed_over_in_a_folder(tmp_path: Path) -> None:
+    """Opening one waits for a writer that never comes."""
+    write_series(tmp_path, SMALL, CT)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        load(tmp_path / "pipe")
+    assert load(tmp_path).shape[-1] == len(SMALL.first_pixels)
+
+
+def test_folders_in_folders_without_end_are_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deeper than Python's stack."""
+    top = tmp_path / "top"
+    write_series(top / "z", SMALL, CT)
+    monkeypatch.chdir(top)
+    for _ in range(1_200):
+        Path("a").mkdir()
+        os.chdir("a")
+    os.chdir(top)
+    try:
+        assert load(top).shape[-1] == len(SMALL.first_pixels)
+    finally:  # shutil.rmtree, with which pytest tidies up, recurses
+        subprocess.run(["rm", "-rf", str(top)], check=True)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path, SMALL, CT)
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(folder: Path) -> object:
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = inventory(tmp_path)
+    assert [Path(file.name).name for file in found.ignored] == ["closed"]
+    assert "cannot be read" in found.ignored[0].reason
+    assert "could not be read" in found.series[0].warnings[-1]
+
+
+def test_file_names_steer_no_terminal_and_break_no_json(tmp_path: Path) -> None:
+    for name in (b"red \x1b[31m\nnext", b"latin \xe9"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text("junk")
+    shown = CliRunner().invoke(main, ["info", str(tmp_path)]).output
+    assert len(shown.splitlines()) == 3
+    assert "\x1b" not in shown
+    listed = json.loads(CliRunner().invoke(main, ["info", "--json", str(tmp_path)]).stdout_bytes)
+    assert len(listed["ignored"]) == 2
+    refused = CliRunner().invoke(main, ["info", str(tmp_path / "no\x1b[31m")])
+    assert refused.exit_code == 1
+    assert "\x1b" not in refused.output
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

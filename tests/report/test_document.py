@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from mmif.geometry import Grid
-from mmif.report.document import report_page
+from mmif.report.document import report_page, write_report
 
 MARKUP = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 OWN_SCRIPTS = ("volumes.js", "viewer.js", "table.js")
@@ -109,6 +110,13 @@ def test_markup_in_every_text_is_shown_as_text(study) -> None:
     assert not [a for tag, a in tags if any(name.startswith("on") for name in a)]
     assert all(a["src"].startswith("data:") for tag, a in tags if tag == "img")
     assert "alert(1)" in words(page)
+
+
+def test_a_path_that_is_no_unicode_still_gets_a_report(study, tmp_path: Path) -> None:
+    """A file name on disk is bytes; Python holds the odd ones as lone surrogates."""
+    summary = {**study.summary, "warnings": ["/studies/caf\udce9/ct: odd"]}
+    write_report(study.result, summary, tmp_path / "report.html")
+    assert "/studies/caf?/ct: odd" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_headers_of_the_sources_never_reach_the_page(study) -> None:

@@ -28,7 +28,7 @@ from mmif.io.dicom_references import (
     referable,
 )
 from mmif.io.files import kind_of
-from mmif.io.headers import read_header
+from mmif.io.headers import read_header, reading
 from mmif.io.source import Source
 
 SAME_FRAME = ("125021", "DCM", "Frame of Reference Identity")
@@ -137,10 +137,13 @@ def read_spatial_registration(
         InputError: not a Spatial Registration object, or one of other images, or an ambiguous one.
         GeometryError: a matrix is not rigid.
     """
-    ds = _opened(path)
-    if fixed is None or moving is None:
-        raise InputError(f"{path}: a DICOM registration needs both images, to know its direction")
-    to_registered = [_to_registered(ds, source, path) for source in (fixed, moving)]
+    with reading(str(path)):
+        ds = _opened(path)
+        if fixed is None or moving is None:
+            raise InputError(
+                f"{path}: a DICOM registration needs both images, to know its direction"
+            )
+        to_registered = [_to_registered(ds, source, path) for source in (fixed, moving)]
     return check_rigid(np.linalg.inv(to_registered[1]) @ to_registered[0], str(path))
 
 

@@ -1,6 +1,9 @@
 """Rigid transforms in files: ITK transform files, and DICOM Spatial Registration objects."""
 
+import sys
 from pathlib import Path
+from subprocess import SubprocessError, run
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,7 +14,17 @@ from mmif.io.dicom_registration import read_spatial_registration
 from mmif.io.nifti_writer import refused_by_the_disk
 from mmif.io.source import Source
 
-ITK_SUFFIXES = (".tfm", ".txt", ".h5", ".hdf5")
+_TEXT_SUFFIXES = (".tfm", ".txt")
+ITK_SUFFIXES = (*_TEXT_SUFFIXES, ".h5", ".hdf5")
+
+_CONVERSION = """
+import sys, SimpleITK
+SimpleITK.WriteTransform(SimpleITK.ReadTransform(sys.argv[1]), sys.argv[2])
+"""
+_CONVERSION_S = 60
+
+MAX_TEXT_BYTES = 1 << 20
+"""Bytes of a transform file in text; a rigid transform takes about 200."""
 
 
 def write_itk_transform(path: Path, fixed_to_moving_lps: Matrix) -> Path:
@@ -55,10 +68,43 @@ def read_transform(path: Path, fixed: Source | None = None, moving: Source | Non
     if path.suffix.lower() not in ITK_SUFFIXES:
         return read_spatial_registration(path, fixed, moving)
     try:
-        transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
+        text = path.suffix.lower() in _TEXT_SUFFIXES
+        transform = _parsed(path) if text else _parsed_hdf5(path)
+    except (RuntimeError, ValueError, OSError, SubprocessError) as error:
         raise InputError(f"{path}: not readable as an ITK transform file") from error
     return check_rigid(_matrix(transform, path), str(path))
+
+
+def _parsed_hdf5(path: Path) -> sitk.Transform:
+    """The transform in an HDF5 file, opened in a process of its own: damage crashes ITK there."""
+    with TemporaryDirectory() as folder:
+        as_text = Path(folder, "transform.tfm")
+        command = [sys.executable, "-c", _CONVERSION, str(path), str(as_text)]
+        run(command, check=True, capture_output=True, timeout=_CONVERSION_S)
+        return _parsed(as_text)
+
+
+def _parsed(path: Path) -> sitk.Transform:
+    """The transform in a text file."""
+    with path.open("rb") as file:
+        _check_text(file.read(MAX_TEXT_BYTES + 1))
+    return sitk.ReadTransform(str(path))
+
+
+def _check_text(content: bytes) -> None:
+    """Refuse a text that is no list of transforms: ITK's parser never comes back from some.
+
+    Raises:
+        ValueError: a line of another kind, something that is no number, or far too much of it.
+    """
+    if len(content) > MAX_TEXT_BYTES:
+        raise ValueError("too long")
+    for line in content.decode("ascii").splitlines():
+        name, _, values = line.partition(":")
+        if name in {"Parameters", "FixedParameters"}:
+            list(map(float, values.split()))
+        elif line.strip() and not line.startswith("#") and name != "Transform":
+            raise ValueError("neither a transform nor its parameters")
 
 
 def _matrix(transform: sitk.Transform, path: Path) -> Matrix:

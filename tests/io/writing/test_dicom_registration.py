@@ -203,6 +203,36 @@ def test_rubbish_is_one_line(name: str, pair: tuple[Source, Source], tmp_path: P
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Parameters_\\0 -0 0 0",
+        "Parameters: 0 0 x 0 0 0",
+        "caf\u00e9: 0",
+        "Parameters: 0 " * 200_000,
+    ],
+)
+def test_a_damaged_text_is_refused_before_itk_reads_it(line: str, tmp_path: Path) -> None:
+    """ITK's parser loops without end over some, and puts the bytes of others in its message."""
+    path = write_itk_transform(tmp_path / "t.tfm", MATRIX)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], line, lines[4]]), encoding="latin-1")
+    with pytest.raises(InputError, match="not readable"):
+        read_transform(path)
+
+
+def test_a_damaged_hdf5_ends_no_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """ITK dies of this one, and tells a page about others."""
+    path = tmp_path / "t.h5"
+    sitk.WriteTransform(sitk.Euler3DTransform(), str(path))
+    damaged = bytearray(path.read_bytes())
+    damaged[6222:6230] = b"\xff" * 8
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match="not readable"):
+        read_transform(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such transform file"):
         read_transform(tmp_path / "t.tfm")
@@ -263,3 +293,14 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "t.tfm").symlink_to("/dev/full")
     with pytest.raises(OutputError, match="No space"):
         write_itk_transform(tmp_path / "t.tfm", MATRIX)
+
+
+def test_an_odd_value_of_an_object_is_not_repeated(
+    written: Path, pair: tuple[Source, Source], tmp_path: Path
+) -> None:
+    """pydicom warns of it in full, and a warning is an error here; it can be a patient's."""
+    data = written.read_bytes()
+    at = data.index(b"\x08\x00\x16\x00UI") + 8  # SOPClassUID
+    (tmp_path / "odd.dcm").write_bytes(data[:at] + b"Muster" + data[at + 6 :])
+    with pytest.raises(InputError, match="expected a Spatial Registration object"):
+        read_transform(tmp_path / "odd.dcm", *pair)

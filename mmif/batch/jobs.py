@@ -3,11 +3,12 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-CHUNK = 1 << 20
+MAX_NAME_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,23 @@ def input_of(path: Path, series_uid: str | None = None) -> Input:
 
 
 def safe_id(text: str) -> str:
-    """``text`` as a name that any file system, URL and spreadsheet takes.
+    """``text`` as a name that any file system and spreadsheet takes; letters of all scripts stay.
 
-    >>> safe_id("site A/case 7")
-    'site_A-case_7'
+    >>> safe_id("site A/case 7"), safe_id("Ärzte & Co")
+    ('site_A-case_7', 'Ärzte_Co')
     """
-    joined = text.replace(os.sep, "-")
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", joined).strip("._-")[:120] or "study"
+    joined = unicodedata.normalize("NFC", text).replace(os.sep, "-")
+    plain = re.sub(r"[^\w.-]+", "_", joined).strip("._-")
+    return plain.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "study"
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, without anything that a terminal would obey or a file not take.
+
+    >>> printable("two\\nlines \\x1b[31m")
+    'two lines �[31m'
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 def _stamp_of(path: Path) -> str:

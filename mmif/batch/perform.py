@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmif.batch.jobs import Job
+from mmif.batch.jobs import Job, printable
 from mmif.batch.ledger import Ledger
 from mmif.errors import MmifError
 
@@ -168,7 +168,7 @@ def said(error: BaseException) -> tuple[str, str]:
     """
     for one in chain(error):
         if isinstance(one, MmifError):
-            return "refused", " ".join(str(one).split())
+            return "refused", printable(str(one))
         if isinstance(one, MemoryError):
             return "memory", "out of memory (MemoryError)"
     last = (places(error) or ["an unknown place"])[-1]

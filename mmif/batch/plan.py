@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmif.batch.jobs import Input, Job, input_of, safe_id
+from mmif.batch.jobs import Input, Job, input_of, printable, safe_id
 from mmif.errors import InputError
 
 OTHERS = ("ct", "spect", "pet")
@@ -83,10 +83,11 @@ def plan_of(found: Iterable[Study], rejected: Iterable[Rejected], tasks: Sequenc
     """The jobs of all pairs in the studies; a study without a pair says what it lacks."""
     jobs: list[Job] = []
     why = list(rejected)
-    for study in unique_names(found):
+    for study in map(_with_names_to_write, unique_names(found)):
         made = [job for task in tasks if (job := _job(study, task))]
         jobs += made
         why += _lacking(study, tasks, bool(made))
+    why = [replace(one, reason=printable(one.reason)) for one in why]
     return Plan(tuple(sorted(jobs, key=lambda j: j.id)), tuple(sorted(why, key=lambda r: r.id)))
 
 
@@ -101,13 +102,37 @@ def unique_names(found: Iterable[Study]) -> list[Study]:
 
 
 def _suffix(study: Study) -> str:
-    """What tells a study from others of the same name: a hash of where its files are."""
-    digest = hashlib.sha256(study.name.encode())
+    """What tells a study from others of the same name: a hash of what it was called, and its files.
+
+    However the path of the tree is given, the hash is the same.
+    """
+    said = [study.name]
     for _, source in sorted(study.inputs.items()):
-        digest.update(f"{source.path} {source.series_uid}".encode())
-    for problem in sorted(study.problems.values()):
-        digest.update(problem.encode())
-    return f"-{digest.hexdigest()[:6]}"
+        said += [*sorted(source.files), source.series_uid or ""]
+    text = "\n".join([*said, *sorted(study.problems)])
+    return f"-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
+
+
+def _with_names_to_write(study: Study) -> Study:
+    """The study without sources whose names no summary could hold: those become problems."""
+    lost = {role: source for role, source in study.inputs.items() if not _is_text(source.path)}
+    expected = "not a name in UTF-8; expected it renamed"
+    return replace(
+        study,
+        inputs={role: source for role, source in study.inputs.items() if role not in lost},
+        problems={
+            **study.problems,
+            **{role: f"{role.upper()} {source.path}: {expected}" for role, source in lost.items()},
+        },
+    )
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _job(study: Study, task: str) -> Job | None:
@@ -168,7 +193,7 @@ def _refuse_names(path: Path, names: Sequence[str]) -> None:
     """Refuse ids that are empty or stand twice."""
     if "" in names:
         raise InputError(f"{path}: row {names.index('') + 1} has no study; expected an id")
-    twice = [name for name, n in Counter(safe_id(name).lower() for name in names).items() if n > 1]
+    twice = [name for name, n in Counter(name.lower() for name in names).items() if n > 1]
     if twice:
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
         raise InputError(f"{path}: study {twice[0]} stands twice{more}; expected each id once")

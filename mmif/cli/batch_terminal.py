@@ -80,11 +80,15 @@ def say_plan(plan: "Plan", root: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from mmif.batch.jobs import printable
+
     table = Table("Study", "Task", "Sources, or why not", box=None)
     for job in plan.jobs:
         study, _, task = job.id.partition("/")
         paths = {role: source.path for role, source in job.inputs.items()}
-        sources = "  ".join(f"{role} {_below(root, path)}" for role, path in paths.items())
+        sources = "  ".join(
+            f"{role} {printable(str(_below(root, path)))}" for role, path in paths.items()
+        )
         table.add_row(*map(Text, (study, task, sources)))
     for rejected in plan.rejected:
         study = rejected.id.partition("/")[0]

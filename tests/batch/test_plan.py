@@ -1,11 +1,12 @@
 """Lists, and what becomes of the studies found."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from mmif.batch.jobs import Input, input_of, safe_id
+from mmif.batch.jobs import Input, input_of, printable, safe_id
 from mmif.batch.plan import Plan, Study, make_plan, plan_of, read_list, unique_names, write_list
 from mmif.errors import InputError
 
@@ -133,13 +134,51 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_names_become_safe() -> None:
     assert safe_id("../../etc/passwd") == "etc-passwd"
-    assert safe_id("Ärzte & Co") == "rzte_Co"
+    assert safe_id("Ärzte & Co") == "Ärzte_Co"
+    assert safe_id("A\u0308rzte") == "Ärzte"
+    assert safe_id("患者甲") != safe_id("患者乙")
     assert safe_id("///") == "study"
+    assert len(safe_id("患" * 200).encode()) <= 120
+
+
+def test_what_is_said_of_a_study_stays_on_its_line() -> None:
+    assert printable("two\nlines \x1b[31m \udcff") == "two lines \ufffd[31m \ufffd"
+
+
+def test_names_that_collide_once_safe_are_told_apart_however_the_tree_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a b", "a_b", "A_B", "患者甲", "患者乙"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for role in ("ct", "mri"):
+            (tmp_path / "in" / name / f"{role}.nii").touch()
+    plan = make_plan(tmp_path / "in")
+    names = [job.id.partition("/")[0] for job in plan.jobs]
+    assert len({name.lower() for name in names}) == 5
+    assert {"患者甲", "患者乙"} < set(names)
+    monkeypatch.chdir(tmp_path)
+    assert ids(make_plan(Path("in"))) == ids(plan)
+
+
+def test_ids_of_a_list_that_collide_once_safe_are_told_apart(tmp_path: Path) -> None:
+    plan = make_plan(write_csv(tmp_path, "study,ct,mri\na b,a.nii,b.nii\na_b,a.nii,b.nii\n"))
+    assert len(set(ids(plan))) == 2
+
+
+def test_a_file_whose_name_is_no_text_is_reported_and_the_rest_is_done(tmp_path: Path) -> None:
+    for name in (b"good", b"bad\xff\n"):
+        folder = tmp_path / "in" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for role in ("ct", "mri"):
+            (folder / f"{role}.nii").touch()
+    plan = make_plan(tmp_path / "in")
+    assert ids(plan) == ["good/ct-mri"]
+    assert [one.id for one in plan.rejected] == ["bad"]
+    assert "not a name in UTF-8; expected it renamed" in plan.rejected[0].reason
+    assert plan.rejected[0].reason.isprintable()
 
 
 def test_the_stamp_follows_size_and_time_and_the_content_only_bytes(tmp_path: Path) -> None:
-    import os
-
     path = write_csv(tmp_path, "study,ct,mri\nP1,a.nii,b.nii")
     job = make_plan(path).jobs[0]
     stamp, content = job.stamp(), job.content()

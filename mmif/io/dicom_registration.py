@@ -12,6 +12,7 @@ from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, check_rigid
 from mmif.io.derived import Alignment, DerivedSeries
 from mmif.io.dicom_file import encoded, write_elements
+from mmif.io.dicom_frames import sop_class_name
 from mmif.io.dicom_header import (
     carried,
     code,
@@ -152,8 +153,9 @@ def _opened(path: Path) -> Dataset:
         raise InputError(f"{path}: not readable as a DICOM file")
     ds = read_header(path).dataset
     if ds.get("SOPClassUID") != SpatialRegistrationStorage:
-        name = getattr(ds.get("SOPClassUID"), "name", "no SOP class")
-        raise InputError(f"{path}: found {name}, expected a Spatial Registration object")
+        raise InputError(
+            f"{path}: found {sop_class_name(ds)}, expected a Spatial Registration object"
+        )
     return ds
 
 

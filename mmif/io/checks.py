@@ -42,16 +42,18 @@ def check_grid(shape: tuple[int, ...], affine: Matrix, where: str) -> None:
 
     Raises:
         InputError: too few slices.
-        GeometryError: impossible spacing.
+        GeometryError: impossible spacing or position.
     """
     if min(shape) < MIN_SLICES:
         raise InputError(
             f"{where}: {' x '.join(map(str, shape))} voxels; "
             f"expected a volume of at least {MIN_SLICES} slices"
         )
+    if not np.isfinite(affine).all():
+        raise GeometryError(f"{where}: a position that is no finite number; expected millimetres")
     spacing = spacing_mm(affine)
     low, high = SPACING_RANGE_MM
-    if not all(low <= step <= high for step in spacing) or not np.isfinite(affine).all():
+    if not all(low <= step <= high for step in spacing):
         steps = " x ".join(f"{step:g}" for step in spacing)
         raise GeometryError(f"{where}: spacing {steps} mm; expected {low:g} to {high:g} mm")
 

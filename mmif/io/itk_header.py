@@ -59,6 +59,7 @@ def read_itk_header(path: Path) -> ItkHeader:
     with path.open("rb") as file:
         if file.read(4) == b"CDF\x01":
             raise InputError(f"{path}: MINC 1 is not read; expected NIfTI, MetaImage or NRRD")
+    _check_states_geometry(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -69,7 +70,6 @@ def read_itk_header(path: Path) -> ItkHeader:
     if len(size) not in {3, 4} or components not in {1, 3}:
         kind = " x ".join(map(str, size))
         raise InputError(f"{path}: {kind} with {components} values a pixel; expected a volume")
-    _check_states_geometry(path)
     voxels = math.prod(size)
     detached = path.suffix.lower() in _DETACHED
     if voxels > MAX_VOXELS or not (detached or voxels < MAX_RATIO * path.stat().st_size):
@@ -89,8 +89,10 @@ def _check_states_geometry(path: Path) -> None:
         InputError: what its format or its header lacks.
     """
     name = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    if not name:
+        raise InputError(f"{path}: no volume that SimpleITK reads (broken or unknown)")
     if name not in _FULL_FORMATS:
-        what = name.removesuffix("ImageIO") or "unknown"
+        what = name.removesuffix("ImageIO")
         raise InputError(
             f"{path}: {what} files may lack spacing or orientation; "
             "expected NIfTI, MetaImage or NRRD"

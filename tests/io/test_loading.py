@@ -13,7 +13,7 @@ from monai.data import DataLoader, Dataset, decollate_batch
 from monai.transforms import LoadImage, LoadImaged, SaveImaged
 from pydicom import dcmread
 
-from mmif.errors import InputError, MmifError
+from mmif.errors import GeometryError, InputError, MmifError
 from mmif.io import (
     DicomSeriesReader,
     DicomSeriesWriter,
@@ -22,6 +22,7 @@ from mmif.io import (
     load,
     source_of,
 )
+from mmif.io.checks import check_grid
 from mmif.io.meta import to_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodec")
@@ -142,10 +143,25 @@ def test_a_colour_metaimage_is_colour(tmp_path: Path) -> None:
     assert np.allclose(volume[1, :, 0, 0].numpy(), np.arange(6) / 5)
 
 
+def test_a_place_that_is_no_number_is_named() -> None:
+    affine = np.eye(4)
+    affine[0, 3] = np.nan
+    with pytest.raises(GeometryError, match="no finite number"):
+        check_grid((5, 5, 5), affine, "v.mha")
+
+
+def test_minc_is_refused_before_its_library_speaks(
+    shared_data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match="MINC"):
+        load(shared_data / "nifti" / "nifti_nibabel" / "minc2_baddim.mnc")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_picture_is_no_volume(tmp_path: Path) -> None:
     flat = sitk.GetImageFromArray(np.arange(60, dtype=np.uint8).reshape(6, 10))
     sitk.WriteImage(flat, str(tmp_path / "p.png"))
-    with pytest.raises(InputError, match="expected a volume"):
+    with pytest.raises(InputError, match="PNG files may lack spacing"):
         load(tmp_path / "p.png")
 
 

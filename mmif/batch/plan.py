@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from mmif.errors import InputError
 OTHERS = ("ct", "spect", "pet")
 ROLES = ("mri", *OTHERS)
 TASKS = tuple(f"{role}-mri" for role in OTHERS)
+SERIES = {role: f"{role}_series_uid" for role in ROLES}
+COLUMNS = ("study", *ROLES, *SERIES.values())
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def make_plan(studies: Path, tasks: Sequence[str] = TASKS) -> Plan:
     Raises:
         InputError: nothing there, nothing in it, or a list that is not right.
     """
-    if not studies.exists():
+    if not _exists(studies):
         raise InputError(f"{studies}: no such file or folder; expected a folder tree or a list")
     if studies.is_dir():
         from mmif.batch.tree import studies_below
@@ -162,31 +165,41 @@ def _lacking(study: Study, tasks: Sequence[str], has_jobs: bool) -> list[Rejecte
 def read_list(path: Path) -> list[Study]:
     """The studies of a CSV or JSON list with the columns ``study, ct, mri, spect, pet``.
 
-    Paths are relative to the list. JSON is an array of objects with these keys.
+    Paths are relative to the list. JSON is an array of objects with these keys. Where a path holds
+    several series, a column ``ct_series_uid`` (and so on) says which one.
 
     Raises:
         InputError: not such a list, files that are missing, ids that stand twice.
     """
     rows = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
-    names = [str(row.get("study") or "").strip() for row in rows]
+    names = [_cell(row, "study") for row in rows]
     _refuse_names(path, names)
     studies = []
     missing = []
     for name, row in zip(names, rows, strict=True):
-        given = {
-            r: path.parent / str(row[r]).strip() for r in ROLES if str(row.get(r) or "").strip()
-        }
-        missing += [f"{name} {role} {found}" for role, found in given.items() if not found.exists()]
-        studies.append((name, given))
+        given = {role: path.parent / text for role in ROLES if (text := _cell(row, role))}
+        missing += [f"{name} {role} {found}" for role, found in given.items() if not _exists(found)]
+        studies.append((name, given, row))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
             f"{path}: missing file {missing[0]}{more}; expected every file of the list"
         )
     return [
-        Study(name, {role: input_of(found) for role, found in given.items()}, {})
-        for name, given in studies
+        Study(
+            name,
+            {role: input_of(at, _cell(row, SERIES[role]) or None) for role, at in given.items()},
+            {},
+        )
+        for name, given, row in studies
     ]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _refuse_names(path: Path, names: Sequence[str]) -> None:
@@ -199,23 +212,32 @@ def _refuse_names(path: Path, names: Sequence[str]) -> None:
         raise InputError(f"{path}: study {twice[0]} stands twice{more}; expected each id once")
 
 
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    return str(row.get(column) or "").strip()
+
+
 def _read_csv(path: Path) -> list[Mapping[str, Any]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            columns = [name.strip().lower() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows: list[Mapping[str, Any]] = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(StringIO(_read_text(path)), skipinitialspace=True, strict=True)
+        columns = [name.strip().lower() for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        rows: list[Mapping[str, Any]] = list(reader)
+    except csv.Error as error:
         raise InputError(f"{path}: not a CSV list ({error})") from error
     _refuse_columns(path, columns)
+    for number, row in enumerate(rows, 1):
+        if reader.restkey in row:
+            raise InputError(
+                f"{path}: row {number} has more cells than there are columns; expected a path "
+                "with a comma in quotes"
+            )
     return rows
 
 
 def _read_json(path: Path) -> list[Mapping[str, Any]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        rows = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: expected an array of objects with the keys study, ct, mri ...")
@@ -223,12 +245,26 @@ def _read_json(path: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
+def _read_text(path: Path) -> str:
+    """The text of a list.
+
+    Raises:
+        InputError: no ordinary file, not to be read, not UTF-8.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: neither a folder nor an ordinary file")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a list in UTF-8 ({error})") from error
+
+
 def _refuse_columns(path: Path, columns: Sequence[str]) -> None:
-    known = ("study", *ROLES)
-    unknown = sorted(set(columns) - set(known))
-    if unknown or "study" not in columns:
+    if not {"study"} <= set(columns) <= set(COLUMNS):
         found = ", ".join(dict.fromkeys(columns)) or "nothing"
-        raise InputError(f"{path}: found columns {found}; expected {', '.join(known)}")
+        raise InputError(f"{path}: found columns {found}; expected {', '.join(COLUMNS)}")
 
 
 def write_list(plan: Plan, path: Path) -> None:
@@ -236,8 +272,16 @@ def write_list(plan: Plan, path: Path) -> None:
     rows: dict[str, dict[str, str]] = {}
     for job in plan.jobs:
         row = rows.setdefault(job.id.partition("/")[0], {})
-        row |= {role: str(source.path.absolute()) for role, source in job.inputs.items()}
+        for role, source in job.inputs.items():
+            row[role] = str(_listed(source).absolute())
+            row[SERIES[role]] = source.series_uid or ""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["study", *ROLES], restval="")
+        writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         writer.writerows({"study": name, **row} for name, row in sorted(rows.items()))
+
+
+def _listed(source: Input) -> Path:
+    """The path that stands for all files of ``source``: its folder, if it has that for itself."""
+    alone = len(source.files) > 1 and {p.name for p in source.folder.iterdir()} == {*source.files}
+    return source.folder if alone else source.path

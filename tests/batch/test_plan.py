@@ -106,7 +106,11 @@ def test_a_written_list_gives_the_same_jobs(tmp_path: Path) -> None:
         ("study,ct,mr\nP1,a.nii,b.nii", "found columns study, ct, mr; expected study, mri, ct"),
         ("", "found columns nothing"),
         ("study,ct,mri\n", "no studies found"),
-        ("study,ct,mri\nP1,\xff,b.nii", "not a CSV list"),
+        ("study,ct,mri\nP1,\xff,b.nii", "not a list in UTF-8"),
+        ('study,ct,mri\nP1,"a.nii,b.nii', "not a CSV list"),
+        ("study,ct,mri\nP1,a.nii,b.nii,c.nii", "row 1 has more cells than there are columns"),
+        (f"study,ct,mri\nP1,{'a' * 300},b.nii", "missing file P1 ct"),
+        ("study,ct,mri\nP1,\0,b.nii", "missing file P1 ct"),
     ],
 )
 def test_a_list_that_is_not_right_is_refused_in_one_line(
@@ -119,7 +123,9 @@ def test_a_list_that_is_not_right_is_refused_in_one_line(
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["{", '{"study": 1}', "[1]", '[{"study": "a", "xray": "b"}]'])
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, '{"study": 1}', "[1]", '[{"study": "a", "xray": "b"}]']
+)
 def test_a_json_list_that_is_not_right_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "list.json"
     path.write_text(text)
@@ -130,6 +136,21 @@ def test_a_json_list_that_is_not_right_is_refused(tmp_path: Path, text: str) -> 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         make_plan(tmp_path / "nowhere")
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.csv")
+    with pytest.raises(InputError, match="neither a folder nor an ordinary file"):
+        make_plan(tmp_path / "list.csv")
+
+
+def test_a_list_says_which_series_of_a_path(tmp_path: Path) -> None:
+    text = "study,ct,mri,ct_series_uid\nP1,a.nii,b.nii,1.2.3\n"
+    plan = make_plan(write_csv(tmp_path, text))
+    assert [plan.jobs[0].inputs[role].series_uid for role in ("ct", "mri")] == ["1.2.3", None]
+    write_list(plan, tmp_path / "again.csv")
+    again = make_plan(tmp_path / "again.csv")
+    assert [job.stamp() for job in again.jobs] == [job.stamp() for job in plan.jobs]
 
 
 def test_names_become_safe() -> None:

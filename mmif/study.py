@@ -330,7 +330,11 @@ def _fuse(
     weights: Weights,
     progress: Progress,
 ) -> FusionResult:
-    """Registration as the request wants it, then the fusion."""
+    """Registration as the request wants it, then the fusion.
+
+    Raises:
+        RegistrationError: the two cannot be brought together; it names both inputs.
+    """
     pipeline = _pipeline(request)
     reference, moving = volumes[request.reference_role], volumes[request.moving_role]
 
@@ -343,16 +347,20 @@ def _fuse(
         device = str(choose_device(request.device))
         return register(reference, moving, pipeline.registration, device=device)
 
-    return fuse_volumes(
-        reference,
-        moving,
-        pipeline,
-        weights,
-        reference_role=request.reference_role,
-        registering=lambda: _judged(request, registering()),
-        device=request.device,
-        progress=progress,
-    )
+    try:
+        return fuse_volumes(
+            reference,
+            moving,
+            pipeline,
+            weights,
+            reference_role=request.reference_role,
+            registering=lambda: _judged(request, registering()),
+            device=request.device,
+            progress=progress,
+        )
+    except RegistrationError as error:
+        paths = " and ".join(str(request.inputs.get(r, r)) for r in request.pipeline.roles)
+        raise RegistrationError(f"{paths}: {error}") from error
 
 
 def _judged(request: StudyRequest, registration: Registration) -> Registration:
@@ -362,10 +370,9 @@ def _judged(request: StudyRequest, registration: Registration) -> Registration:
         RegistrationError: the verdict is fail and was not accepted.
     """
     if registration.verdict == "fail" and not request.accept_registration:
-        paths = " and ".join(str(request.inputs.get(r, r)) for r in request.pipeline.roles)
         reasons = "; ".join(registration.reasons)
         raise RegistrationError(
-            f"{paths}: the registration failed ({reasons}); expected two volumes of one head, "
+            f"the registration failed ({reasons}); expected two volumes of one head, "
             "or --accept-registration"
         )
     return registration

@@ -189,7 +189,8 @@ def read_header(path: Path, name: str | None = None, only: tuple[str, ...] = ())
     Raises:
         InputError: the file is not DICOM, broken, or larger in front of its pixels than allowed.
     """
-    with reading(name or str(path)), path.open("rb") as file:
+    where = name or str(path)
+    with named(where), reading(where), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_HEAD_BYTES)
         file.seek(0)

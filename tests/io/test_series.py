@@ -271,6 +271,24 @@ def test_a_broken_zip_is_one_line(tmp_path: Path) -> None:
         load(archive)
 
 
+def test_a_broken_member_of_any_compression_is_one_line(tmp_path: Path) -> None:
+    for kind in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        archive = tmp_path / f"{kind}.zip"
+        with zipfile.ZipFile(archive, "w", kind) as members:
+            members.writestr("a", bytes(range(256)) * 50)
+        damaged = bytearray(archive.read_bytes())
+        damaged[70:80] = b"\xff" * 10
+        archive.write_bytes(damaged)
+        with pytest.raises(InputError, match="not readable as a zip archive"):
+            load(archive)
+
+
+def test_a_member_without_a_name_is_a_file_like_others(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as members:
+        members.writestr(".", b"junk")
+    assert len(inventory(tmp_path / "a.zip").ignored) == 1
+
+
 def test_a_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
     write_series(tmp_path / "in", SMALL, MR, StudyDate="20260101", StudyTime="10", StudyID="1")
     files = FileSet()

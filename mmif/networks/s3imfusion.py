@@ -12,12 +12,10 @@ from torch.nn import functional as F
 
 from mmif.config import NetworkConfig
 
-#: The tanh is stretched a little and cut to 0..1, so that exact black and exact white are reached.
+#: The tanh is stretched a little and cut, so that each source's own value is reached exactly.
 STRETCH = 1.1
 #: Slope of that cut in training only, so that a pixel beyond it can come back.
 LEAK = 0.01
-#: Grey level (1/SUPPORT) around which a neighbourhood counts as air: below it, output fades to 0.
-SUPPORT = 64.0
 #: The Transformer sees at most this many patches a side; finer grids are averaged down to it.
 MAX_PATCHES = 64
 
@@ -121,8 +119,9 @@ class S3IMFusion(nn.Module):
     """Fuses slices of two registered sources: (n, 2, h, w) in 0..1 to (n, 1, h, w) in 0..1.
 
     Channel 0 is the anatomical source (MRI, visible), channel 1 the other one. Any height and width
-    from one pixel up is taken. The last tanh is stretched by 1.1 and cut to 0..1; where both
-    sources are 0 around a pixel, the output is exactly 0.
+    from one pixel up is taken. The last tanh says for each pixel where between the darker and the
+    brighter source the fused value lies: it is never darker or brighter than both, so that air is
+    exactly black and no edge overshoots what was scanned.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -139,17 +138,17 @@ class S3IMFusion(nn.Module):
         self.fuse = nn.Conv2d(c, 1, 3, padding=1)
 
     def forward(self, sources: Tensor) -> Tensor:
-        """The fused slices (n, 1, h, w) in 0..1 (in training a little beyond, see ``LEAK``)."""
+        """The fused slices (n, 1, h, w), between the sources (in training see ``LEAK``)."""
         h, w = sources.shape[2:]
         x = self.pad(sources)  # (n, 2, H, W), multiples of the patch
         features = F.relu(self.hybrid(x))  # (n, c, H, W)
         salient, detail, broad = self.mix
         mixed = salient * self.salient(features) + detail * self.detail(features)
         mixed = mixed + broad * self.correlation(features)  # (n, c, H, W)
-        fused = STRETCH * torch.tanh(self.fuse(F.relu(mixed)))  # (n, 1, H, W)
-        fused = self.cut(fused) * support(x)
+        level = torch.tanh(self.fuse(F.relu(mixed)))  # (n, 1, H, W)
         margin = self.config.margin
-        return fused[:, :, margin : margin + h, margin : margin + w]  # (n, 1, h, w)
+        level = level[:, :, margin : margin + h, margin : margin + w]  # (n, 1, h, w)
+        return self.between(sources, level)
 
     def pad(self, x: Tensor) -> Tensor:
         """``x`` with a replicated margin, its sides brought up to multiples of the patch."""
@@ -157,15 +156,16 @@ class S3IMFusion(nn.Module):
         below, right = (margin + -(side + 2 * margin) % patch for side in x.shape[2:])
         return F.pad(x, (margin, right, margin, below), mode="replicate")
 
-    def cut(self, x: Tensor) -> Tensor:
-        """``x`` within 0..1; in training with a small slope outside."""
-        inside = x.clamp(0, 1)
-        return inside + LEAK * (x - inside) if self.training else inside
+    def between(self, sources: Tensor, level: Tensor) -> Tensor:
+        """The value (n, 1, h, w) at ``level``, -1 for the darker and 1 for the brighter source.
 
-
-def support(sources: Tensor) -> Tensor:
-    """1 near anything that a source shows, falling to exactly 0 where 3 x 3 pixels are empty."""
-    return (peak(torch.maximum(sources[:, :1], sources[:, 1:])) * SUPPORT).clamp(0, 1)
+        In training the levels beyond both keep a small slope.
+        """
+        dark, bright = sources.amin(1, keepdim=True), sources.amax(1, keepdim=True)
+        share = (1 + STRETCH * level.to(sources.dtype)) / 2
+        inside = share.clamp(0, 1)
+        share = inside + LEAK * (share - inside) if self.training else inside
+        return dark + (bright - dark) * share
 
 
 def peak(x: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from mmif.config import NetworkConfig
 
 #: The tanh is stretched a little and cut, so that each source's own value is reached exactly.
-STRETCH = 1.1
+STRETCH = 1.25
 #: Slope of that cut in training only, so that a pixel beyond it can come back.
-LEAK = 0.01
+LEAK = 0.1
 #: The Transformer sees at most this many patches a side; finer grids are averaged down to it.
 MAX_PATCHES = 64
 

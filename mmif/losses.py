@@ -154,25 +154,39 @@ TERMS: dict[str, Term] = {
 }
 
 
+#: The terms that drawn phantoms are judged by. The others reward edges beyond those of the sources,
+#: and on flat regions that is ringing.
+PHANTOM_TERMS = ("smooth", "saliency", "halo")
+
+
 def fusion_loss(
     f: Tensor,
     a: Tensor,
     b: Tensor,
     config: LossConfig,
     generator: torch.Generator | None = None,
+    drawn: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the terms whose weight is not 0, and each term by its name.
 
     Computed in float32 whatever the autocast of the network.
+
+    Args:
+        generator: the source of the permutation of L_sim.
+        drawn: (n,) bool, the images that are phantoms; they count in `PHANTOM_TERMS` alone.
     """
-    f, a, b = f.float(), a.float(), b.float()
+    images = [x.float() for x in (f, a, b)]
+    real = images if drawn is None else [x[~drawn] for x in images]
     weights = {name: weight for name, weight in asdict(config).items() if weight}
     terms: dict[str, Tensor] = {}
     for name in weights:
-        if name == "similarity":
-            terms[name] = stochastic_similarity_loss(f, a, b, generator)
+        shown = images if name in PHANTOM_TERMS else real
+        if len(shown[0]) == 0:
+            terms[name] = f.sum() * 0
+        elif name == "similarity":
+            terms[name] = stochastic_similarity_loss(*shown, generator)
         else:
-            terms[name] = TERMS[name](f, a, b)
+            terms[name] = TERMS[name](*shown)
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return total, {name: term.detach() for name, term in terms.items()}
 

@@ -151,6 +151,30 @@ def test_the_weights_multiply_the_terms(images) -> None:
     assert total == pytest.approx(2 * parts["gradient"] + 3 * parts["smooth"])
 
 
+def test_phantoms_count_only_in_the_terms_that_do_not_reward_edges(images) -> None:
+    f, a, b = (x.repeat(2, 1, 1, 1) for x in images)
+    f = torch.cat([f[: len(f) // 2], torch.rand_like(f[len(f) // 2 :])])
+    drawn = torch.arange(len(f)) >= len(f) // 2
+    config = LossConfig(similarity=0, gradient=1, smooth=1, edge=1)
+    _, parts = losses.fusion_loss(f, a, b, config, drawn=drawn)
+    _, real = losses.fusion_loss(*images, config)
+    _, everything = losses.fusion_loss(f, a, b, config)
+    for name in ("gradient", "edge"):
+        assert parts[name] == pytest.approx(float(real[name]))
+    assert parts["smooth"] == pytest.approx(float(everything["smooth"]))
+    assert parts["smooth"] != pytest.approx(float(real["smooth"]))
+
+
+def test_a_batch_of_phantoms_alone_has_a_loss(images) -> None:
+    f, a, b = images
+    f = f.clone().requires_grad_(True)
+    drawn = torch.ones(len(f), dtype=torch.bool)
+    total, parts = losses.fusion_loss(f, a, b, LossConfig(halo=1), drawn=drawn)
+    total.backward()
+    assert parts["similarity"] == parts["gradient"] == 0
+    assert parts["smooth"] > 0
+
+
 def test_halo_loss_sees_ringing_beside_an_edge_but_not_the_edge() -> None:
     a, b = torch.zeros(1, 1, 8, 16), torch.zeros(1, 1, 8, 16)
     a[..., 8:] = 0.6

@@ -24,10 +24,17 @@ TRIES = 4
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Crops of one step: ``sources`` (n, 2, h, w) float32 in 0..1, and the pairs' names."""
+    """Crops of one step.
+
+    Attributes:
+        sources: (n, 2, h, w) float32 in 0..1.
+        names: of the pairs.
+        drawn: (n,) bool, True where a phantom took the place of the pair.
+    """
 
     sources: Tensor
     names: tuple[str, ...]
+    drawn: Tensor
 
 
 def steps_per_epoch(pairs: Sequence[Pair], batch: int) -> int:
@@ -58,16 +65,18 @@ def draw_batch(
     places = list(enumerate(_epoch_order(pairs, config, step)))[rank::ranks]
     chosen = [pairs[index] for _, index in places]
     generators = [np.random.default_rng([config.seed, step, place]) for place, _ in places]
-    crops = list(map(partial(_drawn, config), chosen, generators))
-    return Batch(torch.stack(crops), tuple(pair.name for pair in chosen))
+    crops, drawn = zip(*map(partial(_shown, config), chosen, generators), strict=True)
+    return Batch(torch.stack(crops), tuple(pair.name for pair in chosen), torch.tensor(drawn))
 
 
-def _drawn(config: TrainingConfig, pair: Pair, generator: np.random.Generator) -> Tensor:
-    """What one place of a batch (2, h, w) shows: a crop, changed or not, or a phantom."""
+def _shown(
+    config: TrainingConfig, pair: Pair, generator: np.random.Generator
+) -> tuple[Tensor, bool]:
+    """What one place of a batch (2, h, w) shows, and whether it is a phantom and no crop."""
     crop = _crop(pair, config.crop, generator)
     if generator.random() < config.phantoms:
-        return phantom(crop.shape[1], crop.shape[2], generator)
-    return augment(crop, config.augmentation, generator)
+        return phantom(crop.shape[1], crop.shape[2], generator), True
+    return augment(crop, config.augmentation, generator), False
 
 
 def _epoch_order(pairs: Sequence[Pair], config: TrainingConfig, step: int) -> list[int]:

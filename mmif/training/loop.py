@@ -187,7 +187,8 @@ def _step(
     with _cast(recipe, device):
         fused = network(sources)
     generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + state.step)
-    total, parts = fusion_loss(fused, sources[:, :1], sources[:, 1:], job.pipeline.loss, generator)
+    a, b, drawn = sources[:, :1], sources[:, 1:], batch.drawn.to(device)
+    total, parts = fusion_loss(fused, a, b, job.pipeline.loss, generator, drawn)
     losses = {name: float(value) for name, value in {"total": total.detach(), **parts}.items()}
     _refuse_unsound("loss", total, state, batch, job)
     total.backward()  # type: ignore[no-untyped-call]

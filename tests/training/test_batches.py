@@ -54,6 +54,15 @@ def test_without_augmentation_crops_are_the_sources() -> None:
     assert torch.equal(batch.sources[0, 0] * 255, torch.from_numpy(pairs(1)[0].anatomical).float())
 
 
+def test_a_batch_says_which_of_its_places_are_phantoms() -> None:
+    batch = draw_batch(
+        pairs(8), replace(CONFIG, crop=0, batch=8, augmentation=0.0, phantoms=0.5), 0
+    )
+    assert 0 < batch.drawn.sum() < 8
+    for sources, drawn in zip(batch.sources, batch.drawn, strict=True):
+        assert (len(sources.unique()) <= 8) == bool(drawn)
+
+
 def test_augmentation_keeps_the_range_and_sometimes_empties_a_source() -> None:
     generator = np.random.default_rng(1)
     crop = torch.rand(2, 8, 8)

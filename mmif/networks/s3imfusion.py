@@ -16,6 +16,8 @@ from mmif.config import NetworkConfig
 STRETCH = 1.25
 #: Slope of that cut in training only, so that a pixel beyond it can come back.
 LEAK = 0.1
+#: A small slope beside the tanh, for the same reason: a saturated pixel still learns.
+SLOPE = 0.03
 #: The Transformer sees at most this many patches a side; finer grids are averaged down to it.
 MAX_PATCHES = 64
 
@@ -145,7 +147,8 @@ class S3IMFusion(nn.Module):
         salient, detail, broad = self.mix
         mixed = salient * self.salient(features) + detail * self.detail(features)
         mixed = mixed + broad * self.correlation(features)  # (n, c, H, W)
-        level = torch.tanh(self.fuse(F.relu(mixed)))  # (n, 1, H, W)
+        level = self.fuse(F.relu(mixed))  # (n, 1, H, W)
+        level = torch.tanh(level) + SLOPE * level
         margin = self.config.margin
         level = level[:, :, margin : margin + h, margin : margin + w]  # (n, 1, h, w)
         return self.between(sources, level)

@@ -175,18 +175,18 @@ def fusion_loss(
         generator: the source of the permutation of L_sim.
         drawn: (n,) bool, the images that are phantoms; they count in `PHANTOM_TERMS` alone.
     """
-    images = [x.float() for x in (f, a, b)]
-    real = images if drawn is None else [x[~drawn] for x in images]
+    everything = (f.float(), a.float(), b.float())
+    real = everything if drawn is None else tuple(x[~drawn] for x in everything)
     weights = {name: weight for name, weight in asdict(config).items() if weight}
     terms: dict[str, Tensor] = {}
     for name in weights:
-        shown = images if name in PHANTOM_TERMS else real
-        if len(shown[0]) == 0:
+        f_, a_, b_ = everything if name in PHANTOM_TERMS else real
+        if len(f_) == 0:
             terms[name] = f.sum() * 0
         elif name == "similarity":
-            terms[name] = stochastic_similarity_loss(*shown, generator)
+            terms[name] = stochastic_similarity_loss(f_, a_, b_, generator)
         else:
-            terms[name] = TERMS[name](*shown)
+            terms[name] = TERMS[name](f_, a_, b_)
     total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
     return total, {name: term.detach() for name, term in terms.items()}
 

@@ -149,7 +149,8 @@ def phantom(height: int, width: int, generator: np.random.Generator) -> Tensor:
     spot = np.hypot(across - generator.uniform(0, width / 2), along) < generator.uniform(3, 20)
     bone, tissue, focus = generator.uniform(0, 1, (3, 2))
     if generator.random() < 0.7:  # CT: bone saturated; MRI: bone faint, or like its surroundings
-        bone = np.array([generator.choice([0.0, 0.05, 0.15, tissue[0]]), 1.0])
+        faint = generator.choice([0.0, 0.05, 0.15])
+        bone = np.array([tissue[0] if generator.random() < 0.5 else faint, 1.0])
         tissue = np.array([tissue[0], generator.uniform(0.15, 0.7)])
     image = np.zeros((2, height, width), dtype=np.float32)
     for source in range(2):

@@ -24,7 +24,7 @@ from mmif.transforms.registration import (
     trust_headers,
 )
 from mmif.transforms.registration.poses import all_rotations, step_between, stepped
-from mmif.transforms.registration.preparation import Kind, body_mask, prepare
+from mmif.transforms.registration.preparation import Kind, body_mask, greys, prepare
 from mmif.transforms.registration.similarity import (
     mutual_information,
     pose_tensors,
@@ -236,7 +236,7 @@ def test_the_table_is_no_part_of_the_body():
     head = (x - 20) ** 2 + (y - 24) ** 2 + (z - 20) ** 2 < 12**2
     table = np.abs(y - 6) < 1
     hu = np.where(head | table, 40.0, -1000.0)
-    body = body_mask(((hu + 1000) / 2500).astype(np.float32), (4, 4, 4), Kind.CT, (-1000, 1500))
+    body = body_mask(greys(hu, Kind.CT, "CT"), (4, 4, 4), Kind.CT)
     assert not (body & table).any()
     assert (body & head).sum() > 0.95 * head.sum()
 

@@ -117,6 +117,20 @@ def test_the_sample_spect_is_found_within_three_millimetres(
     assert found.verdict == "pass", found.reasons
 
 
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_spect_whose_pose_falls_between_the_starts_is_found(
+    sample_data: Path, mri: MetaTensor, truth: dict, seed: int
+):
+    """From these two starts one scan of the grid misses the narrow basin of a smooth volume."""
+    spect = load(sample_data / "spect.dcm", role="spect")
+    middle = apply(spect.affine.numpy(), (np.array(spect.shape[1:]) - 1) / 2)
+    pose = random_pose(seed, 30, 50, middle)
+    found = register(mri, moved(spect, pose), PATIENT)
+    expected = world_ras_lps(pose) @ np.array(truth["mri_to_spect"])
+    assert error_mm(found, expected, brain_points(truth)) < 2.5
+    assert found.verdict == "pass", found.reasons
+
+
 def test_the_same_seed_gives_the_same_transform(
     mri: MetaTensor, ct: MetaTensor, ct_on_mri: Registration
 ):

@@ -240,7 +240,7 @@ def part_speed(folder: Path, studies: Path) -> None:
 
 def seconds_of_work(out: Path) -> float:
     """From the first study begun to the last one done, as the ledger says."""
-    times = [line["time"] for line in ledger_lines(out) if "job" in line]
+    times = [line["time"] for line in ledger_lines(out) if line.get("state") in ("started", "done")]
     return max(times) - min(times)
 
 

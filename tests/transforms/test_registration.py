@@ -237,6 +237,28 @@ def test_what_cannot_be_registered_is_refused_in_one_line(mri: MetaTensor, array
     assert "\n" not in str(refusal.value)
 
 
+def test_it_runs_on_one_thread_and_leaves_torch_as_it_was(monkeypatch, mri: MetaTensor):
+    from mmif.transforms.registration import registering
+
+    seen = []
+
+    def prepared(*_):
+        seen.append(torch.get_num_threads())
+        raise RegistrationError("stop here")
+
+    monkeypatch.setattr(registering, "prepare", prepared)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for run in (lambda: register(mri, mri), lambda: given(np.eye(4), mri, mri)):
+            with pytest.raises(RegistrationError, match="stop here"):
+                run()
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
+
+
 def test_the_time_limit_ends_the_search(mri: MetaTensor, ct: MetaTensor):
     with pytest.raises(RegistrationError, match=r"stopped after 0\.01 s"):
         register(mri, ct, RegistrationConfig(timeout_s=0.01))

@@ -70,8 +70,7 @@ REASONS = {
 missed: list[str] = []
 
 
-def limits(jobs: int) -> Limits:
-    return Limits(timeout_s=600, memory_mib=4096, threads=max(1, cores() // jobs))
+LIMITS = Limits(timeout_s=600, memory_mib=4096)
 
 
 def fuse_work(pixels: int = 256) -> CrashingFuse:
@@ -84,7 +83,7 @@ def fuse_work(pixels: int = 256) -> CrashingFuse:
 def fuse_all(plan: Plan, out: Path, jobs: int, pixels: int = 256) -> Tally:
     """One run on this machine."""
     work = fuse_work(pixels)
-    executor = LocalExecutor(work, limits(jobs), jobs)
+    executor = LocalExecutor(work, LIMITS, jobs)
     return run_batch(plan, out, parameters(work.pipelines, OPTIONS), executor)
 
 
@@ -194,7 +193,7 @@ def part_dask(folder: Path, studies: Path) -> None:
     from mmif.batch.cluster import DaskExecutor
 
     out, work = folder / "dask", fuse_work(64)
-    executor = DaskExecutor("local", work, limits(2), jobs=2)
+    executor = DaskExecutor("local", work, LIMITS, jobs=2)
 
     def kill_one() -> None:
         while sum(line.get("state") == "done" for line in ledger_lines(out)) < 12:
@@ -280,7 +279,7 @@ def part_growth(folder: Path, studies: Path) -> None:
     costs(whole, folder / "growth", work, said)
     for number in (10, 100, 1000):
         with timed(f"{number} found done again, without the scan"):
-            executor = LocalExecutor(work, limits(2), 2)
+            executor = LocalExecutor(work, LIMITS, 2)
             run_batch(Plan(whole.jobs[:number]), folder / f"growth{number}", said, executor)
 
 
@@ -295,7 +294,7 @@ def costs(whole: Plan, out: Path, work: Work, said: dict[str, object], rounds: i
     """
     took: dict[int, Took] = {}
     for number in (1, *(10, 100, 1000) * rounds):
-        plan, executor = Plan(whole.jobs[:number]), LocalExecutor(work, limits(2), 2)
+        plan, executor = Plan(whole.jobs[:number]), LocalExecutor(work, LIMITS, 2)
         place = out.with_name(f"{out.name}{number}")
         shutil.rmtree(place, ignore_errors=True)
         with timed(f"{number} jobs") as one:

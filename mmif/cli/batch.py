@@ -217,11 +217,7 @@ def _executor(work: "FuseWork", options: Mapping[str, Any], stack: ExitStack) ->
     from mmif.batch.supervisor import Limits
 
     jobs = options["jobs"] or machine.default_jobs()
-    limits = Limits(
-        timeout_s=options["timeout"],
-        memory_mib=options["memory"] or machine.worker_memory_mib(jobs),
-        threads=max(1, machine.cores() // jobs),
-    )
+    limits = Limits(options["timeout"], options["memory"] or 0)
     if options["dask"]:
         return _dask(options["dask"], work, limits, jobs)
     _own_gpu(work, stack)

@@ -120,7 +120,7 @@ def say_rows(out: Path, rows: "Sequence[Row]") -> None:
             str(verdict or ""),
             _number(error),
             _number(seconds),
-            f"{row.cause}: {row.reason}" if row.reason else "",
+            ": ".join(filter(None, (row.cause, row.reason))),
         )
         table.add_row(*map(Text, cells))
     _print(table)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmif.batch import machine
+from mmif.batch.supervisor import Limits
 
 
 @pytest.mark.parametrize(("text", "expected"), [("250000 100000", 2), ("50000 100000", 1)])
@@ -29,3 +30,12 @@ def test_memory_is_what_the_control_group_leaves(
     assert machine.free_memory_mib() == 4096
     assert machine.default_jobs() == 1
     assert machine.worker_memory_mib(2) == 1638
+
+
+def test_what_limits_leave_open_is_the_share_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "free_memory_mib", lambda: 10_000)
+    assert Limits(60).here(workers=4) == Limits(60, memory_mib=2000, threads=2)
+    assert Limits(60, 3000, 1).here(workers=4) == Limits(60, 3000, 1)

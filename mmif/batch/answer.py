@@ -3,14 +3,15 @@
 import base64
 import csv
 import os
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmif.batch.claims import Claims
-from mmif.batch.ledger import Entry, Ledger
+from mmif.batch.ledger import Entry, Ledger, ledgers_of
 from mmif.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,13 @@ COLUMNS = (
     "reason",
     "output",
 )
-STATES = {"done": "done", "failed": "failed", "died": "unfinished", "started": "unfinished"}
+STATES = {
+    "done": "done",
+    "failed": "failed",
+    "died": "unfinished",
+    "started": "unfinished",
+    "planned": "unfinished",
+}
 THUMBNAIL = "thumbnail.jpg"
 
 
@@ -80,6 +87,18 @@ def read_rows(out: Path) -> list[Row]:
         raise InputError(f"{out}: no ledger*.jsonl; expected the OUT of a batch")
     known = {job_id: entry for job_id, entry in ledger.entries.items() if entry.state in STATES}
     return [_row(job_id, entry) for job_id, entry in sorted(known.items())]
+
+
+def missing_shards(out: Path) -> list[str]:
+    """``I/N`` of the shards without a ledger, where no other run can have done their part."""
+    shards: dict[int, set[int]] = defaultdict(set)
+    for path in ledgers_of(out):
+        match = re.fullmatch(r"ledger-(\d+)-of-(\d+)\.jsonl", path.name)
+        if match is None:  # a run over everything
+            return []
+        shards[int(match[2])].add(int(match[1]))
+    missing = [[f"{i}/{n}" for i in range(n) if i not in found] for n, found in shards.items()]
+    return min(missing, key=len, default=[])
 
 
 def count(rows: Iterable[Row]) -> Counter[str]:
@@ -187,7 +206,8 @@ def _table_of_results(out: Path, rows: Sequence[Row]) -> "Table":
 def _row(job_id: str, entry: Entry) -> Row:
     study, _, task = job_id.partition("/")
     state = STATES[entry.state]
-    reason = entry.reason or ("no end is recorded" if state == "unfinished" else "")
+    unfinished = "not begun" if entry.state == "planned" else "no end is recorded"
+    reason = entry.reason or (unfinished if state == "unfinished" else "")
     return Row(
         study,
         task or str(entry.line.get("task", "")),

@@ -33,6 +33,7 @@ class WarmProcesses(WorkerPlugin):  # type: ignore[misc]
     def setup(self, worker: Worker) -> None:
         """Begin without any process."""
         self._idle: queue.SimpleQueue[Watched] = queue.SimpleQueue()
+        self._limits = self._limits.here(worker.state.nthreads)
 
     def teardown(self, worker: Worker) -> None:
         """End all processes."""
@@ -73,14 +74,16 @@ class DaskExecutor:
         Args:
             address: ``tcp://host:port`` of a scheduler, or ``local`` for workers of this machine.
             work: what is done with a job.
-            limits: what each job and process may take.
+            limits: what each job and process may take; of workers elsewhere it is their machine
+                that says what it leaves open.
             jobs: how many workers, if they are local.
             scheduler_timeout_s: how long to wait for the scheduler to answer.
         """
         self._address = address
         self._jobs = jobs
         self._scheduler_timeout_s = scheduler_timeout_s or SCHEDULER_TIMEOUT_S
-        self._plugin = WarmProcesses(f"mmif-{uuid.uuid4().hex[:8]}", work, limits)
+        here = limits.here(jobs) if address == "local" else limits
+        self._plugin = WarmProcesses(f"mmif-{uuid.uuid4().hex[:8]}", work, here)
         self._outcomes: queue.SimpleQueue[tuple[Task, Future]] = queue.SimpleQueue()
         self._futures: dict[str, Future] = {}
         self._resources: dict[str, int] | None = None

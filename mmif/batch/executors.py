@@ -36,7 +36,7 @@ class LocalExecutor:
     def __init__(self, work: Work, limits: Limits, jobs: int) -> None:
         """Nothing is started before `__enter__`."""
         self._work = work
-        self._limits = limits
+        self._limits = limits.here(jobs)
         self._stop = threading.Event()
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()

@@ -1,17 +1,18 @@
 """The append-only record of what happened to every job.
 
 A ledger is a file of JSON lines. The first line holds the parameters that decide the results; each
-further line is a change of state of one job: ``started``, then ``done``, ``failed`` or ``died``
-(its worker ended before it did; it is tried again). Each line is flushed to the disk before the
-work goes on. Runs of shards write a ledger each; reading merges all ledgers of an OUT. A line torn
-by a kill or a full disk is skipped: what it would have said is simply not known, and done again.
+further line is a change of state of one job: ``planned``, ``started``, then ``done``, ``failed`` or
+``died`` (its worker ended before it did; it is tried again). Each line is flushed to the disk
+before the work goes on. Runs of shards write a ledger each; reading merges all ledgers of an OUT. A
+line torn by a kill or a full disk is skipped: what it would have said is simply not known, and done
+again.
 """
 
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Entry:
     """What the ledgers say of one job.
 
     Attributes:
-        state: ``done``, ``failed``, ``died`` or ``started``.
+        state: ``planned``, ``started``, ``done``, ``failed``, ``died`` or ``withdrawn``.
         line: the last line, whole.
         ledger: the name of the file it stands in.
         tries: (run, "started" or "died") to how often that was said since the job's last end.
@@ -71,12 +72,20 @@ class Ledger:
         Raises:
             ConfigError: a ledger of this OUT was written with other parameters.
         """
+        self.check(parameters)
+        if self.path.name not in self.headers:
+            self.extend([{"ledger": VERSION, "parameters": dict(parameters)}])
+            self.refresh()
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Read what there is.
+
+        Raises:
+            ConfigError: a ledger of this OUT was written with other parameters.
+        """
         self.refresh()
         for name, header in self.headers.items():
             refuse_other(self.out / name, header.get("parameters", {}), parameters)
-        if self.path.name not in self.headers:
-            self._append({"ledger": VERSION, "parameters": dict(parameters)})
-            self.refresh()
 
     def refresh(self) -> None:
         """Take in the lines that were added to any ledger since the last look."""
@@ -108,10 +117,18 @@ class Ledger:
         Raises:
             OSError: it cannot be written (a full disk).
         """
-        self._append({"job": job_id, "state": state, **fields})
+        self.extend([{"job": job_id, "state": state, **fields}])
 
-    def _append(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps({**line, "time": round(self._clock(), 3)}, allow_nan=False) + "\n"
+    def extend(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Add several lines at once, on the disk when this returns.
+
+        Raises:
+            OSError: they cannot be written (a full disk).
+        """
+        if not lines:
+            return
+        now = round(self._clock(), 3)
+        text = "".join(json.dumps({**line, "time": now}, allow_nan=False) + "\n" for line in lines)
         with self.claims.writing(self.path.name):
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
@@ -153,6 +170,8 @@ class Ledger:
             return
         job_id, state = str(line.get("job", "")), str(line.get("state", ""))
         old = self.entries.get(job_id)
+        if state == "planned" and old and old.state != "withdrawn":
+            return  # another run has come further with it
         tries = old.tries if old else Counter()
         if state in TRIES:
             tries[str(line.get("run", "")), state] += 1

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 MIB = 1 << 20
+CONTROL_GROUP = Path("/sys/fs/cgroup")
 WORKER_MIB = 3072
 """What a worker needs for a usual study, with room to spare (docs/scaling.md)."""
 SHARE = 0.8
@@ -11,8 +12,13 @@ SHARE = 0.8
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Processor cores that this process may use (of a container's share, the whole ones)."""
+    here = len(os.sched_getaffinity(0))
+    try:
+        quota, period = map(int, (CONTROL_GROUP / "cpu.max").read_text().split())
+    except (OSError, ValueError):  # "max", or no such group
+        return here
+    return max(1, min(here, quota // period))
 
 
 def free_memory_mib() -> int:
@@ -35,10 +41,10 @@ def worker_memory_mib(jobs: int) -> int:
 
 def _group_limits() -> list[int]:
     """What the control group leaves, in MiB (cgroup v2, then v1); empty if it sets no limit."""
-    root = Path("/sys/fs/cgroup")
+    old = CONTROL_GROUP / "memory"
     pairs = (
-        (root / "memory.max", root / "memory.current"),
-        (root / "memory/memory.limit_in_bytes", root / "memory/memory.usage_in_bytes"),
+        (CONTROL_GROUP / "memory.max", CONTROL_GROUP / "memory.current"),
+        (old / "memory.limit_in_bytes", old / "memory.usage_in_bytes"),
     )
     left = []
     for limit, used in pairs:

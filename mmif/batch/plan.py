@@ -4,9 +4,10 @@ import csv
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,13 @@ class Study:
         name: what to call it.
         inputs: role to source.
         problems: role to why none of its candidates was taken.
+        uid: tells it from others of its name, where its files do not.
     """
 
     name: str
     inputs: Mapping[str, Input]
     problems: Mapping[str, str]
+    uid: str = ""
 
 
 def make_plan(studies: Path, tasks: Sequence[str] = TASKS) -> Plan:
@@ -90,8 +93,16 @@ def plan_of(found: Iterable[Study], rejected: Iterable[Rejected], tasks: Sequenc
         made = [job for task in tasks if (job := _job(study, task))]
         jobs += made
         why += _lacking(study, tasks, bool(made))
-    why = [replace(one, reason=printable(one.reason)) for one in why]
-    return Plan(tuple(sorted(jobs, key=lambda j: j.id)), tuple(sorted(why, key=lambda r: r.id)))
+    return Plan(tuple(sorted(jobs, key=lambda job: job.id)), tuple(_one_row_each(why)))
+
+
+def _one_row_each(rejected: Iterable[Rejected]) -> Iterator[Rejected]:
+    """Sorted by id, each id once, with all its reasons."""
+    by_id = sorted(rejected, key=lambda one: one.id)
+    for _, same in groupby(by_id, key=lambda one: one.id):
+        every = list(same)
+        reasons = dict.fromkeys(printable(one.reason) for one in every)
+        yield replace(every[0], reason="; ".join(reasons))
 
 
 def unique_names(found: Iterable[Study]) -> list[Study]:
@@ -112,7 +123,7 @@ def _suffix(study: Study) -> str:
     said = [study.name]
     for _, source in sorted(study.inputs.items()):
         said += [*sorted(source.files), source.series_uid or ""]
-    text = "\n".join([*said, *sorted(study.problems)])
+    text = "\n".join([*said, *sorted(study.problems), study.uid])
     return f"-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmif.batch.answer import write_answer
+from mmif.batch.answer import STATES, write_answer
 from mmif.batch.claims import Claims
 from mmif.batch.executors import Executor
-from mmif.batch.ledger import Ledger, ledgers_of
+from mmif.batch.ledger import Entry, Ledger, ledgers_of
 from mmif.batch.perform import Outcome, Task, is_finished
 from mmif.batch.plan import Plan
 from mmif.errors import ConfigError, OutputError
@@ -90,9 +90,9 @@ def run_batch(
     """
     _make(out)
     with Claims(out) as claims:
-        ledger = _open_ledger(out, claims, ledger_name, parameters, restart)
-        tally = Tally(len(plan.jobs) + len(plan.rejected))
-        _record_rejected(plan, ledger, tally)
+        ledger = _open_ledger(plan, out, claims, ledger_name, parameters, restart)
+        failed = len(plan.rejected)
+        tally = Tally(len(plan.jobs) + failed, failed=failed, rejected=failed)
         todo = [job for job in plan.jobs if not is_finished(job, ledger, out)]
         tally.earlier = len(plan.jobs) - len(todo)
         watch(tally, None)
@@ -153,10 +153,29 @@ def _make(out: Path) -> None:
         raise OutputError(f"{out}: not a folder that can be written to")
 
 
+def done_earlier(plan: Plan, out: Path, parameters: Mapping[str, Any]) -> set[str]:
+    """The ids of the jobs that a run on ``out`` would find done.
+
+    Raises:
+        ConfigError: a ledger of other parameters.
+    """
+    if not ledgers_of(out):
+        return set()
+    with Claims(out) as claims:
+        ledger = Ledger(out, claims)
+        ledger.check(parameters)
+        return {job.id for job in plan.jobs if is_finished(job, ledger, out)}
+
+
 def _open_ledger(
-    out: Path, claims: Claims, name: str, parameters: Mapping[str, Any], restart: bool
+    plan: Plan,
+    out: Path,
+    claims: Claims,
+    name: str,
+    parameters: Mapping[str, Any],
+    restart: bool,
 ) -> Ledger:
-    """The ledger to write, begun or taken up.
+    """The ledger to write, begun or taken up, with the plan in it.
 
     Raises:
         MmifError: other parameters; another run at work while a restart was wanted.
@@ -168,6 +187,7 @@ def _open_ledger(
             raise OutputError(f"{out}: another run is just moving its ledger aside; try again")
         ledger = Ledger(out, claims, name)
         ledger.begin(parameters)
+        _record_plan(plan, ledger)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OutputError(f"{out}: the ledger cannot be written ({reason})") from error
@@ -198,20 +218,39 @@ def move_aside(out: Path, claims: Claims) -> Path | None:
     return target
 
 
-def _record_rejected(plan: Plan, ledger: Ledger, tally: Tally) -> None:
-    """Say in the ledger why something became no job, once; take back what is no longer so."""
-    reasons = {rejected.id for rejected in plan.rejected}
-    for job_id, entry in list(ledger.entries.items()):
-        ours = entry.ledger == ledger.path.name and entry.line.get("cause") == "plan"
-        if ours and job_id not in reasons:
-            ledger.append(job_id, "withdrawn")
-    for rejected in plan.rejected:
-        known = ledger.entries.get(rejected.id)
-        if known is None or known.state != "failed" or known.reason != rejected.reason:
-            ledger.append(
-                rejected.id, "failed", cause="plan", reason=rejected.reason, task=rejected.task
-            )
-    tally.failed = tally.rejected = len(plan.rejected)
+def _record_plan(plan: Plan, ledger: Ledger) -> None:
+    """Say in the ledger, once, what is to be done and why something is no job.
+
+    What was said of the plan and is no longer so is taken back.
+    """
+    jobs = {job.id: job for job in plan.jobs}
+    reasons = {rejected.id: rejected.reason for rejected in plan.rejected}
+
+    def is_over(job_id: str, entry: Entry) -> bool:
+        if entry.ledger != ledger.path.name:
+            return False
+        if entry.state == "planned":
+            return job_id not in jobs
+        return entry.line.get("cause") == "plan" and job_id not in reasons
+
+    known = {job_id: entry for job_id, entry in ledger.entries.items() if entry.state in STATES}
+    over = {job_id for job_id, entry in known.items() if is_over(job_id, entry)}
+    ledger.extend(
+        [{"job": job_id, "state": "withdrawn"} for job_id in sorted(over)]
+        + [
+            {"job": one.id, "state": "failed", "cause": "plan"}
+            | {"reason": one.reason, "task": one.task}
+            for one in plan.rejected
+            if one.id not in known
+            or (known[one.id].state, known[one.id].reason) != ("failed", one.reason)
+        ]
+        + [
+            {"job": job.id, "state": "planned", "task": job.task}
+            for job in plan.jobs
+            if job.id in over or job.id not in known
+        ]
+    )
+    ledger.refresh()
 
 
 def shard(plan: Plan, index: int, count: int) -> Plan:

@@ -9,13 +9,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from mmif.batch import machine
 from mmif.batch.claims import Claims
 from mmif.batch.ledger import Ledger
 from mmif.batch.perform import MAX_TRIES, Outcome, Task, Work, given_up, unwritable
@@ -38,13 +39,21 @@ class Limits:
 
     Attributes:
         timeout_s: wall time of one job.
-        memory_mib: resident memory of a worker.
-        threads: threads of the native libraries in a worker.
+        memory_mib: resident memory of a worker; 0: its share of the machine's.
+        threads: threads of the native libraries in a worker; 0: its share of the cores.
     """
 
     timeout_s: float = 900.0
-    memory_mib: int = 8192
-    threads: int = 1
+    memory_mib: int = 0
+    threads: int = 0
+
+    def here(self, workers: int) -> "Limits":
+        """The limits of each of ``workers`` workers on this machine."""
+        return replace(
+            self,
+            memory_mib=self.memory_mib or machine.worker_memory_mib(workers),
+            threads=self.threads or max(1, machine.cores() // workers),
+        )
 
 
 @dataclass(frozen=True)

@@ -407,7 +407,7 @@ def _studies_of(root: Path, infos: Sequence[SeriesInfo]) -> Iterator[Study]:
             _take_role(root, infos, role, uid, len(with_mri), inputs, problems)
         if inputs or problems:
             name = _dicom_name(root, infos, uid if len(with_mri) > 1 else "")
-            yield Study(name, inputs, problems)
+            yield Study(name, inputs, problems, uid or min(info.uid for info in infos))
 
 
 def _take_role(

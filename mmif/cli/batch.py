@@ -18,7 +18,7 @@ from mmif.errors import ConfigError, MmifError
 if TYPE_CHECKING:
     from mmif.batch.executors import Executor
     from mmif.batch.plan import Plan
-    from mmif.batch.work import FuseWork
+    from mmif.batch.work import FuseOptions, FuseWork
     from mmif.config import Pipeline
 
 PATH = click.Path(path_type=Path)
@@ -129,18 +129,22 @@ def batch(context: click.Context, /, **options: Any) -> None:
 
 def _summary(out: Path) -> int:
     """Merge the ledgers of ``out``; the exit code that its rows mean."""
-    from mmif.batch.answer import write_answer
+    from mmif.batch.answer import missing_shards, write_answer
 
     rows = write_answer(out)
     say_rows(out, rows)
+    missing = missing_shards(out)
+    if missing:
+        click.echo(f"no ledger of {', '.join(missing)}: their studies are not in this answer")
     done = sum(row.state == "done" for row in rows)
-    return 0 if done == len(rows) else 3 if done else 1
+    return 0 if done == len(rows) and not missing else 3 if done else 1
 
 
 def _batch(options: Mapping[str, Any]) -> int:
     """Plan, then work; the exit code."""
     from mmif.batch.plan import TASKS, make_plan, write_list
-    from mmif.batch.run import shard
+    from mmif.batch.run import done_earlier, shard
+    from mmif.batch.work import parameters
 
     part = _shard(options["shard"], os.environ)
     pipelines = _pipelines(options["tasks"] or TASKS, options["pipelines"])
@@ -158,9 +162,22 @@ def _batch(options: Mapping[str, Any]) -> int:
     if options["save_list"]:
         write_list(plan, options["save_list"])
     if options["dry_run"] or options["output"] is None:
-        say_plan(plan, options["studies"])
+        begun = options["output"] is not None and options["resume"] is not False
+        said = parameters(pipelines, _shared(options))
+        done = done_earlier(plan, options["output"], said) if begun else ()
+        say_plan(plan, options["studies"], done)
         return 0 if plan.jobs else 1
     return _work(plan, part, pipelines, options)
+
+
+def _shared(options: Mapping[str, Any]) -> "FuseOptions":
+    """What all studies have in common."""
+    from mmif.batch.work import FuseOptions
+
+    return FuseOptions(
+        **{name: options[name] for name in FuseOptions.__dataclass_fields__ if name in options}
+        | {"register": not options["no_register"], "report": not options["no_report"]}
+    )
 
 
 def _work(
@@ -172,13 +189,9 @@ def _work(
     """Do the plan; the exit code."""
     from mmif.batch.answer import read_rows
     from mmif.batch.run import run_batch
-    from mmif.batch.work import FuseOptions, FuseWork, parameters
+    from mmif.batch.work import FuseWork, parameters
 
-    shared = FuseOptions(
-        **{name: options[name] for name in FuseOptions.__dataclass_fields__ if name in options}
-        | {"register": not options["no_register"], "report": not options["no_report"]}
-    )
-    out = options["output"]
+    shared, out = _shared(options), options["output"]
     tasks = {job.task for job in plan.jobs}
     work = FuseWork(
         {task: one for task, one in pipelines.items() if task in tasks}, shared, options["device"]
@@ -204,11 +217,7 @@ def _executor(work: "FuseWork", options: Mapping[str, Any], stack: ExitStack) ->
     from mmif.batch.supervisor import Limits
 
     jobs = options["jobs"] or machine.default_jobs()
-    limits = Limits(
-        timeout_s=options["timeout"],
-        memory_mib=options["memory"] or machine.worker_memory_mib(jobs),
-        threads=max(1, machine.cores() // jobs),
-    )
+    limits = Limits(options["timeout"], options["memory"] or 0)
     if options["dask"]:
         return _dask(options["dask"], work, limits, jobs)
     _own_gpu(work, stack)
@@ -269,23 +278,38 @@ def _shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] 
         ConfigError: not I/N, or an index without its count.
     """
     if text is None and "SLURM_ARRAY_TASK_ID" in environment:
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-        index = int(environment["SLURM_ARRAY_TASK_ID"]) - first
-        text = f"{index}/{environment.get('SLURM_ARRAY_TASK_COUNT', '')}"
+        first = _number(environment, "SLURM_ARRAY_TASK_MIN", "0")
+        step = _number(environment, "SLURM_ARRAY_TASK_STEP", "1")
+        index = (_number(environment, "SLURM_ARRAY_TASK_ID") - first) // max(1, step)
+        text = f"{index}/{_number(environment, 'SLURM_ARRAY_TASK_COUNT')}"
     elif text is None and "JOB_COMPLETION_INDEX" in environment:
-        number, count = environment["JOB_COMPLETION_INDEX"], environment.get("JOB_COMPLETIONS")
-        if count is None:
-            raise ConfigError(
-                "JOB_COMPLETION_INDEX without JOB_COMPLETIONS; expected both in the environment, "
-                f"or --shard {number}/N"
-            )
-        text = f"{number}/{count}"
+        index = _number(environment, "JOB_COMPLETION_INDEX")
+        text = f"{index}/{_number(environment, 'JOB_COMPLETIONS')}"
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
         raise ConfigError(f"shard {text}: expected I/N with I from 0 to N-1")
     return int(match[1]), int(match[2])
+
+
+def _number(environment: Mapping[str, str], name: str, otherwise: str | None = None) -> int:
+    """A number in the environment.
+
+    Raises:
+        ConfigError: it is not there, or is none.
+    """
+    text = environment.get(name, otherwise)
+    if text is None:
+        known = next(
+            key for key in ("SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX") if key in environment
+        )
+        raise ConfigError(
+            f"{known} without {name}; expected both in the environment, or --shard I/N"
+        )
+    if not text.isdecimal():
+        raise ConfigError(f"{name}={text} in the environment; expected a number, or --shard I/N")
+    return int(text)
 
 
 @contextmanager

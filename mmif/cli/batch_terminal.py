@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +75,7 @@ def _rate(tally: "Tally") -> str:
     return f"{said} {60 * tally.rate:.1f}/min, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
 
 
-def say_plan(plan: "Plan", root: Path) -> None:
+def say_plan(plan: "Plan", root: Path, done: Collection[str]) -> None:
     """The table of what would be done, and why the rest would not; paths from ``root`` on."""
     from rich.table import Table
     from rich.text import Text
@@ -89,12 +89,14 @@ def say_plan(plan: "Plan", root: Path) -> None:
         sources = "  ".join(
             f"{role} {printable(str(_below(root, path)))}" for role, path in paths.items()
         )
-        table.add_row(*map(Text, (study, task, sources)))
+        said = "done already" if job.id in done else sources
+        table.add_row(*map(Text, (study, task, said)))
     for rejected in plan.rejected:
         study = rejected.id.partition("/")[0]
         table.add_row(*map(Text, (study, rejected.task or "none", rejected.reason)))
     _print(table)
-    click.echo(f"{len(plan.jobs)} to do, {len(plan.rejected)} not")
+    earlier = f"{len(done)} done already, " if done else ""
+    click.echo(f"{len(plan.jobs) - len(done)} to do, {earlier}{len(plan.rejected)} not")
 
 
 def say_rows(out: Path, rows: "Sequence[Row]") -> None:
@@ -118,7 +120,7 @@ def say_rows(out: Path, rows: "Sequence[Row]") -> None:
             str(verdict or ""),
             _number(error),
             _number(seconds),
-            f"{row.cause}: {row.reason}" if row.reason else "",
+            ": ".join(filter(None, (row.cause, row.reason))),
         )
         table.add_row(*map(Text, cells))
     _print(table)

@@ -49,6 +49,15 @@ def case_list(tmp_path: Path) -> Path:
             },
             (9, 10),
         ),
+        (
+            {
+                "SLURM_ARRAY_TASK_ID": "9",
+                "SLURM_ARRAY_TASK_COUNT": "5",
+                "SLURM_ARRAY_TASK_MIN": "1",
+                "SLURM_ARRAY_TASK_STEP": "2",
+            },
+            (4, 5),
+        ),
         ({"JOB_COMPLETION_INDEX": "0", "JOB_COMPLETIONS": "4"}, (0, 4)),
     ],
 )
@@ -70,9 +79,27 @@ def test_a_shard_out_of_range_is_refused(case_list: Path, tmp_path: Path, text: 
     assert not out.exists()
 
 
-def test_an_index_without_its_count_is_refused() -> None:
-    with pytest.raises(ConfigError, match="JOB_COMPLETION_INDEX without JOB_COMPLETIONS"):
-        _shard(None, {"JOB_COMPLETION_INDEX": "3"})
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"JOB_COMPLETION_INDEX": "3"}, "JOB_COMPLETION_INDEX without JOB_COMPLETIONS"),
+        ({"SLURM_ARRAY_TASK_ID": "3"}, "SLURM_ARRAY_TASK_ID without SLURM_ARRAY_TASK_COUNT"),
+        ({"SLURM_ARRAY_TASK_ID": "x", "SLURM_ARRAY_TASK_COUNT": "2"}, "SLURM_ARRAY_TASK_ID=x"),
+        (
+            {  # --array=3,7
+                "SLURM_ARRAY_TASK_ID": "7",
+                "SLURM_ARRAY_TASK_COUNT": "2",
+                "SLURM_ARRAY_TASK_MIN": "3",
+            },
+            "shard 4/2",
+        ),
+    ],
+)
+def test_an_environment_that_says_no_shard_is_refused(
+    environment: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _shard(None, environment)
 
 
 def test_a_dry_run_of_a_shard_shows_its_part(case_list: Path) -> None:

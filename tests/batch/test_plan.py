@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from mmif.batch.jobs import Input, input_of, printable, safe_id
-from mmif.batch.plan import Plan, Study, make_plan, plan_of, read_list, unique_names, write_list
+from mmif.batch.plan import (
+    Plan,
+    Rejected,
+    Study,
+    make_plan,
+    plan_of,
+    read_list,
+    unique_names,
+    write_list,
+)
 from mmif.errors import InputError
 
 ALL = ("ct-mri", "spect-mri", "pet-mri")
@@ -70,6 +79,18 @@ def test_studies_of_one_name_are_told_apart_by_their_files() -> None:
     assert first != second
     assert first.startswith("x_y-")
     assert [s.name for s in unique_names(reversed(pair))] == [second, first]
+
+
+def test_patients_of_one_folder_without_any_source_are_told_apart() -> None:
+    lame = [Study("dicom", {}, {"mri": "1 slice"}, uid) for uid in ("1.2.3", "1.2.4")]
+    plan = plan_of(lame, [], ALL)
+    assert len({one.id for one in plan.rejected}) == 2
+
+
+def test_a_folder_with_several_reasons_is_one_row_with_all_of_them() -> None:
+    why = [Rejected("p1", text) for text in ("not to be read", "3 volumes", "3 volumes")]
+    plan = plan_of([], why, ALL)
+    assert plan.rejected == (Rejected("p1", "not to be read; 3 volumes"),)
 
 
 def test_a_csv_list_names_the_studies_with_paths_relative_to_it(tmp_path: Path) -> None:

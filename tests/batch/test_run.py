@@ -1,5 +1,6 @@
 """The batch without imaging: every way a job can end, resume, kills, two runs, full disks."""
 
+import errno
 import json
 import os
 import random
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 from batch_works import LIMITS, PARAMETERS, Copy, KilledOnce, Unprepared, make_plan, states
 
-from mmif.batch.answer import read_rows
+from mmif.batch.answer import missing_shards, read_rows
 from mmif.batch.claims import Claims
 from mmif.batch.executors import LocalExecutor
 from mmif.batch.perform import Outcome
 from mmif.batch.plan import Plan, Rejected
-from mmif.batch.run import Tally, run_batch, shard
+from mmif.batch.run import Tally, done_earlier, run_batch, shard
 from mmif.batch.supervisor import Limits
 from mmif.errors import ConfigError, MmifError, OutputError
 
@@ -143,6 +144,52 @@ def test_what_is_no_job_is_a_failure_with_its_reason_until_it_is_repaired(tmp_pa
     assert "case09" not in states(tmp_path / "out")
 
 
+def test_what_a_killed_run_has_not_begun_is_in_the_answer(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = make_plan(tmp_path / "in", *["fine"] * 5)
+
+    def interrupt(tally: Tally, outcome: Outcome | None) -> None:
+        if outcome:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, out, Copy(seconds=0.2), jobs=1, watch=interrupt)
+    rows = {row.study: row for row in read_rows(out)}
+    assert sorted(rows) == [f"case{number:02}" for number in range(5)]
+    assert (rows["case04"].state, rows["case04"].reason) == ("unfinished", "not begun")
+    smaller = Plan(plan.jobs[:4])  # the fifth is no longer in the tree
+    assert run(smaller, out).exit_code == 0
+    assert [row.state for row in read_rows(out)] == ["done"] * 4
+    assert sum(line.get("state") == "planned" for line in lines(out)) == 5
+
+
+def test_a_ledger_that_cannot_take_the_plan_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    plan = make_plan(tmp_path / "in", "fine")
+    run(plan, out)
+    more = Plan(plan.jobs, (Rejected("case09", "no pair: found CT, no MRI"),))
+    monkeypatch.setattr(os, "fsync", _full)
+    with pytest.raises(OutputError, match=r"the ledger cannot be written \(No space left"):
+        run(more, out)
+
+
+def _full(_: int) -> None:
+    raise OSError(errno.ENOSPC, "")
+
+
+def test_what_is_done_earlier_is_known_without_a_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    plan = make_plan(tmp_path / "in", "fine", "refuse")
+    assert done_earlier(plan, out, PARAMETERS) == set()
+    assert not out.exists()
+    run(plan, out)
+    assert done_earlier(plan, out, PARAMETERS) == {"case00/ct-mri"}
+    with pytest.raises(ConfigError, match="other parameters"):
+        done_earlier(plan, out, {"format": "dicom"})
+
+
 def test_nothing_done_is_exit_code_1(tmp_path: Path) -> None:
     assert run(make_plan(tmp_path / "in", "refuse"), tmp_path / "out").exit_code == 1
 
@@ -262,6 +309,7 @@ def test_shards_are_disjoint_complete_and_merged(tmp_path: Path) -> None:
     assert sorted(job.id for part in parts for job in part.jobs) == [job.id for job in plan.jobs]
     for index, part in enumerate(parts):
         run(part, out, ledger_name=f"ledger-{index}-of-3.jsonl")
+        assert missing_shards(out) == [f"{later}/3" for later in range(index + 1, 3)]
     assert [row.state for row in read_rows(out)] == ["done"] * 7
     assert run(plan, out, Unprepared()).earlier == 7  # an unsharded run finds nothing left
 

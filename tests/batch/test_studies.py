@@ -134,6 +134,20 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(studies: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_on_a_begun_out_shows_what_is_done_already(
+    studies: Path, pipelines: dict[str, Pipeline], uninterrupted: Path, tmp_path: Path
+) -> None:
+    words = _command(studies, pipelines, tmp_path)[3:]
+    words[1], words[words.index("-o") + 1] = str(studies), str(uninterrupted)
+    result = CliRunner().invoke(main, [*words, "--dry-run"])
+    assert result.exit_code == 0, result.stderr
+    assert f"{BAD - 2} to do, {GOOD} done already, 2 not" in result.stdout
+    other = CliRunner().invoke(main, [*words, "--dry-run", "--format", "dicom"])
+    assert (other.exit_code, "other parameters" in other.stderr) == (1, True)
+    anew = CliRunner().invoke(main, [*words, "--dry-run", "--restart", "--format", "dicom"])
+    assert f"{GOOD + BAD - 2} to do, 2 not" in anew.stdout
+
+
 def test_a_summary_merges_the_ledgers_and_says_the_exit_code(
     uninterrupted: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from mmif.transforms.registration.search import (
     ascend,
     distinct,
     draw_points,
+    rival,
 )
 from mmif.transforms.registration.similarity import (
     Samples,
@@ -137,14 +138,6 @@ def spread(found: Candidates, pose: Matrix, box: Points) -> float:
     """Mean distance at the box's corners of the solutions that score within 3 % of the best."""
     near = found.scores >= 0.97 * found.scores.max()
     return float(np.mean([distance_mm(p, pose, box) for p in found.poses[near]]))
-
-
-def rival(found: Candidates, pose: Matrix, box: Points) -> float:
-    """The best score of a solution over 15 mm away, as a part of the best of all."""
-    far = [
-        s for p, s in zip(found.poses, found.scores, strict=True) if distance_mm(p, pose, box) > 15
-    ]
-    return float(max(far, default=0.0) / max(found.scores.max(), 1e-6))
 
 
 def outlines(fixed: Prepared, moving: Prepared, pose: Matrix) -> tuple[float, float]:

@@ -23,7 +23,9 @@ Mask = npt.NDArray[np.bool_]
 FINEST_MM = 1.2
 BODY_MM = 4.0
 LEVELS_MM = (8.0, BODY_MM, 2.0)
-AIR_HU, TISSUE_HU, BONE_HU = -1000.0, -250.0, 1500.0
+TISSUE_HU = -250.0
+CT_HU = (-1000.0, -150.0, 0.0, 100.0, 300.0, 1500.0)
+CT_GREYS = (0.0, 0.30, 0.38, 0.50, 0.60, 1.0)  # the skull's edge is kept, the brain seen finer
 MARGIN_MM = 8.0
 TALLEST_MM, HEAD_MM = 330.0, 250.0  # a body taller than the first is cut to the second
 
@@ -92,12 +94,11 @@ def prepare(volume: MetaTensor, name: str) -> Prepared:
     array, affine = checked(volume, name)
     kind = kind_of(volume, array)
     array, affine = averaged(array, affine, FINEST_MM)
-    low, high = grey_range(array, kind, name)
-    array = np.clip((array - low) / (high - low), 0, 1, dtype=np.float32)
+    array = greys(array, kind, name)
     stack = [(array, affine)]
     for level_mm in reversed(LEVELS_MM):
         stack.insert(0, averaged(*stack[0], level_mm))
-    body = body_mask(stack[1][0], spacing_mm(stack[1][1]), kind, (low, high))
+    body = body_mask(stack[1][0], spacing_mm(stack[1][1]), kind)
     body = upper_part(body, stack[1][1])
     if not body.any():
         raise RegistrationError(f"the {name} volume shows no body; expected a head")
@@ -152,10 +153,10 @@ def averaged(array: Array, affine: Matrix, target_mm: float) -> tuple[Array, Mat
     return array, affine @ step
 
 
-def grey_range(array: Array, kind: Kind, name: str) -> tuple[float, float]:
-    """The grey levels that become 0 and 1. CT keeps the skull's edge: air to dense bone."""
+def greys(array: Array, kind: Kind, name: str) -> Array:
+    """``array`` as grey levels in 0..1: those of HU for CT, a range of percentiles otherwise."""
     if kind is Kind.CT:
-        return AIR_HU, BONE_HU
+        return np.interp(array, CT_HU, CT_GREYS).astype(np.float32)
     step = max(1, round((array.size / 500_000) ** (1 / 3)))
     thin = array[::step, ::step, ::step]
     low, high = (float(v) for v in np.percentile(thin, [1, 99.8]))
@@ -163,24 +164,21 @@ def grey_range(array: Array, kind: Kind, name: str) -> tuple[float, float]:
         low, high = float(array.min()), float(array.max())
     if not high > low:
         raise RegistrationError(f"the {name} volume is constant ({low:g}); nothing to register")
-    return low, high
+    return np.asarray(np.clip((array - low) / (high - low), 0, 1, dtype=np.float32))
 
 
-def body_mask(
-    array: Array, spacing: tuple[float, float, float], kind: Kind, window: tuple[float, float]
-) -> Mask:
+def body_mask(array: Array, spacing: tuple[float, float, float], kind: Kind) -> Mask:
     """The patient without table, head holder and noise: the largest part that is thick everywhere.
 
     A table or holder is a thin shell; an opening by 10 mm takes it off before the parts are told
     apart.
     """
-    low, high = window
-    level = (TISSUE_HU - low) / (high - low) if kind is Kind.CT else foreground_level(array)
-    solid = array > level
-    opened = opening(filled(solid), 10.0 if kind is Kind.CT else 6.0, spacing)
+    ct = kind is Kind.CT
+    solid = array > (np.interp(TISSUE_HU, CT_HU, CT_GREYS) if ct else foreground_level(array))
+    opened = opening(filled(solid), 10.0 if ct else 6.0, spacing)
     parts, count = ndimage.label(opened)
     if count == 0:
-        return np.asarray(solid if kind is not Kind.CT else opened)
+        return np.asarray(opened if ct else solid)
     sizes = np.bincount(parts.ravel())[1:]
     return filled(parts == 1 + int(np.argmax(sizes)))
 

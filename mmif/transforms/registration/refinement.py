@@ -20,7 +20,7 @@ from mmif.transforms.registration.similarity import Samples, pose_tensors, sampl
 POOL = 80_000
 BORDER_MM = 4.0
 WHOLE, SKIN_MM = 0.88, 10.0
-FINE = Ascent(level=3, iterations=60, batch=4000, bins=24, first_mm=1.5, last_mm=0.1)
+FINE = Ascent(level=3, iterations=100, batch=5000, bins=24, first_mm=1.5, last_mm=0.08)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,8 @@ class Registration:
             anatomical point of the moving one, as ITK's resamplers want it.
         verdict: pass, review (use with care), fail (do not use), or skipped (nothing was checked).
         checks: what was measured, with limits.
-        error_estimate_mm: expected mean error over the head, or None where nothing was measured.
+        error_estimate_mm: the mean error over the head that nine of ten keep, or None where nothing
+            was measured.
         method: how the transform came about, in words.
         reasons: why the verdict is not a plain pass, one line each.
         seconds: how long it took.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from mmif.geometry import Matrix, Points, apply, spacing_mm
 from mmif.transforms.registration.poses import (
@@ -36,6 +37,8 @@ ROTATIONS = 480
 TRANSLATION_STEP_MM = 32.0
 CHUNK = 400_000  # sample positions at once
 AIR_MARGIN_MM = 12.0
+ATTEMPTS = 4
+DISPUTED, ELSEWHERE_MM = 0.8, 30.0  # a pose that far away with that part of the best score
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,41 @@ def draw_points(volume: Prepared, count: int, margin_mm: float, seed: int) -> Po
 def global_search(
     sampled: Prepared, other: Prepared, seed: int, tick: Tick, device: str = "cpu"
 ) -> Candidates:
-    """The best distinct poses anywhere, refined on the 4 mm level."""
+    """The best distinct poses anywhere, refined on the 4 mm level.
+
+    The right pose scores far above all others, and its basin may fall between the starts. As long
+    as no pose stands out, the search is made again from a grid that is turned.
+    """
     points = draw_points(sampled, 20_000, AIR_MARGIN_MM, seed)
     coarse = sample(sampled.levels[0], points, FIRST.bins)
     middle = sample(sampled.levels[1], points, MIDDLE.bins)
     box = corners(sampled.body_points)
-    found = scan(other.levels[0], first(coarse, 500), start_poses(sampled, other), tick, device)
+    starts = start_poses(sampled, other)
+    found = Candidates(np.empty((0, 4, 4)), np.empty(0))
+    for turn in (
+        np.eye(3),
+        *Rotation.random(ATTEMPTS - 1, rng=np.random.default_rng(seed)).as_matrix(),
+    ):
+        turned = starts.copy()
+        turned[:, :3] = turn @ starts[:, :3]
+        scanned = scan(other.levels[0], first(coarse, 500), turned, tick, device)
+        more = climbed(other, scanned, coarse, middle, box, seed, tick)
+        found = ranked(together(found, more))
+        if rival(found, found.poses[0], box, ELSEWHERE_MM) < DISPUTED:
+            break
+    return found
+
+
+def climbed(
+    other: Prepared,
+    found: Candidates,
+    coarse: Samples,
+    middle: Samples,
+    box: Points,
+    seed: int,
+    tick: Tick,
+) -> Candidates:
+    """The best of ``found`` after ascents on the 8 mm and the 4 mm level, fewer at every step."""
     found = distinct(found, box, apart_mm=20.0, most=40)
     found = ascend(other, coarse, found.poses, FIRST, seed, tick)
     found = distinct(found, box, apart_mm=12.0, most=14)
@@ -99,12 +131,24 @@ def global_search(
     found = distinct(found, box, apart_mm=6.0, most=6)
     found = ranked(ascend(other, middle, found.poses, MIDDLE, seed, tick))
     best = ascend(other, middle, found.poses[:2], MIDDLE, seed + 1, tick)
-    return ranked(
-        Candidates(
-            np.concatenate([best.poses, found.poses[2:]]),
-            np.concatenate([best.scores, found.scores[2:]]),
-        )
+    return together(best, Candidates(found.poses[2:], found.scores[2:]))
+
+
+def together(some: Candidates, more: Candidates) -> Candidates:
+    """All of both."""
+    return Candidates(
+        np.concatenate([some.poses, more.poses]), np.concatenate([some.scores, more.scores])
     )
+
+
+def rival(found: Candidates, pose: Matrix, box: Points, apart_mm: float = 15.0) -> float:
+    """The best score of a solution over ``apart_mm`` away, as a part of the best of all."""
+    far = [
+        s
+        for p, s in zip(found.poses, found.scores, strict=True)
+        if distance_mm(p, pose, box) > apart_mm
+    ]
+    return float(max(far, default=0.0) / max(found.scores.max(), 1e-6))
 
 
 def start_poses(sampled: Prepared, other: Prepared) -> Matrix:

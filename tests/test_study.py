@@ -228,6 +228,9 @@ def test_overwrite_never_replaces_inputs_or_folders_of_others(
         assert result.stderr.count("Error: ") == 1
     assert pair["mri"].exists()
     assert (tmp_path / "mine" / "mine.txt").read_text() == "mine"
+    for overwrite in ([], ["--overwrite"]):  # nothing stands above it
+        result = run("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", "/", *overwrite)
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
 
 
 def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:

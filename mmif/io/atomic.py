@@ -27,7 +27,7 @@ def unfinished(output: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
         yield folder
     except OutputError as error:  # of a writer, which knows the temporary place only
-        raise OutputError(str(error).replace(f"{folder}/", f"{output.name}: ")) from error
+        raise OutputError(str(error).replace(f"{folder}/", f"{output}: ")) from error
     except OSError as error:
         if error.errno is None:  # not the system's, so a bug: it keeps its traceback
             raise
@@ -59,7 +59,7 @@ def refuse_existing(
     """
     read = [path.resolve() for path in inputs]
     for output in outputs:
-        above = next(p for p in output.absolute().parents if p.exists())
+        above = next((p for p in output.absolute().parents if p.exists()), output)
         if not above.is_dir() or not os.access(above, os.W_OK):
             raise OutputError(f"{output}: {above} is not a folder that can be written to")
         if not (output.exists() or output.is_symlink()):

@@ -233,6 +233,26 @@ def test_overwrite_never_replaces_inputs_or_folders_of_others(
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
 
 
+def test_verbose_and_quiet_before_the_command_or_behind_it(
+    pair: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ct = write(tmp_path / "odd.nii.gz", head()[0] + 1000)  # not in HU: a warning
+
+    def said(before: str, behind: str) -> tuple[str, str, int]:
+        caplog.clear()
+        fuse = ("fuse", "--ct", ct, "--mri", pair["mri"], "--no-register", "--no-report")
+        words = [*before.split(), *fuse, *behind.split(), "--overwrite"]
+        result = run(*words, "-o", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+        return result.stdout[:12], result.stderr[:7], len(caplog.records)
+
+    assert said("", "") == ("registration", "Warning", 0)
+    for verbose in (said("-v", ""), said("", "-v")):
+        assert verbose[:2] == ("registration", "Warning")
+        assert verbose[2] >= 5  # a record a step
+    assert said("-q", "") == said("", "--quiet") == ("", "", 0)
+
+
 def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
     words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", tmp_path / "out")
     assert run(*words, "--frame", "pet=1").exit_code == 2

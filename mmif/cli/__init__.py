@@ -28,8 +28,36 @@ def printable(line: str) -> str:
     )
 
 
+def _say(level: int) -> None:
+    logging.getLogger().setLevel(level)
+    logging.getLogger("mmif").setLevel(level)
+
+
+def _verbosity(_: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        _say(logging.INFO if option.name == "verbose" else logging.ERROR)
+
+
+def _verbosity_option(*names: str, words: str) -> click.Option:
+    return click.Option(names, is_flag=True, expose_value=False, callback=_verbosity, help=words)
+
+
+VERBOSITY = (
+    _verbosity_option("-v", "--verbose", words="Say each step and its figures."),
+    _verbosity_option("-q", "--quiet", words="Say errors only."),
+)
+
+
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is called, not for ``--help``."""
+    """A group that imports a command's module when the command is called, not for ``--help``.
+
+    ``-v`` and ``-q`` stand before the command or among its own options.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Warnings and errors are said, until an option asks for more or less."""
+        _say(logging.WARNING)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands, in the order of the table."""
@@ -39,8 +67,9 @@ class LazyGroup(click.Group):
         """The command ``name`` from ``mmif.cli.NAME``."""
         if name not in COMMANDS:
             return None
-        module = importlib.import_module(f"mmif.cli.{name}")
-        return getattr(module, name)  # type: ignore[no-any-return]
+        command: click.Command = getattr(importlib.import_module(f"mmif.cli.{name}"), name)
+        command.params.extend(option for option in VERBOSITY if option not in command.params)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing any of them."""
@@ -64,14 +93,14 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-v", "--verbose", is_flag=True, help="Say each step and its figures.")
-@click.option("-q", "--quiet", is_flag=True, help="Say errors only.")
+@click.group(
+    cls=LazyGroup,
+    params=list(VERBOSITY),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True)
-def main(verbose: bool, quiet: bool) -> None:
+def main() -> None:
     """Fuse CT, MRI, SPECT and PET volumes of one patient. Research use only."""
-    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mmif").setLevel(level)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("pydicom").disabled = True  # it repeats odd values of headers,
     warnings.filterwarnings("ignore", module="pydicom")  # which can be a patient's

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmif.cli.progress import quiet
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 def progress() -> Iterator[Callable[["Tally", "Outcome | None"], None]]:
     """Counts, rate and time left on a terminal; a line a study with ``-v``."""
     level = logging.getLogger("mmif").level
-    if level >= logging.ERROR or (level != logging.INFO and not sys.stderr.isatty()):
+    if quiet() or (level != logging.INFO and not sys.stderr.isatty()):
         yield lambda tally, outcome: None
     elif level == logging.INFO:
         yield _log_outcome
@@ -101,7 +103,7 @@ def say_plan(plan: "Plan", root: Path, done: Collection[str]) -> None:
 
 def say_rows(out: Path, rows: "Sequence[Row]") -> None:
     """The answer on the terminal: every study, or only those not done where there are many."""
-    if logging.getLogger("mmif").level >= logging.ERROR:
+    if quiet():
         return
     from rich.table import Table
     from rich.text import Text

@@ -1,11 +1,11 @@
 """``mmif evaluate``."""
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmif.cli.progress import quiet
 from mmif.config import TASKS
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def evaluate(**options: Any) -> None:
         evaluation = score(selection.pairs, methods, saved=folder, progress=progress)
     printed = published(options["task"]) if options["published"] else {}
     _write(options, evaluation, selection, weights, printed)
-    if logging.getLogger("mmif").level < logging.ERROR:
+    if not quiet():
         _show(options, evaluation, selection, printed)
 
 

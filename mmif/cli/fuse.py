@@ -1,6 +1,5 @@
 """``mmif fuse``."""
 
-import logging
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmif.cli.progress import quiet
 from mmif.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _fuse_images(inputs: dict[str, Path], options: dict[str, Any]) -> None:
         device=options["device"],
         overwrite=overwrite,
     )
-    if logging.getLogger("mmif").level < logging.ERROR:
+    if not quiet():
         click.echo(f"{output}: fused")
 
 
@@ -312,7 +312,7 @@ def _say_plan(planned: dict[str, Any]) -> None:
 
 def _say_summary(output: Path, summary: dict[str, Any]) -> None:
     """What was done, in two lines; warnings on stderr."""
-    if logging.getLogger("mmif").level >= logging.ERROR:
+    if quiet():
         return
     for warning in summary["warnings"]:
         click.echo(f"Warning: {warning}", err=True)

@@ -6,6 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def quiet() -> bool:
+    """Whether ``-q`` asked for errors only."""
+    return logging.getLogger("mmif").level >= logging.ERROR
+
+
 @contextmanager
 def shown() -> Iterator[Callable[[str, float], None]]:
     """A callable for a step's name and the share of it that is done, drawn while inside.
@@ -15,7 +20,7 @@ def shown() -> Iterator[Callable[[str, float], None]]:
     log = logging.getLogger("mmif")
     if log.level == logging.INFO:
         yield _logged
-    elif log.level >= logging.ERROR or not sys.stderr.isatty():
+    elif quiet() or not sys.stderr.isatty():
         yield lambda step, share: None
     else:
         with _bars() as progress:

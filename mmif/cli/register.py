@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmif.cli.progress import quiet
+
 if TYPE_CHECKING:
     from mmif.transforms.registration import Registration
 
@@ -54,11 +56,11 @@ def register(
         config = replace(config, timeout_s=registration_timeout)
     volumes = load(fixed, role=fixed_role), load(moving, role=moving_role)
     sources = [source_of(volume) for volume in volumes]
-    for source in sources:
-        for warning in source.warnings if source else ():
-            click.echo(f"Warning: {source.path if source else ''}: {warning}", err=True)
+    warnings = [f"{source.path}: {w}" for source in sources if source for w in source.warnings]
     if len({source.patient_key for source in sources if source and source.patient_key}) > 1:
-        click.echo("Warning: the two volumes carry different PatientIDs", err=True)
+        warnings.append("the two volumes carry different PatientIDs")
+    for warning in warnings if not quiet() else ():
+        click.echo(f"Warning: {warning}", err=True)
     result = registered(*volumes, config)
     if result.verdict == "fail" and not accept_registration:
         raise RegistrationError(
@@ -67,7 +69,7 @@ def register(
         )
     with unfinished(output) as folder:
         publish(write_itk_transform(folder / output.name, result.fixed_to_moving_lps), output)
-    for line in said(result, output):
+    for line in said(result, output) if not quiet() else ():
         click.echo(line)
 
 

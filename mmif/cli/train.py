@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmif.cli.progress import quiet
 from mmif.config import TASKS
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def train(
         origin = Origin(_command(), _commit(), f"{start.name} {start.sha256}" if start else None)
         tensors = start.network.state_dict() if start else None
         job = Job(recipe, output, origin, max_steps or 0, resume, tensors, compiled)
-        best = run(job, pairs, ranks, _Teller() if ranks.first else _silent)
-    if best is not None:
+        best = run(job, pairs, ranks, _Teller() if ranks.first and not quiet() else _silent)
+    if best is not None and not quiet():
         click.echo(
             f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}"
         )
@@ -153,4 +154,4 @@ class _Teller:
 
 
 def _silent(progress: Progress) -> None:
-    """What the other ranks say."""
+    """What the other ranks say, and all with ``-q``."""

@@ -141,6 +141,9 @@
         out[n + 2] = table[blue[index]];
       });
     },
+    coverage(shape, out) {
+      eachPixel(shape, (index, n) => put(out, n, covered(index) ? 255 : 0));
+    },
     share(shape, out) {
       const [from, middle, to] = study.shareKnots;
       eachPixel(shape, (index, n) => {
@@ -198,11 +201,37 @@
     };
   };
   // Whether the moving volume ends within 2 pixels: an edge there is not the patient's.
-  const endOf = (shape) => {
-    const outside = new Uint8Array(shape.width * shape.height);
-    eachPixel(shape, (index, n) => (outside[n / 3] = !covered(index)));
-    const steps = [1, 2, shape.width, 2 * shape.width];
-    return (n) => outside[n] || steps.some((step) => outside[n - step] || outside[n + step]);
+  const endOf = (coverage, { width }) => {
+    const outside = (n) => coverage[3 * n] < 128;
+    const steps = [1, 2, width, 2 * width];
+    return (n) => outside(n) || steps.some((step) => outside(n - step) || outside(n + step));
+  };
+  // A layer in square pixels, so that an edge is as thin across the slices as along them.
+  const squared = (rgb, { width, height }, plane) => {
+    const mm = [study.spacing[PLANES[plane].across], study.spacing[PLANES[plane].down]];
+    const fine = Math.min(...mm);
+    const wide = Math.round((width * mm[0]) / fine);
+    const high = Math.round((height * mm[1]) / fine);
+    if (wide === width && high === height) return { rgb, width, height };
+    const out = new Uint8ClampedArray(3 * wide * high);
+    const between = (n, few, many) => {
+      const at = Math.min(few - 1, Math.max(0, ((n + 0.5) * few) / many - 0.5));
+      const first = Math.floor(at);
+      return [first, Math.min(few - 1, first + 1), at - first];
+    };
+    const columns = Array.from({ length: wide }, (_, u) => between(u, width, wide));
+    for (let v = 0, n = 0; v < high; v++) {
+      const [above, below, low] = between(v, height, high);
+      for (const [left, right, part] of columns) {
+        for (let c = 0; c < 3; c++, n++) {
+          const at = (x, y) => rgb[3 * (y * width + x) + c];
+          const top = at(left, above) + part * (at(right, above) - at(left, above));
+          const bottom = at(left, below) + part * (at(right, below) - at(left, below));
+          out[n] = top + low * (bottom - top);
+        }
+      }
+    }
+    return { rgb: out, width: wide, height: high };
   };
   const blurred = (values, width, height, step) => {
     const out = values.slice();
@@ -229,22 +258,30 @@
       });
       return under;
     },
-    edges(shape) {
-      const [top, under] = state.edges.split("-on-");
-      const out = layer(under, shape);
-      const { contours } = study.volumes[top];
-      const isEdge = contours.length
-        ? contoursOf(layer(top, shape), shape, contours)
-        : edgesOf(layer(top, shape), shape);
-      const ended = top === "moving" && !state.before ? endOf(shape) : () => false;
-      for (let n = 0; n < shape.width * shape.height; n++) {
-        if (isEdge(n) && !ended(n)) out.set(EDGE, 3 * n);
-      }
-      return out;
-    },
   };
-  const pixelsOf = (plane, shape) =>
-    mixed[state.mode] ? mixed[state.mode](shape, plane) : layer(state.mode, shape);
+  const edged = (shape, plane) => {
+    const fine = (name) => squared(layer(name, shape), shape, plane);
+    const [top, under] = state.edges.split("-on-");
+    const over = fine(top);
+    const out = fine(under);
+    const { contours } = study.volumes[top];
+    const isEdge = contours.length
+      ? contoursOf(over.rgb, over, contours)
+      : edgesOf(over.rgb, over);
+    const ended =
+      top === "moving" && !state.before ? endOf(fine("coverage").rgb, over) : () => false;
+    for (let n = 0; n < out.width * out.height; n++) {
+      if (isEdge(n) && !ended(n)) out.rgb.set(EDGE, 3 * n);
+    }
+    return out;
+  };
+  // -> {rgb, width, height}
+  const picture = (plane) => {
+    const shape = geometry(plane);
+    if (state.mode === "edges") return edged(shape, plane);
+    const rgb = mixed[state.mode] ? mixed[state.mode](shape, plane) : layer(state.mode, shape);
+    return { rgb, width: shape.width, height: shape.height };
+  };
 
   // ---- drawing -----------------------------------------------------------------------------
 
@@ -282,17 +319,16 @@
   };
 
   const drawImage = (pane) => {
-    const shape = geometry(pane.plane);
-    const rgb = pixelsOf(pane.plane, shape);
-    const data = new ImageData(shape.width, shape.height);
+    const { rgb, width, height } = picture(pane.plane);
+    const data = new ImageData(width, height);
     for (let n = 0, m = 0; n < rgb.length; n += 3, m += 4) {
       data.data[m] = rgb[n];
       data.data[m + 1] = rgb[n + 1];
       data.data[m + 2] = rgb[n + 2];
       data.data[m + 3] = 255;
     }
-    pane.pixels.width = shape.width;
-    pane.pixels.height = shape.height;
+    pane.pixels.width = width;
+    pane.pixels.height = height;
     pane.pixels.getContext("2d").putImageData(data, 0, 0);
     const context = pane.image.getContext("2d");
     context.imageSmoothingEnabled = state.smooth;

@@ -373,7 +373,17 @@ def test_it_prints_its_pictures_and_not_its_controls(browser, report_file) -> No
     assert report.page.locator(".modes").is_hidden()
     assert report.page.locator(".verdict-head .badge").is_visible()
     assert report.page.locator('[data-plane="axial"] canvas.image').is_visible()
+    report.page.evaluate(
+        """() => window.addEventListener('beforeprint', () => {
+            const parts = [...document.querySelectorAll('details.on-paper')];
+            window.printed = parts.filter((part) => part.open).map((part) => part.innerText);
+        })"""
+    )
     assert len(report.page.pdf()) > 50_000
+    printed = "".join(report.page.evaluate("window.printed"))
+    for text in ("Matrix, fixed to moving", "torch", "SimpleITK"):
+        assert text in printed
+    assert report.page.locator("details.on-paper[open]").count() == 0
     report.page.close()
 
 

@@ -655,6 +655,15 @@
       }
     });
   }
+  // On paper nothing can be unfolded.
+  let folded = [];
+  window.addEventListener("beforeprint", () => {
+    folded = document.querySelectorAll("details.on-paper:not([open])");
+    for (const part of folded) part.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const part of folded) part.open = false;
+  });
   for (const line of document.querySelectorAll(".chart .now")) {
     const { left, right } = line.dataset;
     root.addEventListener("slice", ({ detail }) => {

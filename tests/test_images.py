@@ -121,6 +121,13 @@ def test_pairs_of_several_sizes_come_back_in_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image, np.maximum(anatomical.pixels, other.pixels))
 
 
+def test_verbose_says_the_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="mmif"):
+        fuse(tmp_path, "ct-mri", GREY, 255 - GREY)
+    said = [record.message.partition(":")[0] for record in caplog.records]
+    assert said == ["fuse", "metrics"]
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     write_image(GREY, tmp_path / "a.png")

@@ -2,7 +2,11 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +84,21 @@ def test_fuse_writes_what_the_contract_names(pair: dict[str, Path], tmp_path: Pa
         "mmif_version", "task", "inputs", "reference", "grid", "registration", "fusion",
         "metrics", "outputs", "warnings", "seconds",
     }  # fmt: skip
+    keys = {
+        "inputs": {"role", "path", "format", "modality", "shape", "spacing_mm", "series_uid"},
+        "grid": {"shape", "spacing_mm", "affine_ras"},
+        "registration": {"verdict", "fixed_to_moving_lps", "checks"},
+        "fusion": {"device", "precision", "weights", "slices", "seconds"},
+        "seconds": {"read", "register", "resample", "fuse", "metrics", "write", "report", "total"},
+    }
+    for name, expected in keys.items():
+        whole = summary[name] if isinstance(summary[name], list) else [summary[name]]
+        assert all(set(one) >= expected for one in whole)
+    assert all(
+        set(check) >= {"value", "limit"} for check in summary["registration"]["checks"].values()
+    )
+    assert set(summary["fusion"]["weights"]) == {"name", "sha256"}
+    assert set(summary["outputs"]) == found
     assert set(summary["metrics"]) >= set(mmif.METRICS)
     assert summary["registration"]["verdict"] == "skipped"
     assert np.allclose(summary["registration"]["fixed_to_moving_lps"], np.eye(4))
@@ -104,6 +123,20 @@ def test_the_fused_volume_lies_where_the_reference_lies(
         "fused.nii.gz",
         "fused.json",
     ]
+
+
+def test_the_fov_of_the_head_gives_finer_pixels_over_the_same_places(
+    pair: dict[str, Path],
+) -> None:
+    whole, head_only = (
+        fuse(ct=pair["ct"], mri=pair["mri"], register=False, fov=fov)
+        for fov in ("reference", "head")
+    )
+    assert head_only.grid.shape[:2] == whole.grid.shape[:2] == (256, 256)
+    assert max(head_only.grid.spacing_mm[:2]) < 0.98 * min(whole.grid.spacing_mm[:2])
+    assert bool(head_only.fused[..., 0, :, :].max() < 0.05)  # a margin of air all the same
+    volume = [float(r.fused.sum() * np.prod(r.grid.spacing_mm)) for r in (whole, head_only)]
+    assert volume[1] == pytest.approx(volume[0], rel=0.05)
 
 
 def test_fusing_in_memory_equals_fusing_files(pair: dict[str, Path], tmp_path: Path) -> None:
@@ -251,6 +284,28 @@ def test_verbose_and_quiet_before_the_command_or_behind_it(
         assert verbose[:2] == ("registration", "Warning")
         assert verbose[2] >= 5  # a record a step
     assert said("-q", "") == said("", "--quiet") == ("", "", 0)
+
+
+@pytest.mark.parametrize(("option", "drawn"), [("", True), ("-q", False)])
+def test_each_step_is_drawn_on_a_terminal(
+    pair: dict[str, Path], tmp_path: Path, option: str, drawn: bool
+) -> None:
+    """`python -m mmif` on a pseudo-terminal: a bar a step; with -q nothing at all."""
+    ours, theirs = os.openpty()
+    words = ["--ct", pair["ct"], "--mri", pair["mri"], "--no-register", "-o", tmp_path / "out"]
+    command = [sys.executable, "-m", "mmif", "fuse", *map(str, words), *option.split()]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # Linux: the end of a terminal is an error
+            while some := os.read(ours, 65536):
+                said += some
+    os.close(ours)
+    assert process.returncode == 0, said
+    for step in (b"read", b"register", b"resample", b"fuse", b"metrics", b"write", b"report"):
+        assert (step in said) is drawn
+    assert bool(said) is drawn
 
 
 def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:

@@ -98,7 +98,14 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     params=list(VERBOSITY),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    callback=_version,
+    expose_value=False,
+    is_eager=True,
+    help="Say the version and exit.",
+)
 def main() -> None:
     """Fuse CT, MRI, SPECT and PET volumes of one patient. Research use only."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)

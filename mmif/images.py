@@ -77,7 +77,7 @@ def fuse_images(
     log.info("fuse: %.2f s on %s in %s", info.seconds, info.device, info.precision)
     write_image(fused, output, overwrite=overwrite)
     metrics = _metrics(fused, pair)
-    log.info("metrics: %s", ", ".join(f"{name} {value:.3g}" for name, value in metrics.items()))
+    log.info("  %s", ", ".join(f"{name} {value:.3g}" for name, value in metrics.items()))
     for warning in (*warnings, *info.warnings):
         log.warning("%s", warning)
     return {

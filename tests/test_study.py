@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -329,6 +331,24 @@ def test_a_full_disk_leaves_nothing(
     out = tmp_path / "new" / "out"
     with pytest.raises(OutputError, match="No space left"):
         fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_end_by_a_signal_leaves_nothing(
+    pair: dict[str, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    """The signal comes once the outputs are being written."""
+    out = tmp_path / "new" / "out"
+    words = ["--ct", pair["ct"], "--mri", pair["mri"], "--no-register", "-o", out]
+    command = [sys.executable, "-m", "mmif", "fuse", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not list(out.parent.glob(".out.*")):
+            time.sleep(0.002)
+        process.send_signal(number)
+        said = process.communicate()[1]
+    assert process.returncode == (1 if number == signal.SIGINT else 128 + number)
+    assert b"Traceback" not in said
     assert not out.parent.exists()
 
 

@@ -169,12 +169,17 @@ def fuse_volumes(
     clock = Clock(progress)
     with clock("register"):
         registration = registering()
+    for check in registration.checks:
+        log.info("  %s %.3g (limit %.3g)", check.name, check.value, check.limit)
     with clock("resample"):
         prepared = prepare(reference, moving, registration, pipeline, reference_role)
     with clock("fuse"):
         fused, info = fuse_prepared(prepared, pipeline, weights, device, progress)
+    log.info("  %s slices on %s in %s", prepared.grid.shape[2], info.device, info.precision)
     with clock("metrics"):
         per_slice = slice_metrics(fused, prepared)
+    metrics = {name: _mean(values) for name, values in per_slice.items()}
+    log.info("  %s", ", ".join(f"{name} {value:.3g}" for name, value in metrics.items()))
     first, second = pipeline.roles
     moving_role = second if reference_role == first else first
     return FusionResult(
@@ -191,7 +196,7 @@ def fuse_volumes(
         covered_fraction=prepared.covered_fraction,
         registration=registration,
         windows=prepared.windows,
-        metrics={name: _mean(values) for name, values in per_slice.items()},
+        metrics=metrics,
         metrics_per_slice=per_slice,
         fusion=_fusion_summary(info, weights, prepared.grid),
         warnings=(
@@ -322,7 +327,6 @@ class Clock:
         yield
         self.seconds[step] = time.perf_counter() - start
         self.progress(step, 1.0)
-        log.info("%s: %.2f s", step, self.seconds[step])
 
 
 def _coloured(unit: MetaTensor, colour_map: str | None) -> MetaTensor:

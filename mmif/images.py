@@ -74,7 +74,10 @@ def fuse_images(
     [fused], info = fuse_pixels(
         weights.network, pipeline.task, [pair], device=device, precision=pipeline.fusion.precision
     )
+    log.info("fuse: %.2f s on %s in %s", info.seconds, info.device, info.precision)
     write_image(fused, output, overwrite=overwrite)
+    metrics = _metrics(fused, pair)
+    log.info("  %s", ", ".join(f"{name} {value:.3g}" for name, value in metrics.items()))
     for warning in (*warnings, *info.warnings):
         log.warning("%s", warning)
     return {
@@ -96,7 +99,7 @@ def fuse_images(
             "weights": {"name": weights.name, "sha256": weights.sha256},
             "seconds": info.seconds,
         },
-        "metrics": _metrics(fused, pair),
+        "metrics": metrics,
         "outputs": [str(output)],
         "warnings": [*warnings, *info.warnings],
         "seconds": {"total": round(time.perf_counter() - started, 3)},

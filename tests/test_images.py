@@ -121,6 +121,14 @@ def test_pairs_of_several_sizes_come_back_in_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(image, np.maximum(anatomical.pixels, other.pixels))
 
 
+def test_verbose_says_the_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="mmif"):
+        fuse(tmp_path, "ct-mri", GREY, 255 - GREY)
+    fusing, metrics = (record.message for record in caplog.records)
+    assert fusing.startswith("fuse: ")
+    assert "Qabf 0." in metrics
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     write_image(GREY, tmp_path / "a.png")

@@ -2,7 +2,13 @@
 
 import errno
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +86,21 @@ def test_fuse_writes_what_the_contract_names(pair: dict[str, Path], tmp_path: Pa
         "mmif_version", "task", "inputs", "reference", "grid", "registration", "fusion",
         "metrics", "outputs", "warnings", "seconds",
     }  # fmt: skip
+    keys = {
+        "inputs": {"role", "path", "format", "modality", "shape", "spacing_mm", "series_uid"},
+        "grid": {"shape", "spacing_mm", "affine_ras"},
+        "registration": {"verdict", "fixed_to_moving_lps", "checks"},
+        "fusion": {"device", "precision", "weights", "slices", "seconds"},
+        "seconds": {"read", "register", "resample", "fuse", "metrics", "write", "report", "total"},
+    }
+    for name, expected in keys.items():
+        whole = summary[name] if isinstance(summary[name], list) else [summary[name]]
+        assert all(set(one) >= expected for one in whole)
+    assert all(
+        set(check) >= {"value", "limit"} for check in summary["registration"]["checks"].values()
+    )
+    assert set(summary["fusion"]["weights"]) == {"name", "sha256"}
+    assert set(summary["outputs"]) == found
     assert set(summary["metrics"]) >= set(mmif.METRICS)
     assert summary["registration"]["verdict"] == "skipped"
     assert np.allclose(summary["registration"]["fixed_to_moving_lps"], np.eye(4))
@@ -104,6 +125,20 @@ def test_the_fused_volume_lies_where_the_reference_lies(
         "fused.nii.gz",
         "fused.json",
     ]
+
+
+def test_the_fov_of_the_head_gives_finer_pixels_over_the_same_places(
+    pair: dict[str, Path],
+) -> None:
+    whole, head_only = (
+        fuse(ct=pair["ct"], mri=pair["mri"], register=False, fov=fov)
+        for fov in ("reference", "head")
+    )
+    assert head_only.grid.shape[:2] == whole.grid.shape[:2] == (256, 256)
+    assert max(head_only.grid.spacing_mm[:2]) < 0.98 * min(whole.grid.spacing_mm[:2])
+    assert bool(head_only.fused[..., 0, :, :].max() < 0.05)  # a margin of air all the same
+    volume = [float(r.fused.sum() * np.prod(r.grid.spacing_mm)) for r in (whole, head_only)]
+    assert volume[1] == pytest.approx(volume[0], rel=0.05)
 
 
 def test_fusing_in_memory_equals_fusing_files(pair: dict[str, Path], tmp_path: Path) -> None:
@@ -238,19 +273,42 @@ def test_verbose_and_quiet_before_the_command_or_behind_it(
 ) -> None:
     ct = write(tmp_path / "odd.nii.gz", head()[0] + 1000)  # not in HU: a warning
 
-    def said(before: str, behind: str) -> tuple[str, str, int]:
+    def said(before: str, behind: str) -> tuple[str, str, list[str]]:
         caplog.clear()
         fuse = ("fuse", "--ct", ct, "--mri", pair["mri"], "--no-register", "--no-report")
         words = [*before.split(), *fuse, *behind.split(), "--overwrite"]
         result = run(*words, "-o", tmp_path / "out")
         assert result.exit_code == 0, result.output
-        return result.stdout[:12], result.stderr[:7], len(caplog.records)
+        steps = [r.message.split(":")[0] for r in caplog.records if r.message[0] != " "]
+        return result.stdout[:12], result.stderr[:7], steps
 
-    assert said("", "") == ("registration", "Warning", 0)
-    for verbose in (said("-v", ""), said("", "-v")):
-        assert verbose[:2] == ("registration", "Warning")
-        assert verbose[2] >= 5  # a record a step
-    assert said("-q", "") == said("", "--quiet") == ("", "", 0)
+    steps = ["read", "register", "resample", "fuse", "metrics", "write"]
+    assert said("", "") == ("registration", "Warning", [])
+    assert said("-v", "") == said("", "-v") == ("registration", "Warning", steps)
+    assert "Qabf" in caplog.text  # and their figures
+    assert said("-q", "") == said("", "--quiet") == ("", "", [])
+
+
+@pytest.mark.parametrize(("option", "drawn"), [("", True), ("-q", False)])
+def test_each_step_is_drawn_on_a_terminal(
+    pair: dict[str, Path], tmp_path: Path, option: str, drawn: bool
+) -> None:
+    """`python -m mmif` on a pseudo-terminal: a bar a step; with -q nothing at all."""
+    ours, theirs = os.openpty()
+    words = ["--ct", pair["ct"], "--mri", pair["mri"], "--no-register", "-o", tmp_path / "out"]
+    command = [sys.executable, "-m", "mmif", "fuse", *map(str, words), *option.split()]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "40"}
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # Linux: the end of a terminal is an error
+            while some := os.read(ours, 65536):
+                said += some
+    os.close(ours)
+    assert process.returncode == 0, said
+    for step in (b"read", b"register", b"resample", b"fuse", b"metrics", b"write", b"report"):
+        assert (step in said) is drawn
+    assert bool(said) is drawn
 
 
 def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
@@ -273,6 +331,24 @@ def test_a_full_disk_leaves_nothing(
     out = tmp_path / "new" / "out"
     with pytest.raises(OutputError, match="No space left"):
         fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_end_by_a_signal_leaves_nothing(
+    pair: dict[str, Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    """The signal comes once the outputs are being written."""
+    out = tmp_path / "new" / "out"
+    words = ["--ct", pair["ct"], "--mri", pair["mri"], "--no-register", "-o", out]
+    command = [sys.executable, "-m", "mmif", "fuse", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not list(out.parent.glob(".out.*")):
+            time.sleep(0.002)
+        process.send_signal(number)
+        said = process.communicate()[1]
+    assert process.returncode == (1 if number == signal.SIGINT else 128 + number)
+    assert b"Traceback" not in said
     assert not out.parent.exists()
 
 

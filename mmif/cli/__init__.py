@@ -2,8 +2,10 @@
 
 import importlib
 import logging
+import signal
 import sys
 import warnings
+from types import FrameType
 from typing import Any
 
 import click
@@ -85,6 +87,20 @@ class LazyGroup(click.Group):
             ctx.exit(1)
 
 
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _end_cleanly() -> None:
+    """Let a scheduler's SIGTERM and a closed terminal's SIGHUP end as an interrupt does.
+
+    So nothing is left at the output. One that is ignored, as under nohup, stays so.
+    """
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has one
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
+
+
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from mmif import __version__
@@ -98,9 +114,17 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     params=list(VERBOSITY),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--version", is_flag=True, callback=_version, expose_value=False, is_eager=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    callback=_version,
+    expose_value=False,
+    is_eager=True,
+    help="Say the version and exit.",
+)
 def main() -> None:
     """Fuse CT, MRI, SPECT and PET volumes of one patient. Research use only."""
+    _end_cleanly()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("pydicom").disabled = True  # it repeats odd values of headers,
     warnings.filterwarnings("ignore", module="pydicom")  # which can be a patient's

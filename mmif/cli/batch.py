@@ -3,11 +3,9 @@
 import logging
 import os
 import re
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -196,7 +194,7 @@ def _work(
     work = FuseWork(
         {task: one for task, one in pipelines.items() if task in tasks}, shared, options["device"]
     )
-    with _terminated(), ExitStack() as stack:
+    with ExitStack() as stack:
         tally = run_batch(
             plan,
             out,
@@ -310,17 +308,3 @@ def _number(environment: Mapping[str, str], name: str, otherwise: str | None = N
     if not text.isdecimal():
         raise ConfigError(f"{name}={text} in the environment; expected a number, or --shard I/N")
     return int(text)
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM (a scheduler's time limit) end the batch as an interrupt does: cleanly."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

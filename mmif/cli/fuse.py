@@ -47,7 +47,7 @@ def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
     type=PATH,
     default=DEFAULT_OUTPUT,
     show_default=True,
-    help="A folder, or X.nii / X.nii.gz for one NIfTI file, or an image file in 2-D.",
+    help="A folder, or X.nii / X.nii.gz for one NIfTI file; in 2-D an image file (fused.png).",
 )
 @click.option(
     "--reference", type=click.Choice(ROLES[:4]), help="Whose frame and field of view. [mri]"
@@ -72,7 +72,7 @@ def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--pipeline", help="Shipped name or YAML file. [by the roles]")
-@click.option("--weights", help="Shipped name or .safetensors file. [the pipeline's]")
+@click.option("--weights", help="Shipped name, folder or .safetensors file. [the pipeline's]")
 @click.option(
     "--transform", type=PATH, help="Given transform, reference to moving: .tfm, .txt, .dcm."
 )

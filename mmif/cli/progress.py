@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ def shown() -> Iterator[Callable[[str, float], None]]:
     """
     log = logging.getLogger("mmif")
     if log.level == logging.INFO:
-        yield _logged
+        yield _logged()
     elif quiet() or not sys.stderr.isatty():
         yield lambda step, share: None
     else:
@@ -27,9 +28,19 @@ def shown() -> Iterator[Callable[[str, float], None]]:
             yield progress
 
 
-def _logged(step: str, share: float) -> None:
-    if share >= 1:
-        logging.getLogger("mmif").info("%s: done", step)
+def _logged() -> Callable[[str, float], None]:
+    """A line for each step when it is first done: its name and its seconds."""
+    began: dict[str, float] = {}
+    done: set[str] = set()
+
+    def progress(step: str, share: float) -> None:
+        start = began.setdefault(step, time.perf_counter())
+        if share >= 1 and step not in done:
+            done.add(step)
+            seconds = time.perf_counter() - start
+            logging.getLogger("mmif").info("%s: %.2f s", step, seconds)
+
+    return progress
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Headers of the volumes that SimpleITK reads; neither torch nor MONAI is needed."""
 
 import math
+import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ _NRRD_SPACES = frozenset(
 """The spaces that ITK turns into its own; it takes every other for LPS."""
 
 _MAX_TEXT_BYTES = 1 << 20
+_META_END = re.compile(rb"^[ \t]*ElementDataFile[^\n]*\n", re.MULTILINE)
 _DETACHED = frozenset({".mhd", ".nhdr"})
 
 
@@ -59,7 +62,7 @@ def read_itk_header(path: Path) -> ItkHeader:
     with path.open("rb") as file:
         if file.read(4) == b"CDF\x01":
             raise InputError(f"{path}: MINC 1 is not read; expected NIfTI, MetaImage or NRRD")
-    _check_states_geometry(path)
+    fields = _geometry_fields(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -74,6 +77,9 @@ def read_itk_header(path: Path) -> ItkHeader:
     detached = path.suffix.lower() in _DETACHED
     if voxels > MAX_VOXELS or not (detached or voxels < MAX_RATIO * path.stat().st_size):
         raise InputError(f"{path}: claims {voxels} voxels; expected no more than the file can hold")
+    if fields.get("CompressedData", "").lower().startswith(("t", "1")):
+        pixel = sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent() * components
+        _check_compressed(path, fields, voxels * pixel)
     n = len(size)
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (n, n))[:3, :3]
@@ -82,8 +88,8 @@ def read_itk_header(path: Path) -> ItkHeader:
     return ItkHeader(reader, size, ras_lps(affine))
 
 
-def _check_states_geometry(path: Path) -> None:
-    """Refuse a file for which SimpleITK would make up a spacing or an orientation.
+def _geometry_fields(path: Path) -> dict[str, str]:
+    """The header's fields, if SimpleITK need not make up a spacing or an orientation.
 
     Raises:
         InputError: what its format or its header lacks.
@@ -98,7 +104,7 @@ def _check_states_geometry(path: Path) -> None:
             "expected NIfTI, MetaImage or NRRD"
         )
     if name == "HDF5ImageIO":
-        return
+        return {}
     is_nrrd = name == "NrrdImageIO"
     found = _text_fields(path, is_nrrd)
     for names in _NRRD_FIELDS if is_nrrd else _META_FIELDS:
@@ -106,6 +112,32 @@ def _check_states_geometry(path: Path) -> None:
             raise InputError(f"{path}: no {' or '.join(names)}; expected the volume's geometry")
     if is_nrrd and found["space"].lower() not in _NRRD_SPACES:
         raise InputError(f"{path}: NRRD space of another kind; expected RAS, LAS or LPS")
+    return found
+
+
+def _check_compressed(path: Path, fields: dict[str, str], expected: int) -> None:
+    """Refuse a compressed MetaImage that does not unpack to ``expected`` bytes.
+
+    ITK would give back uninitialised voxels, or unpack for ever, without an error.
+    """
+    name, claimed = fields.get("ElementDataFile", ""), fields.get("CompressedDataSize", "0")
+    local = name.upper() == "LOCAL"
+    data = path if local else path.parent / name
+    if len(name) > 255 or not data.is_file() or fields.get("HeaderSize", "0") != "0":
+        raise InputError(f"{path}: compressed pixels not found; expected them in one file")
+    size = data.stat().st_size
+    if not re.fullmatch(r"[0-9]{1,15}", claimed) or int(claimed) > size:
+        raise InputError(f"{path}: compressed pixels of a size that its file does not hold")
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    with data.open("rb") as file:
+        if local and (end := _META_END.search(file.read(_MAX_TEXT_BYTES))):
+            file.seek(end.end())
+        try:
+            unpacked = len(stream.decompress(file.read(int(claimed) or size), expected + 1))
+        except zlib.error as error:
+            raise InputError(f"{path}: compressed pixels are damaged") from error
+    if not stream.eof or unpacked != expected:
+        raise InputError(f"{path}: compressed pixels do not unpack to {expected} bytes")
 
 
 def _text_fields(path: Path, is_nrrd: bool) -> dict[str, str]:

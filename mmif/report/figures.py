@@ -21,6 +21,7 @@ from mmif.report.pictures import (
     grey,
     plane_spacing,
     share_colours,
+    squared,
     to_aspect,
     with_edges,
 )
@@ -65,11 +66,11 @@ def thumbnails(view: StudyView) -> dict[str, Picture]:
         "moving": (array(view.result.moving_unit), f"{view.moving_label}, registered"),
         "fused": (view.fused, "fused"),
     }
-    box = content_box(_axial(view.fused, at).max(axis=-1))
+    box = content_box(cut_plane(view.fused_bright, "axial", at))
 
     def shown(volume: Floats, words: str) -> Picture:
         pixels = grey(_axial(volume, at))[box]
-        return _picture(view, pixels, "axial", THUMB, f"{words}, axial slice {at.k + 1}")
+        return _axial_picture(view, pixels, f"{words}, axial slice {at.k + 1}")
 
     return {name: shown(volume, words) for name, (volume, words) in volumes.items()}
 
@@ -81,22 +82,30 @@ def before_and_after(view: StudyView) -> list[BeforeAfter]:
 
 
 def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> BeforeAfter:
-    under = cut_plane(view.reference_bright, plane, view.cut)
-    after = cut_plane(view.moving_bright, plane, view.cut)
-    before = plane_before(view.moving_bright, to_voxels, plane, view.cut)
-    end_after = ended(cut_plane(view.coverage, plane, view.cut))
-    end_before = ended(plane_before(view.coverage, to_voxels, plane, view.cut))
+    planes = (
+        cut_plane(view.reference_bright, plane, view.cut),
+        cut_plane(view.moving_bright, plane, view.cut),
+        plane_before(view.moving_bright, to_voxels, plane, view.cut),
+        cut_plane(view.coverage, plane, view.cut),
+        plane_before(view.coverage, to_voxels, plane, view.cut),
+    )
+    row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, plane)
+    under, after, before, covered, covered_before = (
+        squared(values, row_mm, column_mm) for values in planes
+    )
     box = content_box(under, after, before)
-    lines = contours if view.result.moving_role in BLURRED_ROLES else edges
+    blurred = view.result.moving_role in BLURRED_ROLES
+    lines, name = (contours, "lines of equal brightness") if blurred else (edges, "edges")
 
-    def shown(moving: Floats, end: Marks, when: str) -> Picture:
-        words = f"{plane} plane, edges of the {view.moving_label} over the {view.reference_label}"
-        pixels = with_edges(grey(under), lines(moving) & ~end)[box]
-        return _picture(view, pixels, plane, PICTURE, f"{words}, {when} registration")
+    def shown(moving: Floats, coverage: Floats, when: str) -> Picture:
+        words = f"{plane} plane, {name} of the {view.moving_label} over the {view.reference_label}"
+        pixels = with_edges(grey(under), lines(moving) & ~ended(coverage))[box]
+        sized = to_aspect(pixels, 1.0, 1.0, PICTURE)
+        return _picture(sized, f"{words}, {when} registration")
 
     empty = not bool((before > 0.1).any()) and bool((after > 0.1).any())
     return BeforeAfter(
-        plane, shown(before, end_before, "before"), shown(after, end_after, "after"), empty
+        plane, shown(before, covered_before, "before"), shown(after, covered, "after"), empty
     )
 
 
@@ -119,10 +128,7 @@ def slice_row(view: StudyView, k: int) -> list[Picture]:
         (grey(_axial(view.fused, at)), "fused"),
         (share, "source share"),
     )
-    return [
-        _picture(view, pixels[box], "axial", THUMB, f"{words}, slice {k + 1}")
-        for pixels, words in shown
-    ]
+    return [_axial_picture(view, pixels[box], f"{words}, slice {k + 1}") for pixels, words in shown]
 
 
 def content_box(*planes: Floats) -> Box:
@@ -138,12 +144,15 @@ def content_box(*planes: Floats) -> Box:
 
 
 def _axial(volume: Floats, at: Cut) -> Floats:
-    """(rows, columns, 1 or 3) of (C, X, Y, Z)."""
-    return np.moveaxis(volume[:, :, :, at.k], (0, 1, 2), (2, 1, 0))
+    """(rows, columns) or (rows, columns, 3) of (C, X, Y, Z)."""
+    plane = np.moveaxis(volume[:, :, :, at.k], (0, 1, 2), (2, 1, 0))
+    return plane[..., 0] if plane.shape[-1] == 1 else plane
 
 
-def _picture(view: StudyView, pixels: Pixels, plane: PlaneName, width: int, alt: str) -> Picture:
-    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
-    row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, plane)
-    sized = to_aspect(np.ascontiguousarray(pixels), row_mm, column_mm, width)
-    return Picture(data_uri(sized), sized.shape[1], sized.shape[0], alt)
+def _axial_picture(view: StudyView, pixels: Pixels, alt: str) -> Picture:
+    row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, "axial")
+    return _picture(to_aspect(np.ascontiguousarray(pixels), row_mm, column_mm, THUMB), alt)
+
+
+def _picture(pixels: Pixels, alt: str) -> Picture:
+    return Picture(data_uri(pixels), pixels.shape[1], pixels.shape[0], alt)

@@ -60,6 +60,15 @@ def to_aspect(pixels: Pixels, row_mm: float, column_mm: float, width: int) -> Pi
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def squared(values: Floats, row_mm: float, column_mm: float) -> Floats:
+    """(rows, columns) in square pixels of the finer spacing, so that edges are thin both ways."""
+    rows, columns = values.shape
+    fine = min(row_mm, column_mm)
+    size = (round(columns * column_mm / fine), round(rows * row_mm / fine))
+    picture = Image.fromarray(np.asarray(values, dtype=np.float32))
+    return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+
 def grey(values: Floats) -> Pixels:
     """0..1 as 8-bit grey or RGB; NaN is black."""
     pixels: Pixels = np.round(np.nan_to_num(np.clip(values, 0, 1)) * 255).astype(np.uint8)

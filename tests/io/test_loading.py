@@ -81,6 +81,45 @@ def test_a_volume_is_float32_channel_first_with_a_float64_affine(tmp_path: Path)
     assert volume.numpy().base is not None
 
 
+@pytest.mark.parametrize("name", ["v.mha", "v.mhd"])
+@pytest.mark.parametrize("dictionary", [b"\x78\x20", b"\x78\xff", None])
+def test_compressed_pixels_that_do_not_unpack_are_refused(
+    tmp_path: Path, name: str, dictionary: bytes | None
+) -> None:
+    """ITK unpacks the first of them for ever, and makes up the voxels of the others."""
+    voxels = np.random.default_rng(1).integers(0, 99, (6, 7, 8), dtype=np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / name), True)
+    assert np.array_equal(load(tmp_path / name)[0].numpy().T, voxels)
+    packed = tmp_path / name.replace("mhd", "zraw")
+    data = packed.read_bytes()
+    start = data.index(b"\x78\x5e")
+    changed = dictionary + data[start + 2 :] if dictionary else data[start : start + 200]
+    packed.write_bytes(data[:start] + changed)
+    with pytest.raises(MmifError, match=r"v\.mh[ad]: compressed pixels"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"CompressedDataSize = ", b"CompressedDataSize = 99999999999"),
+        (b"CompressedDataSize = ", b"CompressedDataSize = -"),
+        (b"CompressedDataSize = ", b"CompressedDataSize = " + b"9" * 5000),
+        (b"ElementDataFile = v.zraw", b"ElementDataFile = LIST"),
+        (b"ElementDataFile = v.zraw", b"ElementDataFile = " + b"z" * 5000),
+        (b"ElementDataFile = v.zraw", b"HeaderSize = 8\nElementDataFile = v.zraw"),
+    ],
+)
+def test_compressed_pixels_that_are_not_where_the_header_says(
+    tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    path = tmp_path / "v.mhd"
+    sitk.WriteImage(sitk.Image(8, 7, 6, sitk.sitkInt16), str(path), True)
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(MmifError, match=r"v\.mhd: "):
+        load(path)
+
+
 @pytest.mark.parametrize("name", ["v.mha", "v.nrrd", "v.mhd", "v.nhdr"])
 def test_simpleitk_volumes_lie_where_simpleitk_puts_them(
     tmp_path: Path, image: sitk.Image, name: str

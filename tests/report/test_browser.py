@@ -280,6 +280,56 @@ def test_window_and_level_change_the_brightness(report, study) -> None:
     assert report.pixel((64, 64))[0] == pytest.approx(expected, abs=2)
 
 
+def test_the_window_is_of_what_is_shown(report, study) -> None:
+    source = report.page.locator('[data-window="source"]')
+    for mode, windowed in (("reference", "reference"), ("moving", "moving"), ("fused", "fused")):
+        report.choose(mode)
+        assert source.input_value() == windowed
+    report.slide('[data-window="level"]', 0.25)
+    shown = float(report.page.text_content('[data-shown="width"]'))
+    expected = brightness((study.result.fused[0, 64, 64, SLICE] - 0.25) / shown + 0.5)
+    assert report.pixel((64, 64))[0] == pytest.approx(expected, abs=2)
+
+
+def test_zoom_keeps_the_crosshair_in_the_middle_and_its_place_true(report, study) -> None:
+    report.choose("reference")
+    report.page.mouse.click(*report.place("axial", *LESION))
+    report.slide('[data-set="zoom"]', 4)
+    assert report.page.text_content('[data-shown="zoom"]') == "4"
+    box = report.page.locator('[data-plane="axial"] .stage').bounding_box()
+    pixel = box["width"] / (report.described["shape"][0] / 4)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    report.page.mouse.click(x + 2 * pixel, y - 3 * pixel)
+    report.settle()
+    i, j = LESION[0] + 2, LESION[1] - 3
+    assert report.read("voxel") == f"{i}, {j}, {SLICE}"
+    value = float(study.result.reference[0, i, j, SLICE])
+    assert float(report.read("reference").split()[0]) == pytest.approx(value, abs=0.5)
+
+
+def test_no_plane_is_ever_seen_empty(report) -> None:
+    """A new size empties a canvas: it is drawn again before the frame is shown."""
+    report.page.set_viewport_size({"width": 900, "height": 900})
+    lit = report.page.evaluate(
+        """() => new Promise((done) => {
+            const found = [];
+            const canvas = document.querySelector('[data-plane="axial"] canvas.image');
+            const look = () => {
+                const copy = new OffscreenCanvas(canvas.width, canvas.height);
+                const context = copy.getContext('2d');
+                context.drawImage(canvas, 0, 0);
+                const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+                found.push(data.some((byte, n) => n % 4 < 3 && byte > 60));
+                if (found.length > 20) return done(found);
+                document.querySelector('#viewer').style.width = `${600 + 10 * found.length}px`;
+                requestAnimationFrame(look);
+            };
+            requestAnimationFrame(look);
+        })"""
+    )
+    assert all(lit)
+
+
 def test_source_share_is_blue_or_orange(report) -> None:
     report.choose("share")
     assert report.page.locator("#viewer .legend").is_visible()
@@ -326,7 +376,7 @@ def test_the_keyboard_reaches_and_works_everything(report) -> None:
     text = " | ".join(reached)
     for expected in (
         *("axial DIV", "axial INPUT", "coronal DIV", "sagittal INPUT", "INPUT fused"),
-        *("SELECT reference source", "level", "width", "cross", "smooth"),
+        *("SELECT fused source", "level", "width", "cross", "smooth", "zoom"),
     ):
         assert expected in text
     report.page.focus('[data-plane="axial"] .stage')
@@ -373,7 +423,17 @@ def test_it_prints_its_pictures_and_not_its_controls(browser, report_file) -> No
     assert report.page.locator(".modes").is_hidden()
     assert report.page.locator(".verdict-head .badge").is_visible()
     assert report.page.locator('[data-plane="axial"] canvas.image').is_visible()
+    report.page.evaluate(
+        """() => window.addEventListener('beforeprint', () => {
+            const parts = [...document.querySelectorAll('details.on-paper')];
+            window.printed = parts.filter((part) => part.open).map((part) => part.innerText);
+        })"""
+    )
     assert len(report.page.pdf()) > 50_000
+    printed = "".join(report.page.evaluate("window.printed"))
+    for text in ("Matrix, fixed to moving", "torch", "SimpleITK"):
+        assert text in printed
+    assert report.page.locator("details.on-paper[open]").count() == 0
     report.page.close()
 
 
@@ -410,7 +470,13 @@ def test_colours_of_spect_are_shown_in_colour(browser, colour_study, tmp_path) -
         i, j = (60, 70)
         expected = [brightness(volume[c, i, j, SLICE]) for c in range(3)]
         assert report.pixel((i, j)) == pytest.approx(expected, abs=5)
+    report.choose("moving")
+    scale = report.page.locator(".colour-scale")
+    assert scale.is_visible()
+    assert scale.locator('[data-shown="low"]').text_content() == "0 counts"
+    assert scale.locator('[data-shown="high"]').text_content() == "60 counts"
     report.choose("edges")
+    assert scale.is_hidden()
     assert [255, 150, 50] in report.pixels([(i, 64) for i in range(20, 108)])
     assert report.messages == []
     report.page.close()

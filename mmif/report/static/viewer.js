@@ -27,7 +27,9 @@
     before: false,
     smooth: true,
     cross: true,
-    windowed: "reference",
+    zoom: 1,
+    centre: [...study.start],
+    windowed: "fused",
     windows: Object.fromEntries(SOURCES.map((name) => [name, [...study.volumes[name].window]])),
   };
 
@@ -141,6 +143,9 @@
         out[n + 2] = table[blue[index]];
       });
     },
+    coverage(shape, out) {
+      eachPixel(shape, (index, n) => put(out, n, covered(index) ? 255 : 0));
+    },
     share(shape, out) {
       const [from, middle, to] = study.shareKnots;
       eachPixel(shape, (index, n) => {
@@ -198,11 +203,37 @@
     };
   };
   // Whether the moving volume ends within 2 pixels: an edge there is not the patient's.
-  const endOf = (shape) => {
-    const outside = new Uint8Array(shape.width * shape.height);
-    eachPixel(shape, (index, n) => (outside[n / 3] = !covered(index)));
-    const steps = [1, 2, shape.width, 2 * shape.width];
-    return (n) => outside[n] || steps.some((step) => outside[n - step] || outside[n + step]);
+  const endOf = (coverage, { width }) => {
+    const outside = (n) => coverage[3 * n] < 128;
+    const steps = [1, 2, width, 2 * width];
+    return (n) => outside(n) || steps.some((step) => outside(n - step) || outside(n + step));
+  };
+  // A layer in square pixels, so that an edge is as thin across the slices as along them.
+  const squared = (rgb, { width, height }, plane) => {
+    const mm = [study.spacing[PLANES[plane].across], study.spacing[PLANES[plane].down]];
+    const fine = Math.min(...mm);
+    const wide = Math.round((width * mm[0]) / fine);
+    const high = Math.round((height * mm[1]) / fine);
+    if (wide === width && high === height) return { rgb, width, height };
+    const out = new Uint8ClampedArray(3 * wide * high);
+    const between = (n, few, many) => {
+      const at = Math.min(few - 1, Math.max(0, ((n + 0.5) * few) / many - 0.5));
+      const first = Math.floor(at);
+      return [first, Math.min(few - 1, first + 1), at - first];
+    };
+    const columns = Array.from({ length: wide }, (_, u) => between(u, width, wide));
+    for (let v = 0, n = 0; v < high; v++) {
+      const [above, below, low] = between(v, height, high);
+      for (const [left, right, part] of columns) {
+        for (let c = 0; c < 3; c++, n++) {
+          const at = (x, y) => rgb[3 * (y * width + x) + c];
+          const top = at(left, above) + part * (at(right, above) - at(left, above));
+          const bottom = at(left, below) + part * (at(right, below) - at(left, below));
+          out[n] = top + low * (bottom - top);
+        }
+      }
+    }
+    return { rgb: out, width: wide, height: high };
   };
   const blurred = (values, width, height, step) => {
     const out = values.slice();
@@ -229,22 +260,30 @@
       });
       return under;
     },
-    edges(shape) {
-      const [top, under] = state.edges.split("-on-");
-      const out = layer(under, shape);
-      const { contours } = study.volumes[top];
-      const isEdge = contours.length
-        ? contoursOf(layer(top, shape), shape, contours)
-        : edgesOf(layer(top, shape), shape);
-      const ended = top === "moving" && !state.before ? endOf(shape) : () => false;
-      for (let n = 0; n < shape.width * shape.height; n++) {
-        if (isEdge(n) && !ended(n)) out.set(EDGE, 3 * n);
-      }
-      return out;
-    },
   };
-  const pixelsOf = (plane, shape) =>
-    mixed[state.mode] ? mixed[state.mode](shape, plane) : layer(state.mode, shape);
+  const edged = (shape, plane) => {
+    const fine = (name) => squared(layer(name, shape), shape, plane);
+    const [top, under] = state.edges.split("-on-");
+    const over = fine(top);
+    const out = fine(under);
+    const { contours } = study.volumes[top];
+    const isEdge = contours.length
+      ? contoursOf(over.rgb, over, contours)
+      : edgesOf(over.rgb, over);
+    const ended =
+      top === "moving" && !state.before ? endOf(fine("coverage").rgb, over) : () => false;
+    for (let n = 0; n < out.width * out.height; n++) {
+      if (isEdge(n) && !ended(n)) out.rgb.set(EDGE, 3 * n);
+    }
+    return out;
+  };
+  // -> {rgb, width, height}
+  const picture = (plane) => {
+    const shape = geometry(plane);
+    if (state.mode === "edges") return edged(shape, plane);
+    const rgb = mixed[state.mode] ? mixed[state.mode](shape, plane) : layer(state.mode, shape);
+    return { rgb, width: shape.width, height: shape.height };
+  };
 
   // ---- drawing -----------------------------------------------------------------------------
 
@@ -270,50 +309,79 @@
     ];
   };
 
+  // Whether the pane had to change its size, which empties it.
   const fit = (pane) => {
     const [width, height] = extent(pane.plane);
     pane.stage.style.aspectRatio = `${width} / ${height}`;
     const ratio = window.devicePixelRatio || 1;
     const box = pane.stage.getBoundingClientRect();
-    for (const canvas of [pane.image, pane.overlay]) {
-      canvas.width = Math.max(1, Math.round(box.width * ratio));
-      canvas.height = Math.max(1, Math.round(box.height * ratio));
-    }
+    const size = {
+      width: Math.max(1, Math.round(box.width * ratio)),
+      height: Math.max(1, Math.round(box.height * ratio)),
+    };
+    if (pane.image.width === size.width && pane.image.height === size.height) return false;
+    for (const canvas of [pane.image, pane.overlay]) Object.assign(canvas, size);
+    return true;
+  };
+
+  // The part of an axis that the planes show, in voxels: [first, count].
+  const seen = (axis) => {
+    const count = study.shape[axis] / state.zoom;
+    const first = state.centre[axis] + 0.5 - count / 2;
+    return [Math.min(study.shape[axis] - count, Math.max(0, first)), count];
+  };
+  const inSight = (axis, value) => {
+    const [first, count] = seen(axis);
+    return value + 0.5 > first && value + 0.5 < first + count;
   };
 
   const drawImage = (pane) => {
-    const shape = geometry(pane.plane);
-    const rgb = pixelsOf(pane.plane, shape);
-    const data = new ImageData(shape.width, shape.height);
+    const { rgb, width, height } = picture(pane.plane);
+    const data = new ImageData(width, height);
     for (let n = 0, m = 0; n < rgb.length; n += 3, m += 4) {
       data.data[m] = rgb[n];
       data.data[m + 1] = rgb[n + 1];
       data.data[m + 2] = rgb[n + 2];
       data.data[m + 3] = 255;
     }
-    pane.pixels.width = shape.width;
-    pane.pixels.height = shape.height;
+    pane.pixels.width = width;
+    pane.pixels.height = height;
     pane.pixels.getContext("2d").putImageData(data, 0, 0);
     const context = pane.image.getContext("2d");
     context.imageSmoothingEnabled = state.smooth;
     context.imageSmoothingQuality = "high";
-    context.drawImage(pane.pixels, 0, 0, pane.image.width, pane.image.height);
+    const { across, down, flipped } = PLANES[pane.plane];
+    const [left, columns] = seen(across).map((part) => (part / study.shape[across]) * width);
+    const [low, rows] = seen(down).map((part) => (part / study.shape[down]) * height);
+    const top = flipped ? height - low - rows : low;
+    const canvas = pane.image;
+    context.drawImage(pane.pixels, left, top, columns, rows, 0, 0, canvas.width, canvas.height);
   };
 
   const place = (plane) => {
     const { across, down, flipped } = PLANES[plane];
-    const column = (state.at[across] + 0.5) / study.shape[across];
-    const row = (state.at[down] + 0.5) / study.shape[down];
+    const [column, row] = [across, down].map((axis) => {
+      const [first, count] = seen(axis);
+      return (state.at[axis] + 0.5 - first) / count;
+    });
     return [column, flipped ? 1 - row : row];
   };
 
+  // Text on a dark plate: letters must be read on bone and on air.
   const write = (context, text, x, y, align, baseline) => {
-    context.textAlign = align;
-    context.textBaseline = baseline;
-    context.lineWidth = 3 * (window.devicePixelRatio || 1);
-    context.strokeStyle = "rgb(0 0 0 / 85%)";
-    context.strokeText(text, x, y);
-    context.fillText(text, x, y);
+    const ratio = window.devicePixelRatio || 1;
+    const size = parseFloat(context.font.match(/[\d.]+px/));
+    const width = context.measureText(text).width + 6 * ratio;
+    const height = size + 4 * ratio;
+    const left = { left: x, center: x - width / 2, right: x - width }[align];
+    const top = { top: y, middle: y - height / 2, bottom: y - height }[baseline];
+    const ink = context.fillStyle;
+    context.fillStyle = "rgb(0 0 0 / 70%)";
+    context.fillRect(left, top, width, height);
+    context.fillStyle = ink;
+    context.textAlign = "left";
+    context.textBaseline = "middle";
+    context.fillText(text, left + 3 * ratio, top + height / 2 + 0.5 * ratio);
   };
 
   const drawOverlay = (pane) => {
@@ -322,12 +390,12 @@
     const { width, height } = pane.overlay;
     context.clearRect(0, 0, width, height);
     if (state.cross) drawCross(context, pane.plane, width, height, ratio);
-    context.font = `600 ${13 * ratio}px system-ui, sans-serif`;
+    context.font = `600 ${14 * ratio}px system-ui, sans-serif`;
     context.fillStyle = "#fff";
     const { across, down, flipped } = PLANES[pane.plane];
     const [left, right] = study.letters[across];
     const [top, bottom] = flipped ? [...study.letters[down]].reverse() : study.letters[down];
-    const inset = 6 * ratio;
+    const inset = 4 * ratio;
     write(context, left, inset, height / 2, "left", "middle");
     write(context, right, width - inset, height / 2, "right", "middle");
     write(context, top, width / 2, inset, "center", "top");
@@ -363,7 +431,7 @@
   };
 
   const drawScale = (context, plane, width, height, ratio) => {
-    const [across] = extent(plane);
+    const across = extent(plane)[0] / state.zoom;
     const length = [100, 50, 20, 10, 5, 1].find((mm) => mm <= across / 3) ?? 1;
     const bar = (length / across) * width;
     const [x, y] = [10 * ratio, height - 10 * ratio];
@@ -372,7 +440,7 @@
     context.fillStyle = "#fff";
     context.fillRect(x, y - ratio, bar, 3 * ratio);
     context.font = `${11 * ratio}px system-ui, sans-serif`;
-    write(context, `${length} mm`, x, y - 5 * ratio, "left", "bottom");
+    write(context, `${length} mm`, x - ratio, y - 4 * ratio, "left", "bottom");
   };
 
   // ---- words -------------------------------------------------------------------------------
@@ -442,6 +510,7 @@
   const clamp = (value, axis) => Math.min(study.shape[axis] - 1, Math.max(0, Math.round(value)));
   const go = (changes) => {
     for (const [axis, value] of changes) state.at[axis] = clamp(value, axis);
+    if (state.at.some((value, axis) => !inSight(axis, value))) state.centre = [...state.at];
     redraw();
   };
   const step = (axis, by) => go([[axis, state.at[axis] + by]]);
@@ -451,9 +520,14 @@
   const point = (pane, event) => {
     const box = pane.stage.getBoundingClientRect();
     const { across, down, flipped } = PLANES[pane.plane];
-    const u = Math.floor(((event.clientX - box.left) / box.width) * study.shape[across]);
-    const v = Math.floor(((event.clientY - box.top) / box.height) * study.shape[down]);
-    go([[across, u], [down, flipped ? study.shape[down] - 1 - v : v]]);
+    const right = (event.clientX - box.left) / box.width;
+    const below = (event.clientY - box.top) / box.height;
+    const voxel = (axis, part) => {
+      const [first, count] = seen(axis);
+      const inside = Math.min(1 - 1e-6, Math.max(0, part));
+      return Math.floor(first + inside * count);
+    };
+    go([[across, voxel(across, right)], [down, voxel(down, flipped ? 1 - below : below)]]);
   };
 
   const dragWindow = (event) => {
@@ -490,6 +564,8 @@
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (moves[event.key]) go([moves[event.key]]);
     else if (event.key === " ") swap();
+    else if (event.key === "+" || event.key === "=") zoomTo(state.zoom + 0.5);
+    else if (event.key === "-") zoomTo(state.zoom - 0.5);
     else if (modes[Number(event.key) - 1]) choose(modes[Number(event.key) - 1]);
     else return;
     event.preventDefault();
@@ -521,6 +597,10 @@
     for (const box of root.querySelectorAll("[data-for]")) {
       box.hidden = !box.dataset.for.split(" ").includes(mode);
     }
+    // Level and width act on what is seen.
+    if (SOURCES.includes(mode)) takeWindowOf(mode);
+    else if (mode === "edges") takeWindowOf(state.edges.split("-on-")[1]);
+    else if (state.windowed === "fused") takeWindowOf("reference");
     redraw();
   };
   for (const radio of radios) radio.addEventListener("change", () => choose(radio.value));
@@ -538,7 +618,18 @@
   bind("cell", (control) => Number(control.value));
   bind("rate", (control) => Number(control.value));
   bind("edges", (control) => control.value);
+  query('[data-set="edges"]').addEventListener("input", () => choose("edges"));
   for (const name of ["before", "smooth", "cross", "flickering"]) bind(name, (box) => box.checked);
+
+  const zoom = query('[data-set="zoom"]');
+  const zoomTo = (factor) => {
+    state.zoom = Math.min(Number(zoom.max), Math.max(1, factor));
+    state.centre = [...state.at];
+    zoom.value = state.zoom;
+    query('[data-shown="zoom"]').textContent = state.zoom;
+    redraw();
+  };
+  zoom.addEventListener("input", () => zoomTo(Number(zoom.value)));
 
   // At most two changes a second: below the three flashes of WCAG 2.3.1.
   const swap = () => {
@@ -562,20 +653,25 @@
   const width = query('[data-window="width"]');
   const source = query('[data-window="source"]');
   const preset = query('[data-window="preset"]');
+  const worded = (name) => {
+    const { range, unit } = study.volumes[name];
+    const digits = range[1] - range[0] > 20 ? 0 : 2;
+    return (value) => `${figure(value, digits)} ${unit}`.trim();
+  };
   const showWindow = () => {
-    const { range, unit } = study.volumes[state.windowed];
+    const { range } = study.volumes[state.windowed];
     const span = range[1] - range[0] || 1;
     const [low, high] = state.windows[state.windowed];
     Object.assign(level, { min: range[0], max: range[1], step: span / 1000 });
     Object.assign(width, { min: span / 1000, max: span, step: span / 1000 });
     level.value = (low + high) / 2;
     width.value = high - low;
-    const digits = span > 20 ? 0 : 2;
-    const text = (value) => `${figure(value, digits)} ${unit}`.trim();
+    const text = worded(state.windowed);
     query('[data-shown="level"]').textContent = text((low + high) / 2);
     query('[data-shown="width"]').textContent = text(high - low);
     level.setAttribute("aria-valuetext", text((low + high) / 2));
     width.setAttribute("aria-valuetext", text(high - low));
+    if (colours) showColours();
   };
   const setWindow = (low, high) => {
     state.windows[state.windowed] = [low, Math.max(high, low + 1e-6)];
@@ -592,21 +688,41 @@
     own.hidden = true;
     const { presets } = study.volumes[state.windowed];
     preset.replaceChildren(own, ...presets.map(([name], n) => new Option(name, n)));
-    preset.value = "0";
+    const [low, high] = state.windows[state.windowed];
+    preset.value = presets.findIndex(([, from, to]) => from === low && to === high);
+    if (preset.selectedIndex < 0) preset.value = "";
   };
   level.addEventListener("input", slideWindow);
   width.addEventListener("input", slideWindow);
-  source.addEventListener("input", () => {
-    state.windowed = source.value;
+  const takeWindowOf = (name) => {
+    state.windowed = source.value = name;
     listPresets();
     showWindow();
-  });
+  };
+  source.addEventListener("input", () => takeWindowOf(source.value));
   preset.addEventListener("input", () => {
     const [, low, high] = study.volumes[state.windowed].presets[Number(preset.value)];
     const chosen = preset.value;
     setWindow(low, high);
     preset.value = chosen;
   });
+
+  // The colours of a coloured source, and what its ends stand for.
+  const colourScale = query(".colour-scale");
+  const colours = colourScale?.dataset.source;
+  if (colours) {
+    const canvas = colourScale.querySelector("canvas");
+    const bar = new ImageData(256, 1);
+    for (let n = 0; n < 256; n++) {
+      bar.data.set([...palettes[colours].subarray(3 * n, 3 * n + 3), 255], 4 * n);
+    }
+    canvas.getContext("2d").putImageData(bar, 0, 0);
+  }
+  const showColours = () => {
+    const [low, high] = state.windows[colours].map(worded(colours));
+    query('[data-shown="low"]').textContent = low;
+    query('[data-shown="high"]').textContent = high;
+  };
 
   // ---- the rest of the page ----------------------------------------------------------------
 
@@ -619,6 +735,15 @@
       }
     });
   }
+  // On paper nothing can be unfolded.
+  let folded = [];
+  window.addEventListener("beforeprint", () => {
+    folded = document.querySelectorAll("details.on-paper:not([open])");
+    for (const part of folded) part.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const part of folded) part.open = false;
+  });
   for (const line of document.querySelectorAll(".chart .now")) {
     const { left, right } = line.dataset;
     root.addEventListener("slice", ({ detail }) => {
@@ -638,8 +763,7 @@
   };
   const start = async () => {
     if (!("DecompressionStream" in window)) throw new Error("no DecompressionStream");
-    listPresets();
-    showWindow();
+    takeWindowOf(state.windowed);
     for (const pane of panes) pane.slider.disabled = false;
     await load("fused");
     root.classList.add("live");
@@ -649,9 +773,9 @@
     for (const name of ["coverage", "reference", "moving", "share", "strength"]) await load(name);
     for (const radio of radios) radio.disabled = false;
     redraw();
+    // Drawn at once: the next frame would be too late, and an empty one seen.
     new ResizeObserver(() => {
-      for (const pane of panes) fit(pane);
-      redraw();
+      if (panes.filter(fit).length) draw();
     }).observe(root);
     root.dataset.ready = "yes";
   };

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,8 @@ def test_an_end_by_a_signal_leaves_nothing(
     out = tmp_path / "new" / "out"
     words = ["--ct", pair["ct"], "--mri", pair["mri"], "--no-register", "-o", out]
     command = [sys.executable, "-m", "mmif", "fuse", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    default = partial(signal.signal, number, signal.SIG_DFL)  # nohup and `&` ignore some
+    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=default) as process:
         while process.poll() is None and not list(out.parent.glob(".out.*")):
             time.sleep(0.002)
         process.send_signal(number)

@@ -122,6 +122,7 @@ class LossConfig:
     smooth: float = 1.0
     local_similarity: float = 0.0
     saliency: float = 0.0
+    bone: float = 0.0
     structure: float = 0.0
     edge: float = 0.0
     difference: float = 0.0

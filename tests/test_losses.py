@@ -71,9 +71,10 @@ def test_smooth_loss_is_least_half_way() -> None:
     assert losses.smooth_loss(a, a, b) == pytest.approx(1.0)
 
 
-def test_saliency_loss_is_zero_at_the_maximum(images) -> None:
+@pytest.mark.parametrize("loss", [losses.saliency_loss, losses.bone_loss])
+def test_saliency_and_bone_are_zero_at_the_maximum(images, loss) -> None:
     _, a, b = images
-    assert losses.saliency_loss(torch.maximum(a, b), a, b) == 0
+    assert loss(torch.maximum(a, b), a, b) == 0
 
 
 def test_edge_loss_is_one_minus_qabf(images) -> None:
@@ -184,8 +185,8 @@ def test_halo_loss_sees_ringing_beside_an_edge_but_not_the_edge() -> None:
     assert losses.halo_loss(ringing, a, b) == pytest.approx(0.1 * 8 / (8 * 7 + 7 * 8))
 
 
-def test_saliency_loss_weighs_bright_pixels_more() -> None:
-    bright, faint = torch.full((1, 1, 4, 4), 1.0), torch.full((1, 1, 4, 4), 0.2)
-    assert losses.saliency_loss(bright - 0.1, bright, bright) > losses.saliency_loss(
-        faint - 0.1, faint, faint
-    )
+def test_saliency_and_bone_weigh_bright_pixels_more() -> None:
+    bright, faint = torch.full((1, 1, 4, 4), 1.0), torch.full((1, 1, 4, 4), 0.5)
+    for loss, power in ((losses.saliency_loss, 2), (losses.bone_loss, 6)):
+        ratio = loss(bright - 0.1, bright, bright) / loss(faint - 0.1, faint, faint)
+        assert ratio == pytest.approx(2.0**power, rel=1e-4)

@@ -58,7 +58,7 @@ def read_image(path: Path) -> Image2D:
     """The 8-bit grey or RGB image in ``path``, turned upright where its EXIF data says so.
 
     Raises:
-        InputError: missing, corrupt, cut off, more than one page, not opaque, or not of
+        InputError: missing, corrupt, cut off, more than one page, with transparency, or not of
             8 bits a channel.
     """
     if not path.is_file():
@@ -139,13 +139,13 @@ def _check(image: Image.Image, path: Path) -> None:
         raise InputError(
             f"{path}: found more than 8 bits a channel, expected an 8-bit grey or RGB image"
         )
-    if image.mode not in {"L", "LA", "RGB", "RGBA", "P", "PA"}:
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        raise InputError(
+            f"{path}: found transparency ({image.mode}), expected an 8-bit grey or RGB image"
+        )
+    if image.mode not in {"L", "RGB", "P"}:
         raise InputError(
             f"{path}: found an image of mode {image.mode}, expected an 8-bit grey or RGB image"
-        )
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3] != (255, 255):
-        raise InputError(
-            f"{path}: found transparency ({image.mode}), expected an opaque grey or RGB image"
         )
 
 

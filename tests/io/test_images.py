@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmif.errors import InputError, OutputError
-from mmif.io.images import check_same_size, grey_of, read_image, write_image
+from mmif.io.images import check_same_size, read_image, write_image
 
 GREY = np.arange(12 * 15, dtype=np.uint8).reshape(12, 15)
 RGB = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
@@ -55,16 +55,6 @@ def test_grey_in_an_rgb_file_is_not_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.grey, GREY)
 
 
-@pytest.mark.parametrize("pixels", [GREY, RGB])
-def test_an_opaque_alpha_channel_takes_nothing_away(tmp_path: Path, pixels: np.ndarray) -> None:
-    image = Image.fromarray(pixels)
-    image.putalpha(255)
-    image.save(tmp_path / "opaque.png")
-    read = read_image(tmp_path / "opaque.png")
-    assert read.is_colour == (pixels is RGB)
-    np.testing.assert_array_equal(read.grey, grey_of(pixels))
-
-
 def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
     Image.fromarray(RGB).quantize(256).save(tmp_path / "palette.png")
     image = read_image(tmp_path / "palette.png")
@@ -90,7 +80,7 @@ def _write_bad(kind: str, path: Path) -> None:
     if kind in images:
         images[kind].save(path)
     elif kind == "transparent colour":
-        Image.fromarray(RGB).save(path, transparency=tuple(map(int, RGB[0, 0])))
+        Image.fromarray(RGB).save(path, transparency=(1, 2, 3))
     elif kind == "16-bit colour":
         path.write_bytes(deep_rgb_png())
     elif kind == "float":

@@ -143,10 +143,14 @@ def _check(image: Image.Image, path: Path) -> None:
         raise InputError(
             f"{path}: found an image of mode {image.mode}, expected an 8-bit grey or RGB image"
         )
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3] != (255, 255):
+    if image.has_transparency_data and not _is_opaque(image):
         raise InputError(
             f"{path}: found transparency ({image.mode}), expected an opaque grey or RGB image"
         )
+
+
+def _is_opaque(image: Image.Image) -> bool:
+    return image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
 
 
 def _words(image: Image2D) -> str:

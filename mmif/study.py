@@ -230,13 +230,7 @@ def check_request(request: StudyRequest) -> None:
         raise OutputError(f"{request.preview.parent}: no such folder; expected one for the preview")
     if request.preview and request.output.resolve() in request.preview.resolve().parents:
         raise OutputError(f"{request.preview} lies inside the output; expected a place beside it")
-    given_files = [request.transform] if request.transform else []
-    refuse_existing(
-        *_targets(request),
-        overwrite=request.overwrite,
-        inputs=[*request.inputs.values(), *given_files],
-        made_by_mmif=["summary.json"],
-    )
+    _check_targets(request)
 
 
 def _check_options(request: StudyRequest) -> None:
@@ -388,6 +382,21 @@ def _targets(request: StudyRequest) -> tuple[Path, ...]:
         return request.output, *preview
     stem = request.output.name.removesuffix(".gz").removesuffix(".nii")
     return request.output, request.output.with_name(f"{stem}.json"), *preview
+
+
+def _check_targets(request: StudyRequest) -> None:
+    """Refuse to write where something stands that may not be replaced.
+
+    Raises:
+        OutputError: one of the targets exists, or cannot be written.
+    """
+    given_files = [request.transform] if request.transform else []
+    refuse_existing(
+        *_targets(request),
+        overwrite=request.overwrite,
+        inputs=[*request.inputs.values(), *given_files],
+        made_by_mmif=["summary.json"],
+    )
 
 
 def _formats(request: StudyRequest, reference: MetaTensor) -> tuple[bool, bool]:
@@ -549,7 +558,8 @@ def _write_pages(
 
 
 def _publish(request: StudyRequest, out: Path) -> None:
-    """Move the finished work to its place."""
+    """Move the finished work to its place, unless another run was there first."""
+    _check_targets(request)
     if request.single_file:
         volume, text = _targets(request)[:2]
         publish(out / volume.name, volume)

@@ -252,6 +252,21 @@ def test_an_output_that_exists_is_refused_and_replaced_only_by_option(
     assert (out / "summary.json").exists()
 
 
+def test_of_two_runs_at_once_the_first_to_end_is_kept(
+    pair: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.nii.gz"
+
+    def another_ends(step: str, share: float) -> None:
+        if (step, share) == ("write", 0.0):
+            out.write_text("another's")
+
+    with pytest.raises(OutputError, match=r"out\.nii\.gz exists"):
+        fuse(**pair, output=out, register=False, progress=another_ends)
+    assert out.read_text() == "another's"
+    assert {path.name for path in tmp_path.iterdir()} == {"ct.nii.gz", "mri.nii.gz", out.name}
+
+
 def test_overwrite_never_replaces_inputs_or_folders_of_others(
     pair: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -59,12 +59,13 @@ def window_of(
         head: (1, X, Y, Z) bool; found by `head_mask` when left out.
 
     Raises:
-        InputError: the volume is constant, or holds NaN or infinite values.
+        InputError: the window has no width, or the volume holds NaN or infinite values.
     """
-    unit = str(getattr(origin_of(volume), "units", ""))
+    origin = origin_of(volume)
+    unit, name = str(getattr(origin, "units", "")), getattr(origin, "path", "the volume")
     values = volume[0].detach().cpu().numpy()
     if not np.isfinite(values).all():
-        raise InputError("the volume holds NaN or infinite values; expected finite ones")
+        raise InputError(f"{name} holds NaN or infinite values; expected finite ones")
     if config.kind == "window":
         return Window(config.low, config.high, unit)
     mask = (head_mask(volume) if head is None else head)[0].numpy().astype(bool)
@@ -74,7 +75,10 @@ def window_of(
     if air is not None:
         low = max(low, min(air, low + DARK_SHARE * (high - low)))
     if not high > low:
-        raise InputError(f"the volume is constant ({high:.6g}); expected an image")
+        raise InputError(
+            f"{name}: the percentiles {config.low:g} and {config.high:g} of what it shows are both "
+            f"{high:.6g}; expected an image"
+        )
     return Window(low, high, unit)
 
 

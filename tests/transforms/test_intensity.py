@@ -103,7 +103,7 @@ def test_a_given_head_is_used_for_the_percentiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (5.0, "constant")]
+    ("value", "message"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (5.0, "are both 5")]
 )
 def test_what_has_no_window_is_refused(value: float, message: str) -> None:
     volume = MetaTensor(torch.full((1, 8, 8, 8), 5.0))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mmif.errors import RegistrationError
 from mmif.geometry import Matrix, apply, spacing_mm
 from mmif.transforms.registration.poses import HEAD_RADIUS_MM, inverse, mean_pose, stepped
 from mmif.transforms.registration.preparation import Kind, Level, Prepared
@@ -63,10 +64,18 @@ def refine_one_way(
     tick: Tick,
     plan: Ascent = FINE,
 ) -> Matrix:
-    """``pose`` (sampled to other) after one ascent; the mean over the second half of its steps."""
+    """``pose`` (sampled to other) after one ascent; the mean over the second half of its steps.
+
+    Raises:
+        RegistrationError: no point of one volume lies well inside the other.
+    """
     level = other.levels[plan.level]
     points = draw_points(sampled, POOL, margin_mm, seed)
     samples = well_inside(level, sample(sampled.levels[plan.level], points, plan.bins), pose)
+    if not len(samples.bins):
+        raise RegistrationError(
+            "the two volumes hardly overlap where they fit best; expected two volumes of one head"
+        )
     generator = torch.Generator().manual_seed(seed)
     scale = np.array([HEAD_RADIUS_MM] * 3 + [1.0] * 3)
     mean, square = np.zeros(6), np.zeros(6)

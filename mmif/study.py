@@ -23,7 +23,7 @@ from mmif.fusion import FusionResult, Progress, fuse_volumes, fused_grid, silent
 from mmif.io import load
 from mmif.io.atomic import publish, refuse_existing, unfinished
 from mmif.io.deidentify import DUMMY_TIME, deidentify_summary, deidentify_volumes
-from mmif.io.derived import Alignment, DerivedSeries, Kind
+from mmif.io.derived import Alignment, DerivedSeries, DicomEncoding, Kind
 from mmif.io.dicom_registration import write_spatial_registration
 from mmif.io.source import Source, source_of
 from mmif.io.transform_files import read_transform, write_itk_transform
@@ -74,7 +74,7 @@ class StudyRequest:
     reference: str | None = None
     fov: Literal["reference", "head"] | None = None
     format: OutputFormat = "auto"
-    dicom_encoding: Literal["series", "multiframe"] = "series"
+    dicom_encoding: DicomEncoding = "series"
     device: str = "auto"
     weights: str | None = None
     transform: Path | None = None
@@ -246,10 +246,19 @@ def _check_options(request: StudyRequest) -> None:
         raise ConfigError(
             f"reference {request.reference_role}; expected {' or '.join(request.pipeline.roles)}"
         )
+    for role in request.pipeline.roles:
+        request.pipeline.intensity_of(role)
     if request.transform and not request.register:
         raise ConfigError("--transform and --no-register contradict each other; expected one")
     if request.single_file and request.format in ("dicom", "both"):
         raise ConfigError(f"{request.output}: one NIfTI file cannot hold format {request.format}")
+    if request.single_file and request.save_registered:
+        raise ConfigError(
+            f"{request.output}: one NIfTI file cannot hold the registered volume too; "
+            "expected a folder for --save-registered"
+        )
+    if request.preview and request.preview.suffix.lower() != ".png":
+        raise ConfigError(f"{request.preview}: a preview is a PNG file; expected a name in .png")
 
 
 def plan(request: StudyRequest) -> dict[str, Any]:
@@ -459,7 +468,7 @@ def _write_volumes(
     """The fused and registered volumes and the transform; what the writers warn of."""
     dicom, nifti = _formats(request, volumes[result.reference_role])
     kinds: dict[Kind, MetaTensor] = {"fused": result.fused}
-    if request.save_registered and not request.single_file:
+    if request.save_registered:
         kinds["registered"] = result.moving
     warnings: list[str] = []
     for kind, volume in kinds.items():
@@ -524,7 +533,7 @@ def _recipe(
         },
         weights_sha256=result.fusion["weights"]["sha256"] if kind == "fused" else "",
         created=DUMMY_TIME if request.deidentify else datetime.now(),
-        encoding="multiframe" if request.dicom_encoding == "multiframe" else "slices",
+        encoding=request.dicom_encoding,
     )
 
 

@@ -328,7 +328,12 @@ def test_each_step_is_drawn_on_a_terminal(
 
 
 def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
-    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", tmp_path / "out")
+    out, volume = tmp_path / "out", tmp_path / "out.nii.gz"
+    both = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o")
+    refused(run(*both, volume, "--save-registered"), volume, volume.name, "--save-registered")
+    refused(run(*both, volume, "--format", "dicom"), volume, volume.name, "format dicom")
+    refused(run(*both, out, "--preview", tmp_path / "sheet.jpg"), out, "sheet.jpg", ".png")
+    words = (*both, out)
     assert run(*words, "--frame", "pet=1").exit_code == 2
     assert run(*words, "--series-uid", "pet=1.2.3").exit_code == 2
     picture = tmp_path / "a.png"
@@ -398,6 +403,14 @@ def test_an_unknown_pipeline_key_is_refused(pair: dict[str, Path], tmp_path: Pat
     out = tmp_path / "out"
     words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out)
     refused(run(*words, "--pipeline", pipeline), out, "fog", "mine.yaml")
+
+
+def test_a_pipeline_without_a_window_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = tmp_path / "mine.yaml"
+    pipeline.write_text("task: ct-mri\nroles: [mri, ct]\nreference: mri\nweights: ct-mri\n")
+    out = tmp_path / "out"
+    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out)
+    refused(run(*words, "--pipeline", pipeline), out, "intensity", "mri")
 
 
 def test_wrong_usage_is_exit_code_2(pair: dict[str, Path]) -> None:

@@ -82,7 +82,6 @@ _LOOKED_AT = (
     "Columns",
     "BitsAllocated",
     "BitsStored",
-    "HighBit",
     "SamplesPerPixel",
     "PixelRepresentation",
     "PixelSpacing",

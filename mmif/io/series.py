@@ -82,6 +82,7 @@ _LOOKED_AT = (
     "Columns",
     "BitsAllocated",
     "BitsStored",
+    "HighBit",
     "SamplesPerPixel",
     "PixelRepresentation",
     "PixelSpacing",

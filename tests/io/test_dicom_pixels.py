@@ -42,6 +42,7 @@ from mmif.io.suv import suv_factor
 
 SMALL = part(scan(size=(20, 22), pixel_mm=(8.0, 8.0)), range(10, 16))
 LARGER = part(scan(), range(12, 16))  # JPEG 2000 halves five times
+JPIP = b"1.2.840.10008.1.2.4.94"
 TRUTH = np.round(SMALL.slices()).transpose(2, 1, 0)
 
 
@@ -204,6 +205,36 @@ def test_a_modality_lut(tmp_path: Path) -> None:
     assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), expected)
 
 
+@pytest.mark.parametrize(("vr", "first"), [("SS", -1024), ("US", 65536 - 1024)])
+def test_a_modality_lut_of_signed_samples(tmp_path: Path, vr: str, first: int) -> None:
+    """Its first stored value is signed too, also where the file calls it unsigned."""
+
+    def with_table(ds: Dataset, k: int) -> None:
+        del ds.RescaleSlope, ds.RescaleIntercept
+        stored = np.round(SMALL.slices()[k]) - 1024
+        ds.PixelRepresentation, ds.PixelData = 1, stored.astype("<i2").tobytes()
+        lut = Dataset()
+        lut.ModalityLUTType, lut.LUTData = "HU", np.arange(4096).astype("<u2").tobytes()
+        lut.add_new("LUTDescriptor", vr, [4096, first, 16])
+        ds.ModalityLUTSequence = [lut]
+
+    write_series(tmp_path, SMALL, CT, change=with_table)
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
+def test_a_modality_lut_of_a_big_endian_file(tmp_path: Path) -> None:
+    def with_table(ds: Dataset, k: int) -> None:
+        del ds.RescaleSlope, ds.RescaleIntercept
+        swapped(ds, k)
+        lut = Dataset()
+        lut.LUTDescriptor, lut.ModalityLUTType = [4096, 1024, 16], "HU"
+        lut.add_new("LUTData", "OW", np.arange(4096).astype(">u2").tobytes())
+        ds.ModalityLUTSequence = [lut]
+
+    write_series(tmp_path, SMALL, CT, change=with_table)
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
 def test_monochrome1_is_turned_where_values_have_no_unit(tmp_path: Path) -> None:
     inverse = {"PhotometricInterpretation": "MONOCHROME1"}
     write_series(tmp_path / "mr", SMALL, MR, **inverse)
@@ -298,6 +329,64 @@ def test_a_truncated_slice_is_refused_with_its_numbers(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"780 bytes of pixels; expected 880 \(truncated\)"):
         load(tmp_path)
+
+
+def test_more_pixels_than_claimed_are_refused(tmp_path: Path) -> None:
+    """Rows, columns or frames are then wrong, and each slice would be a scrambled one."""
+    write_series(tmp_path, SMALL, CT, Rows=10)
+    with pytest.raises(InputError, match="880 bytes of pixels; expected 440"):
+        load(tmp_path)
+
+
+def test_bytes_after_the_pixels_are_no_pixels(tmp_path: Path) -> None:
+    def padded(ds: Dataset, k: int) -> None:
+        ds.PixelData += bytes(112)
+        ds.add_new(0xFFFCFFFC, "OB", bytes(200))
+
+    write_series(tmp_path, SMALL, CT, change=padded)
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
+def test_samples_that_do_not_end_at_the_lowest_bit_are_refused(tmp_path: Path) -> None:
+    """Retired since 2014: 12 of 16 bits, at the top."""
+    write_series(tmp_path, SMALL, CT, BitsStored=12, HighBit=15)
+    with pytest.raises(InputError, match="HighBit is 15 with BitsStored 12; expected 11"):
+        load(tmp_path)
+
+
+def test_compressed_pixels_under_an_uncompressed_syntax_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, MR)
+    resaved(tmp_path, lambda ds: ds.compress(RLELossless, generate_instance_uid=False))
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"1.2.840.10008.1.2.5\0", b"1.2.840.10008.1.2.1\0"))
+    with pytest.raises(InputError, match="transfer syntax says uncompressed"):
+        load(tmp_path)
+
+
+def test_an_encoding_that_nothing_here_reads_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, MR)
+    resaved(tmp_path, lambda ds: ds.compress(RLELossless, generate_instance_uid=False))
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"\x14\x001.2.840.10008.1.2.5\0", b"\x16\0" + JPIP))
+    with pytest.raises(InputError, match=r"pixels in JPIP Referenced.* are not read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("slope", "units"), [(1.0, "BQML"), (2.5, "")])
+def test_an_enhanced_pet_is_in_becquerels_where_its_own_slope_makes_them(
+    tmp_path: Path, slope: float, units: str
+) -> None:
+    write_enhanced(tmp_path / "e", SMALL, "PT")
+    ds = pydicom.dcmread(tmp_path / "e")
+    mapping, unit = Dataset(), Dataset()
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = slope, 0.0
+    unit.CodeValue, unit.CodingSchemeDesignator = "Bq/ml", "UCUM"
+    mapping.MeasurementUnitsCodeSequence = [unit]
+    ds.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence = [mapping]
+    ds.save_as(tmp_path / "e")
+    assert load(tmp_path / "e", role="pet").meta["source"].units == units
 
 
 @pytest.mark.parametrize("size", [46341, 16000])

@@ -21,23 +21,24 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# PS3.3 C.7.1.1 Patient, C.7.1.3 and C.7.2.3 Clinical Trial
-PATIENT = words(
-    "PatientName PatientID IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence "
-    "OtherPatientIDs OtherPatientIDsSequence PatientBirthDate PatientBirthTime PatientSex "
-    "OtherPatientNames EthnicGroup PatientComments PatientSpeciesDescription "
-    "PatientSpeciesCodeSequence PatientBreedDescription ResponsiblePerson ResponsiblePersonRole "
-    "ResponsibleOrganization PatientIdentityRemoved DeidentificationMethod "
-    "DeidentificationMethodCodeSequence LongitudinalTemporalInformationModified "
+# PS3.3 C.7.1.3 and C.7.2.3; sites fill them in by halves
+TRIAL = words(
     "ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName "
     "ClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSubjectID "
     "ClinicalTrialSubjectReadingID ClinicalTrialTimePointID ClinicalTrialTimePointDescription"
 )
-# PS3.3 C.7.2.1 General Study, C.7.2.2 Patient Study
+# PS3.3 C.7.1.1, of a human, without what is retired
+PATIENT = words(
+    "PatientName PatientID IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence "
+    "OtherPatientIDsSequence PatientBirthDate PatientBirthTime PatientSex OtherPatientNames "
+    "EthnicGroup PatientComments PatientIdentityRemoved DeidentificationMethod "
+    "DeidentificationMethodCodeSequence LongitudinalTemporalInformationModified"
+)
+# PS3.3 C.7.2.1 General Study, C.7.2.2 Patient Study; without codes, which are a site's own
 STUDY = words(
     "StudyInstanceUID StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber "
     "IssuerOfAccessionNumberSequence StudyDescription PhysiciansOfRecord "
-    "NameOfPhysiciansReadingStudy RequestingService ReferencedStudySequence ProcedureCodeSequence "
+    "NameOfPhysiciansReadingStudy RequestingService ReferencedStudySequence "
     "AdmittingDiagnosesDescription PatientAge PatientSize PatientWeight MedicalAlerts Allergies "
     "PregnancyStatus AdmissionID"
 )
@@ -137,7 +138,8 @@ def _valid(vr: str, value: object) -> bool:
 
 def identifying_values(header: Dataset) -> list[str]:
     """The patient's and study's names, numbers, dates and descriptions in ``header``."""
-    elements = carried(header, (*PATIENT, *STUDY, "SeriesDescription", "InstitutionName"))
+    kept = (*PATIENT, *TRIAL, *STUDY, "SeriesDescription", "InstitutionName", "OtherPatientIDs")
+    elements = carried(header, kept)
     return [
         str(value)
         for element in elements
@@ -153,7 +155,7 @@ def patient_and_study(recipe: DerivedSeries) -> Dataset:
     source that came as DICOM, else an unnamed one with an ID of its own.
     """
     if recipe.reference.headers:
-        ds = carried(recipe.reference.headers[0], (*PATIENT, *STUDY))
+        ds = carried(recipe.reference.headers[0], (*PATIENT, *TRIAL, *STUDY))
     else:
         ds = _new_study(recipe)
     if "StudyInstanceUID" not in ds:
@@ -165,7 +167,25 @@ def patient_and_study(recipe: DerivedSeries) -> Dataset:
     for keyword in PATIENT_AND_STUDY_TYPE_2:
         if keyword not in ds:
             setattr(ds, keyword, "")
+    _complete(ds)
     return _dated(ds, recipe)
+
+
+def _complete(ds: Dataset) -> None:
+    """Add to ``ds`` what its other attributes require; a trial without its name is left out."""
+    subject = ds.get("ClinicalTrialSubjectID") or ds.get("ClinicalTrialSubjectReadingID")
+    if subject and ds.get("ClinicalTrialSponsorName") and ds.get("ClinicalTrialProtocolID"):
+        for keyword in words("ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName"):
+            ds.setdefault(keyword, "")
+    else:
+        for keyword in TRIAL[:7]:
+            ds.pop(keyword, None)
+    if "ClinicalTrialTimePointDescription" in ds:
+        ds.setdefault("ClinicalTrialTimePointID", "")
+    for other in ds.get("OtherPatientIDsSequence") or ():
+        other.setdefault("TypeOfPatientID", "TEXT")
+    if ds.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethodCodeSequence" not in ds:
+        ds.setdefault("DeidentificationMethod", "not stated by the source")
 
 
 def _dated(ds: Dataset, recipe: DerivedSeries) -> Dataset:
@@ -183,7 +203,7 @@ def _dated(ds: Dataset, recipe: DerivedSeries) -> Dataset:
 
 def _new_study(recipe: DerivedSeries) -> Dataset:
     headers = [source.headers[0] for source in recipe.others if source.headers]
-    ds = carried(headers[0], PATIENT) if headers else Dataset()
+    ds = carried(headers[0], (*PATIENT, *TRIAL)) if headers else Dataset()
     ds.StudyDescription = "mmif image fusion"
     return ds
 

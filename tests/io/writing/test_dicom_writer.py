@@ -407,6 +407,11 @@ LOCAL = item(CodeValue="MR7", CodingSchemeDesignator="99LOCAL", CodeMeaning="Hea
         },
         {"PatientSpeciesDescription": "Canine", "ResponsiblePerson": "A^B"},
         {"ProcedureCodeSequence": [LOCAL]},
+        {"StudyDescription": "x" * 80, "StudyID": "y" * 20},
+        {"StudyDescription": ["Head", "Brain"], "ReferringPhysicianName": ["A^B", "C^D"]},
+        {"BodyPartExamined": "KOPF", "PregnancyStatus": 9},
+        {"OtherPatientIDsSequence": [LOCAL]},
+        {"PatientWeight": 0, "PatientSize": 0, "EchoTime": 0, "NumberOfAverages": 0},
     ],
     ids=" ".join,
 )

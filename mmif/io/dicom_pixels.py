@@ -45,8 +45,14 @@ from mmif.io.headers import (
 AIR_HU = -1024.0
 """What padding in a CT becomes, and the lowest value that a CT can have."""
 
+_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
 _INVERTED_MODALITIES = frozenset({"MR", "OT", ""})
+_THREE_SAMPLES = frozenset(
+    {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"}
+)
+_NO_HOUNSFIELD = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
+"""What RescaleType (PS3.3 C.11.1.1.2) says of maps made from a CT that hold something else."""
 
 Pixels = npt.NDArray[Any]
 
@@ -120,6 +126,8 @@ def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
         raise InputError(f"HighBit is {high} with BitsStored {stored}; expected {stored - 1}")
     if not 0 < found.frames <= MAX_FRAMES or found.samples not in {1, 3}:
         raise InputError(f"{found.frames} frames of {found.samples} samples a pixel")
+    if found.samples != (3 if found.photometric.upper() in _THREE_SAMPLES else 1):
+        raise InputError(f"{found.samples} samples a pixel in {found.photometric or 'no colours'}")
     if columns * rows * found.frames > MAX_VOXELS:
         raise InputError(
             f"claims {columns} x {rows} x {found.frames} pixels; expected at most 2^30"
@@ -170,6 +178,8 @@ def _native_reader(path: Path, offset: int, stored: PixelFormat, name: str) -> F
         file.seek(offset)
         head = file.read(12)
         held = os.fstat(file.fileno()).st_size - start
+    if head[:4] not in _PIXEL_DATA:
+        raise InputError(f"{name}: pixels as floating point numbers; expected PixelData")
     claimed = int.from_bytes(head[4:8] if implicit else head[8:12], order)  # type: ignore[arg-type]
     if claimed == 0xFFFFFFFF:
         raise InputError(f"{name}: compressed pixels where its transfer syntax says uncompressed")
@@ -387,10 +397,11 @@ def fill_padding(volume: npt.NDArray[np.float32]) -> float:
 
 
 def units_of(dataset: pydicom.Dataset) -> str:
-    """What a value means: HU, BQML, SUVBW, counts, another unit of PET, or ""."""
+    """What a value means: HU, BQML, SUVBW, counts, another unit of CT or PET, or ""."""
     modality = text(dataset, "Modality").upper()
     if modality == "CT":
-        return "HU"
+        kind = text(_value_transformation(dataset, 0), "RescaleType").upper()
+        return kind if kind in _NO_HOUNSFIELD else "HU"
     if modality == "NM":
         return "counts"
     if modality != "PT":

@@ -38,6 +38,9 @@ from mmif.io.suv import suv_factor
 Volume = npt.NDArray[np.float32]
 
 _THREADS = min(8, os.cpu_count() or 1)
+MAX_HU = 32767
+"""No scanner's scale, not even an extended one, goes beyond."""
+
 _BLOCK = 8
 """Slices that one thread reads in a row."""
 
@@ -103,8 +106,14 @@ def read_scan(
         voxels = _colours(series, stack, placement, where)
     else:
         voxels, pixel_notes = _greys(series, stack, placement, where)
-    low, _ = check_values(voxels, where)
-    if info.modality == "CT" and low >= 0 and not info.colour:
+    low, high = check_values(voxels, where)
+    is_ct = not info.colour and units_of(series.headers[stack.frames[0].file].dataset) == "HU"
+    if is_ct and high > MAX_HU:
+        raise InputError(
+            f"{where}: values up to {high:.0f} HU; expected at most {MAX_HU} "
+            "(negative values declared as unsigned?)"
+        )
+    if is_ct and low >= 0:
         pixel_notes += (f"a CT without negative values (lowest {low:g}); HU have air at -1000",)
     source = _source(scan.path, info, [series.headers[n] for n in _in_order(stack)])
     source = replace(
@@ -155,7 +164,7 @@ def _stacked(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[st
     """Physical values (slices, rows, columns) of a stack, read in parallel."""
     volume = _empty(stack, where)
     readers = _Readers(series)
-    is_ct = text(series.headers[stack.frames[0].file].dataset, "Modality").upper() == "CT"
+    is_ct = units_of(series.headers[stack.frames[0].file].dataset) == "HU"
 
     def read(k: int) -> int:
         frame = stack.frames[k]

@@ -276,6 +276,26 @@ def test_two_stacks_in_one_enhanced_object(tmp_path: Path) -> None:
     assert landmark_error_mm(load(tmp_path / "e", frame=1)) < 0.1
 
 
+def test_a_concatenation_is_read_whole_or_refused(tmp_path: Path) -> None:
+    """One enhanced object that its sender split over three files."""
+    write_enhanced(tmp_path / "whole", scan(oblique()))
+    whole = dcmread(tmp_path / "whole")
+    groups, pixels = whole.PerFrameFunctionalGroupsSequence, whole.pixel_array
+    (tmp_path / "parts").mkdir()
+    for number, frames in enumerate((range(10), range(10, 20), range(20, 28)), start=1):
+        whole.PerFrameFunctionalGroupsSequence = [groups[k] for k in frames]
+        whole.PixelData = pixels[list(frames)].tobytes()
+        whole.NumberOfFrames, whole.ConcatenationUID = len(frames), "1.2.3"
+        whole.InConcatenationNumber, whole.InConcatenationTotalNumber = number, 3
+        whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        whole.save_as(tmp_path / "parts" / f"part{number}")
+    for path in (tmp_path / "parts", tmp_path / "parts" / "part2"):
+        assert landmark_error_mm(load(path)) < 0.1
+    (tmp_path / "parts" / "part3").unlink()
+    with pytest.raises(MmifError, match="2 of 3 parts of a concatenation"):
+        load(tmp_path / "parts")
+
+
 def test_planes_that_each_frame_states_itself(tmp_path: Path) -> None:
     """Orientation and pixel spacing may stand with each frame instead of with all."""
     made = scan(oblique())

@@ -338,6 +338,60 @@ def test_more_pixels_than_claimed_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("samples", "photometric"), [(3, "MONOCHROME2"), (1, "RGB"), (3, "PALETTE COLOR")]
+)
+def test_samples_that_do_not_fit_their_colours_are_refused(
+    tmp_path: Path, samples: int, photometric: str
+) -> None:
+    def sampled(ds: Dataset, k: int) -> None:
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = samples, photometric
+        ds.PixelData *= samples
+
+    write_series(tmp_path, SMALL, MR, change=sampled)
+    with pytest.raises(InputError, match=f"{samples} samples a pixel in {photometric}"):
+        load(tmp_path)
+
+
+def test_floating_point_pixels_are_not_read_as_integers(tmp_path: Path) -> None:
+    def floating(ds: Dataset, k: int) -> None:
+        ds.FloatPixelData = np.frombuffer(ds.PixelData, "<u2").astype("<f4").tobytes()
+        ds.BitsAllocated = ds.BitsStored = 32
+        ds.HighBit = 31
+        del ds.PixelData
+
+    write_series(tmp_path, SMALL, MR, change=floating)
+    with pytest.raises(InputError, match="pixels as floating point numbers"):
+        load(tmp_path)
+
+
+def test_negative_values_declared_as_unsigned_are_refused(tmp_path: Path) -> None:
+    def unsigned(ds: Dataset, k: int) -> None:
+        hounsfield = np.frombuffer(ds.PixelData, "<u2").astype("<i4") - 2024
+        ds.PixelData, ds.RescaleIntercept = hounsfield.astype("<i2").tobytes(), 0
+
+    write_series(tmp_path, SMALL, CT, change=unsigned)
+    with pytest.raises(InputError, match="negative values declared as unsigned"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("unit", ["MGML", "Z_EFF", "PCT"])
+def test_maps_made_from_a_ct_are_no_hounsfield_units(tmp_path: Path, unit: str) -> None:
+    """Iodine, effective atomic number: of spectral scanners, in CT Image Storage."""
+    write_series(tmp_path, SMALL, CT, RescaleType=unit, RescaleIntercept=-3000)
+    with pytest.raises(InputError, match=f"a map of {unit} made from a CT, not HU"):
+        load(tmp_path, role="ct")
+    volume = load(tmp_path)
+    assert volume.meta["source"].units == unit
+    assert volume.min() < -1024  # not taken for air
+
+
+@pytest.mark.parametrize("unit", ["HU", "US", "HU_MOD", "Hounsfield"])
+def test_other_words_for_the_values_of_a_ct_are_hounsfield_units(tmp_path: Path, unit: str) -> None:
+    write_series(tmp_path, SMALL, CT, RescaleType=unit)
+    assert load(tmp_path, role="ct").meta["source"].units == "HU"
+
+
 def test_bytes_after_the_pixels_are_no_pixels(tmp_path: Path) -> None:
     def padded(ds: Dataset, k: int) -> None:
         ds.PixelData += bytes(112)

@@ -1,6 +1,7 @@
 """Pixels become physical values, however they are stored; hostile ones cost one line."""
 
 import time
+from base64 import b85decode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from dicom_corpus import (
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    HTJ2K,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -86,11 +90,26 @@ def test_big_endian(tmp_path: Path) -> None:
     assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
 
 
-def test_htj2k_is_read() -> None:
-    """pydicom's HTJ2K comes with pylibjpeg-openjpeg."""
-    from pydicom.pixels.decoders import HTJ2KLosslessDecoder
+OPENJPH = b85decode(
+    b"|4;u>04YEK0000G0000C00000000000000G0000C0000000000009pH0sl|{2mk^A000XAQUDA90ssL30t5s=0sm"
+    b"Y83LuD(kdTOoi2q~&7XSfIaAj^vP)HzFWpW@eE;2SQGcNy-015yA0001M00IA#zyK}a|9{{7$Nwk!kN-FPr~eE7Q"
+    b"~pK%8~+JEb3y<yw*bHZ6Tko!VDA2-Bf@n6z<~n?{=hMTzP13s04ksW7KkKC{^x+Fr$ToC#zv#jXfzu72ta%GApz{"
+    b"V0RPz"
+)
+"""100 x row + 7 x column of 12 x 16 pixels, as OpenJPH encodes it."""
 
-    assert HTJ2KLosslessDecoder.is_available
+
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
+def test_htj2k_is_read(tmp_path: Path, syntax: UID) -> None:
+    def packed(ds: Dataset, k: int) -> None:
+        ds.PixelData = encapsulate([OPENJPH])
+        ds["PixelData"].is_undefined_length = True
+        ds.file_meta.TransferSyntaxUID = syntax
+
+    write_series(tmp_path, part(scan(size=(12, 16)), range(3)), MR, change=packed)
+    row, column = np.indices((12, 16))
+    expected = np.stack([(100 * row + 7 * column).T] * 3, axis=-1)
+    assert np.array_equal(load(tmp_path)[0].numpy(), expected)
 
 
 def test_every_compression_of_one_image_gives_the_same_values(shared_data: Path) -> None:

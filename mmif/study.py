@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -567,18 +568,20 @@ def _write_pages(
 
 
 def _publish(request: StudyRequest, out: Path) -> None:
-    """Move the finished work to its place, unless another run was there first."""
+    """Move the finished work to its place, unless another run was there first.
+
+    The preview may go to another disk: it is there, unfinished, before anything is shown.
+    """
     _check_targets(request)
+    finished = [out]
     if request.single_file:
-        volume, text = _targets(request)[:2]
-        publish(out / volume.name, volume)
-        publish(out / "summary.json", text)
-    else:
-        publish(out, request.output)
-    if request.preview:
-        with unfinished(request.preview) as folder:
-            shutil.copyfile(out.parent / "preview.png", folder / "preview.png")
-            publish(folder / "preview.png", request.preview)
+        finished = [out / request.output.name, out / "summary.json"]
+    with ExitStack() as stack:
+        if request.preview:
+            beside = stack.enter_context(unfinished(request.preview)) / "preview.png"
+            finished.append(shutil.copyfile(out.parent / "preview.png", beside))
+        for made, place in zip(finished, _targets(request), strict=True):
+            publish(made, place)
 
 
 def _write_json(summary: Mapping[str, Any], path: Path) -> None:

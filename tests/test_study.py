@@ -342,17 +342,21 @@ def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_pa
     assert run(*images, "--deidentify").exit_code == 2
 
 
+@pytest.mark.parametrize("writes", ["write_itk_transform", "shutil.copyfile"])
 def test_a_full_disk_leaves_nothing(
-    pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: str
 ) -> None:
+    """The disk of the output, or that of the preview."""
+
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mmif.study.write_itk_transform", full)
-    out = tmp_path / "new" / "out"
+    monkeypatch.setattr(f"mmif.study.{writes}", full)
+    out, preview = tmp_path / "new" / "out", tmp_path / "sheet.png"
     with pytest.raises(OutputError, match="No space left"):
-        fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+        fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False, preview=preview)
     assert not out.parent.exists()
+    assert not preview.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

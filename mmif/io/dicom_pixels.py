@@ -171,12 +171,13 @@ def frame_reader(path: Path, header: Header, name: str) -> FrameReader:
 
 def _native_reader(path: Path, offset: int, stored: PixelFormat, name: str) -> FrameReader:
     """Reads uncompressed frames straight from the file."""
-    implicit = stored.transfer_syntax == ImplicitVRLittleEndian
-    start = offset + (8 if implicit else 12)
     order = "big" if stored.transfer_syntax == ExplicitVRBigEndian else "little"
     with path.open("rb") as file:
         file.seek(offset)
         head = file.read(12)
+        # files lie about this; as the first half of a length, both words would make it odd
+        implicit = head[4:6] not in {b"OW", b"OB"}
+        start = offset + (8 if implicit else 12)
         held = os.fstat(file.fileno()).st_size - start
     if head[:4] not in _PIXEL_DATA:
         raise InputError(f"{name}: pixels as floating point numbers; expected PixelData")

@@ -85,6 +85,23 @@ def test_other_plain_encodings(tmp_path: Path, syntax: UID) -> None:
     assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
 
 
+@pytest.mark.parametrize("named_implicit", [False, True])
+def test_a_transfer_syntax_that_is_wrong_about_representations(
+    tmp_path: Path, named_implicit: bool
+) -> None:
+    """Some archives rewrite the data set and leave the meta information, or the reverse."""
+    uids = (b"\x14\x001.2.840.10008.1.2.1\0", b"\x12\x001.2.840.10008.1.2\0")
+    write_series(tmp_path, SMALL, CT)
+    for path in tmp_path.iterdir():
+        if not named_implicit:
+            ds = pydicom.dcmread(path)
+            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            ds.save_as(path, implicit_vr=True, little_endian=True)
+        content = path.read_bytes()
+        path.write_bytes(content.replace(uids[not named_implicit], uids[named_implicit]))
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
 def test_big_endian(tmp_path: Path) -> None:
     write_series(tmp_path, SMALL, CT, change=swapped)
     assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)

@@ -317,15 +317,20 @@ def _check_pair(request: StudyRequest, volumes: Mapping[str, MetaTensor]) -> tup
     Raises:
         InputError: two patients, not accepted.
     """
-    sources = {role: source_of(volume) for role, volume in volumes.items()}
-    warnings = [f"{role.upper()}: {w}" for role, s in sources.items() if s for w in s.warnings]
-    keys = {s.patient_key for s in sources.values() if s and s.patient_key}
+    warnings = _said_of_each(volumes)
+    keys = {s.patient_key for s in map(source_of, volumes.values()) if s and s.patient_key}
     if len(keys) > 1:
         found = f"{' and '.join(str(p) for p in request.inputs.values())}: two different PatientIDs"
         if not request.accept_different_patients:
             raise InputError(f"{found}; expected one patient, or --accept-different-patients")
         warnings.append("the two inputs carry different PatientIDs; accepted by option")
     return tuple(warnings)
+
+
+def _said_of_each(volumes: Mapping[str, MetaTensor]) -> list[str]:
+    """What the readers warned of, by role."""
+    sources = {role: source_of(volume) for role, volume in volumes.items()}
+    return [f"{role.upper()}: {w}" for role, s in sources.items() if s for w in s.warnings]
 
 
 def _fuse(
@@ -364,7 +369,8 @@ def _fuse(
         )
     except RegistrationError as error:
         paths = " and ".join(str(request.inputs.get(r, r)) for r in request.pipeline.roles)
-        raise RegistrationError(f"{paths}: {error}") from error
+        said = "; ".join([str(error), *_said_of_each(volumes)])  # which may be why
+        raise RegistrationError(f"{paths}: {said}") from error
 
 
 def _judged(request: StudyRequest, registration: Registration) -> Registration:

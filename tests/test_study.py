@@ -384,6 +384,8 @@ def test_two_volumes_that_show_no_head_are_refused_by_name(
     noise = np.random.default_rng(0).integers(0, 500, SHAPE).astype(float)
     bad, out = write(tmp_path / "noise.nii.gz", noise), tmp_path / "out"
     refused(run("fuse", "--ct", pair["ct"], "--mri", bad, "-o", out), out, "noise.nii.gz")
+    words = ("fuse", "--ct", bad, "--mri", pair["mri"], "-o", out)
+    refused(run(*words), out, "noise.nii.gz", "CT: no negative values")
 
 
 def test_altered_weights_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:

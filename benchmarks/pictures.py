@@ -1,10 +1,12 @@
 """The pictures of the README and the documentation, from a fused study.
 
     mmif fuse --ct sample_data/ct --mri sample_data/mri.nii.gz -o fused --preview fused.png
-    python benchmarks/pictures.py fused/report.html fused.png
+    python benchmarks/pictures.py fused/report.html fused.png [../shared/data]
 
 writes ``docs/images/report.jpg`` (the top of the report as a browser shows it),
-``docs/images/report-dark.jpg`` (the viewer in dark, edges on) and ``docs/images/fused.jpg``.
+``docs/images/report-dark.jpg`` (the viewer in dark, edges on) and ``docs/images/fused.jpg``; with
+RIRE training_001 in ``volumes/`` of the last folder also ``docs/panels/rire-top.png``, the slices
+in which its CT ends.
 """
 
 import io
@@ -12,10 +14,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-IMAGES = Path(__file__).parent.parent / "docs" / "images"
+import mmif
+from mmif.report.preview import contact_sheet
+
+DOCS = Path(__file__).parent.parent / "docs"
+IMAGES = DOCS / "images"
 
 
 def shot(report: Path, scheme: str, mode: str | None) -> Image.Image:
@@ -35,14 +42,25 @@ def shot(report: Path, scheme: str, mode: str | None) -> Image.Image:
     return Image.open(io.BytesIO(taken)).convert("RGB")
 
 
+def top_of_rire(folder: Path) -> Image.Image:
+    """Six slices around the one from which on the CT shows nothing."""
+    ct, mri = folder / "training_001_ct_on_mr_grid.nii.gz", folder / "training_001_mr_T1.nii.gz"
+    result = mmif.fuse(ct=ct, mri=mri)
+    end = int(np.flatnonzero(result.covered_fraction > 0)[-1])
+    return Image.fromarray(contact_sheet(result, range(end - 2, end + 4)))
+
+
 def main() -> None:
-    """Write the three pictures."""
-    report, sheet = (Path(argument) for argument in sys.argv[1:3])
+    """Write the pictures."""
+    report, sheet, *data = (Path(argument) for argument in sys.argv[1:])
     IMAGES.mkdir(exist_ok=True)
     shot(report, "light", None).save(IMAGES / "report.jpg", quality=82)
     shot(report, "dark", "edges").save(IMAGES / "report-dark.jpg", quality=82)
     with Image.open(sheet) as picture:
         picture.convert("RGB").save(IMAGES / "fused.jpg", quality=82)
+    for folder in data:
+        top = top_of_rire(folder / "volumes" / "rire_training_001")
+        top.quantize(128).save(DOCS / "panels" / "rire-top.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ loss and training. An unknown key is an error that lists the known ones.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -17,7 +18,15 @@ import yaml
 
 from mmif.errors import ConfigError
 
-TASKS = ("ct-mri", "spect-mri", "pet-mri", "ir-vis")
+PAIRS = {
+    "ct-mri": ("mri", "ct"),
+    "spect-mri": ("mri", "spect"),
+    "pet-mri": ("mri", "pet"),
+    "ir-vis": ("visible", "ir"),
+}
+"""Each task and its two roles: (anatomical, other)."""
+
+TASKS = tuple(PAIRS)
 
 Fov = Literal["reference", "head"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -39,7 +48,7 @@ class IntensityConfig:
 
     def __post_init__(self) -> None:
         """Refuse a window that is empty or upside down."""
-        if not self.low < self.high:
+        if not -math.inf < self.low < self.high < math.inf:
             raise ConfigError(f"found low {self.low:g} and high {self.high:g}, expected low < high")
         if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
             raise ConfigError(
@@ -102,11 +111,10 @@ class FusionConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
-        if (self.slice_batch or 1) < 1 or self.slice_batch == 0 or self.transition_mm < 0:
-            raise ConfigError(
-                f"found slice_batch {self.slice_batch} and transition_mm {self.transition_mm:g}, "
-                "expected at least 1 and 0"
-            )
+        if self.slice_batch is not None and self.slice_batch < 1:
+            raise ConfigError(f"found slice_batch {self.slice_batch}, expected at least 1")
+        if not 0 <= self.transition_mm <= 100:
+            raise ConfigError(f"found transition_mm {self.transition_mm:g}, expected 0 to 100")
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,30 @@ class Pipeline:
     loss: LossConfig = LossConfig()
     training: TrainingConfig = TrainingConfig()
 
+    def __post_init__(self) -> None:
+        """Refuse roles that are not the task's."""
+        if self.task not in PAIRS:
+            raise ConfigError(f"task: found {self.task!r}, expected one of {', '.join(TASKS)}")
+        if self.roles != PAIRS[self.task]:
+            found, expected = (" and ".join(roles) for roles in (self.roles, PAIRS[self.task]))
+            raise ConfigError(f"roles: found {found}, expected {expected} for task {self.task}")
+        if self.reference not in self.roles:
+            expected = " or ".join(self.roles)
+            raise ConfigError(f"reference: found {self.reference!r}, expected {expected}")
+        if strangers := sorted(set(self.intensity) - set(self.roles)):
+            expected = " and ".join(self.roles)
+            raise ConfigError(f"intensity: found {', '.join(strangers)}, expected {expected}")
+
+    def intensity_of(self, role: str) -> IntensityConfig:
+        """How the values of ``role`` become 0..1; slices and images do not need it.
+
+        Raises:
+            ConfigError: the pipeline does not say.
+        """
+        if role not in self.intensity:
+            raise ConfigError(f"pipeline {self.task}: no intensity for {role}; volumes need one")
+        return self.intensity[role]
+
 
 def shipped(folder: Literal["pipelines", "weights"]) -> Path:
     """The folder of shipped pipelines or weights: inside the wheel, or beside a source checkout."""
@@ -233,9 +265,8 @@ def task_of(roles: Collection[str]) -> str:
     >>> task_of({"ct", "mri"})
     'ct-mri'
     """
-    pairs = {"ct-mri": {"ct", "mri"}, "spect-mri": {"spect", "mri"}, "pet-mri": {"pet", "mri"}}
-    for task, pair in {**pairs, "ir-vis": {"ir", "visible"}}.items():
-        if pair == set(roles):
+    for task, pair in PAIRS.items():
+        if set(pair) == set(roles):
             return task
     found = " and ".join(roles) or "nothing"
     raise ConfigError(f"found {found}; expected ct, spect or pet with mri, or ir with visible")
@@ -297,6 +328,6 @@ def _value(hint: Any, value: object, where: str) -> object:
         return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and value is True):
+    if isinstance(hint, type) and isinstance(value, hint) and not isinstance(value, bool):
         return value
     raise ConfigError(f"{where}: found {value!r}, expected {getattr(hint, '__name__', hint)}")

@@ -226,6 +226,7 @@ def prepare(
     Raises:
         RegistrationError: the two do not overlap under the registration.
         InputError: a volume cannot be windowed.
+        ConfigError: the pipeline has no window for one of them.
     """
     anatomical_role, other_role = pipeline.roles
     moving_is_other = reference_role == anatomical_role
@@ -241,8 +242,8 @@ def prepare(
             "expected two volumes of one head"
         )
     windows = {
-        reference_role: window_of(reference, pipeline.intensity[reference_role]),
-        moving_role: window_of(moving, pipeline.intensity[moving_role]),
+        reference_role: window_of(reference, pipeline.intensity_of(reference_role)),
+        moving_role: window_of(moving, pipeline.intensity_of(moving_role)),
     }
     still = apply_window(reference_there, windows[reference_role])
     moved = on_grid(apply_window(moving_there, windows[moving_role]) * weight, grid)

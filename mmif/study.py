@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from mmif.fusion import FusionResult, Progress, fuse_volumes, fused_grid, silent
 from mmif.io import load
 from mmif.io.atomic import publish, refuse_existing, unfinished
 from mmif.io.deidentify import DUMMY_TIME, deidentify_summary, deidentify_volumes
-from mmif.io.derived import Alignment, DerivedSeries, Kind
+from mmif.io.derived import Alignment, DerivedSeries, DicomEncoding, Kind
 from mmif.io.dicom_registration import write_spatial_registration
 from mmif.io.source import Source, source_of
 from mmif.io.transform_files import read_transform, write_itk_transform
@@ -74,7 +75,7 @@ class StudyRequest:
     reference: str | None = None
     fov: Literal["reference", "head"] | None = None
     format: OutputFormat = "auto"
-    dicom_encoding: Literal["series", "multiframe"] = "series"
+    dicom_encoding: DicomEncoding = "series"
     device: str = "auto"
     weights: str | None = None
     transform: Path | None = None
@@ -246,10 +247,19 @@ def _check_options(request: StudyRequest) -> None:
         raise ConfigError(
             f"reference {request.reference_role}; expected {' or '.join(request.pipeline.roles)}"
         )
+    for role in request.pipeline.roles:
+        request.pipeline.intensity_of(role)
     if request.transform and not request.register:
         raise ConfigError("--transform and --no-register contradict each other; expected one")
     if request.single_file and request.format in ("dicom", "both"):
         raise ConfigError(f"{request.output}: one NIfTI file cannot hold format {request.format}")
+    if request.single_file and request.save_registered:
+        raise ConfigError(
+            f"{request.output}: one NIfTI file cannot hold the registered volume too; "
+            "expected a folder for --save-registered"
+        )
+    if request.preview and request.preview.suffix.lower() != ".png":
+        raise ConfigError(f"{request.preview}: a preview is a PNG file; expected a name in .png")
 
 
 def plan(request: StudyRequest) -> dict[str, Any]:
@@ -307,15 +317,20 @@ def _check_pair(request: StudyRequest, volumes: Mapping[str, MetaTensor]) -> tup
     Raises:
         InputError: two patients, not accepted.
     """
-    sources = {role: source_of(volume) for role, volume in volumes.items()}
-    warnings = [f"{role.upper()}: {w}" for role, s in sources.items() if s for w in s.warnings]
-    keys = {s.patient_key for s in sources.values() if s and s.patient_key}
+    warnings = _said_of_each(volumes)
+    keys = {s.patient_key for s in map(source_of, volumes.values()) if s and s.patient_key}
     if len(keys) > 1:
         found = f"{' and '.join(str(p) for p in request.inputs.values())}: two different PatientIDs"
         if not request.accept_different_patients:
             raise InputError(f"{found}; expected one patient, or --accept-different-patients")
         warnings.append("the two inputs carry different PatientIDs; accepted by option")
     return tuple(warnings)
+
+
+def _said_of_each(volumes: Mapping[str, MetaTensor]) -> list[str]:
+    """What the readers warned of, by role."""
+    sources = {role: source_of(volume) for role, volume in volumes.items()}
+    return [f"{role.upper()}: {w}" for role, s in sources.items() if s for w in s.warnings]
 
 
 def _fuse(
@@ -354,7 +369,8 @@ def _fuse(
         )
     except RegistrationError as error:
         paths = " and ".join(str(request.inputs.get(r, r)) for r in request.pipeline.roles)
-        raise RegistrationError(f"{paths}: {error}") from error
+        said = "; ".join([str(error), *_said_of_each(volumes)])  # which may be why
+        raise RegistrationError(f"{paths}: {said}") from error
 
 
 def _judged(request: StudyRequest, registration: Registration) -> Registration:
@@ -459,7 +475,7 @@ def _write_volumes(
     """The fused and registered volumes and the transform; what the writers warn of."""
     dicom, nifti = _formats(request, volumes[result.reference_role])
     kinds: dict[Kind, MetaTensor] = {"fused": result.fused}
-    if request.save_registered and not request.single_file:
+    if request.save_registered:
         kinds["registered"] = result.moving
     warnings: list[str] = []
     for kind, volume in kinds.items():
@@ -524,7 +540,7 @@ def _recipe(
         },
         weights_sha256=result.fusion["weights"]["sha256"] if kind == "fused" else "",
         created=DUMMY_TIME if request.deidentify else datetime.now(),
-        encoding="multiframe" if request.dicom_encoding == "multiframe" else "slices",
+        encoding=request.dicom_encoding,
     )
 
 
@@ -558,18 +574,20 @@ def _write_pages(
 
 
 def _publish(request: StudyRequest, out: Path) -> None:
-    """Move the finished work to its place, unless another run was there first."""
+    """Move the finished work to its place, unless another run was there first.
+
+    The preview may go to another disk: it is there, unfinished, before anything is shown.
+    """
     _check_targets(request)
+    finished = [out]
     if request.single_file:
-        volume, text = _targets(request)[:2]
-        publish(out / volume.name, volume)
-        publish(out / "summary.json", text)
-    else:
-        publish(out, request.output)
-    if request.preview:
-        with unfinished(request.preview) as folder:
-            shutil.copyfile(out.parent / "preview.png", folder / "preview.png")
-            publish(folder / "preview.png", request.preview)
+        finished = [out / request.output.name, out / "summary.json"]
+    with ExitStack() as stack:
+        if request.preview:
+            beside = stack.enter_context(unfinished(request.preview)) / "preview.png"
+            finished.append(shutil.copyfile(out.parent / "preview.png", beside))
+        for made, place in zip(finished, _targets(request), strict=True):
+            publish(made, place)
 
 
 def _write_json(summary: Mapping[str, Any], path: Path) -> None:

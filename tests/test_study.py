@@ -328,7 +328,12 @@ def test_each_step_is_drawn_on_a_terminal(
 
 
 def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
-    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", tmp_path / "out")
+    out, volume = tmp_path / "out", tmp_path / "out.nii.gz"
+    both = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o")
+    refused(run(*both, volume, "--save-registered"), volume, volume.name, "--save-registered")
+    refused(run(*both, volume, "--format", "dicom"), volume, volume.name, "format dicom")
+    refused(run(*both, out, "--preview", tmp_path / "sheet.jpg"), out, "sheet.jpg", ".png")
+    words = (*both, out)
     assert run(*words, "--frame", "pet=1").exit_code == 2
     assert run(*words, "--series-uid", "pet=1.2.3").exit_code == 2
     picture = tmp_path / "a.png"
@@ -337,17 +342,21 @@ def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_pa
     assert run(*images, "--deidentify").exit_code == 2
 
 
+@pytest.mark.parametrize("writes", ["write_itk_transform", "shutil.copyfile"])
 def test_a_full_disk_leaves_nothing(
-    pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: str
 ) -> None:
+    """The disk of the output, or that of the preview."""
+
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mmif.study.write_itk_transform", full)
-    out = tmp_path / "new" / "out"
+    monkeypatch.setattr(f"mmif.study.{writes}", full)
+    out, preview = tmp_path / "new" / "out", tmp_path / "sheet.png"
     with pytest.raises(OutputError, match="No space left"):
-        fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False)
+        fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False, preview=preview)
     assert not out.parent.exists()
+    assert not preview.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -375,6 +384,8 @@ def test_two_volumes_that_show_no_head_are_refused_by_name(
     noise = np.random.default_rng(0).integers(0, 500, SHAPE).astype(float)
     bad, out = write(tmp_path / "noise.nii.gz", noise), tmp_path / "out"
     refused(run("fuse", "--ct", pair["ct"], "--mri", bad, "-o", out), out, "noise.nii.gz")
+    words = ("fuse", "--ct", bad, "--mri", pair["mri"], "-o", out)
+    refused(run(*words), out, "noise.nii.gz", "CT: no negative values")
 
 
 def test_altered_weights_are_refused(pair: dict[str, Path], tmp_path: Path) -> None:
@@ -398,6 +409,14 @@ def test_an_unknown_pipeline_key_is_refused(pair: dict[str, Path], tmp_path: Pat
     out = tmp_path / "out"
     words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out)
     refused(run(*words, "--pipeline", pipeline), out, "fog", "mine.yaml")
+
+
+def test_a_pipeline_without_a_window_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    pipeline = tmp_path / "mine.yaml"
+    pipeline.write_text("task: ct-mri\nroles: [mri, ct]\nreference: mri\nweights: ct-mri\n")
+    out = tmp_path / "out"
+    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out)
+    refused(run(*words, "--pipeline", pipeline), out, "intensity", "mri")
 
 
 def test_wrong_usage_is_exit_code_2(pair: dict[str, Path]) -> None:

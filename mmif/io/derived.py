@@ -15,7 +15,7 @@ from mmif.io.source import Source
 
 Kind = Literal["fused", "registered"]
 Alignment = Literal["searched", "headers", "given"]
-DicomEncoding = Literal["slices", "multiframe"]
+DicomEncoding = Literal["series", "multiframe"]
 
 
 def mmif_version() -> str:
@@ -60,7 +60,7 @@ class DerivedSeries:
     weights_sha256: str = ""
     created: datetime = field(default_factory=datetime.now)
     version: str = field(default_factory=mmif_version)
-    encoding: DicomEncoding = "slices"
+    encoding: DicomEncoding = "series"
     locations_preserved: bool = False
 
     @property

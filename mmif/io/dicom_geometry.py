@@ -243,11 +243,14 @@ def orientation_code(affine_ras: Matrix) -> str:
 
 
 def _without_copies(frames: Sequence[Frame]) -> tuple[list[Frame], tuple[str, ...]]:
-    """``frames`` without second copies of the same instance."""
-    seen: set[tuple[str, int]] = set()
+    """``frames`` without second copies of the same instance.
+
+    Images in other places are no copies, even where an anonymiser gave them one SOPInstanceUID.
+    """
+    seen: set[tuple[object, ...]] = set()
     unique = []
     for frame in frames:
-        key = (frame.instance_uid or f"file {frame.file}", frame.index)
+        key = (frame.instance_uid or frame.file, frame.index, frame.position_lps, frame.row_lps)
         if key not in seen:
             seen.add(key)
             unique.append(frame)

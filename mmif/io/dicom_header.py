@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from pydicom import DataElement, Dataset, Sequence, config
+from pydicom.datadict import dictionary_VM
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
@@ -21,23 +22,24 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# PS3.3 C.7.1.1 Patient, C.7.1.3 and C.7.2.3 Clinical Trial
-PATIENT = words(
-    "PatientName PatientID IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence "
-    "OtherPatientIDs OtherPatientIDsSequence PatientBirthDate PatientBirthTime PatientSex "
-    "OtherPatientNames EthnicGroup PatientComments PatientSpeciesDescription "
-    "PatientSpeciesCodeSequence PatientBreedDescription ResponsiblePerson ResponsiblePersonRole "
-    "ResponsibleOrganization PatientIdentityRemoved DeidentificationMethod "
-    "DeidentificationMethodCodeSequence LongitudinalTemporalInformationModified "
+# PS3.3 C.7.1.3 and C.7.2.3; sites fill them in by halves
+TRIAL = words(
     "ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName "
     "ClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSubjectID "
     "ClinicalTrialSubjectReadingID ClinicalTrialTimePointID ClinicalTrialTimePointDescription"
 )
-# PS3.3 C.7.2.1 General Study, C.7.2.2 Patient Study
+# PS3.3 C.7.1.1, of a human, without what is retired
+PATIENT = words(
+    "PatientName PatientID IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence "
+    "OtherPatientIDsSequence PatientBirthDate PatientBirthTime PatientSex OtherPatientNames "
+    "EthnicGroup PatientComments PatientIdentityRemoved DeidentificationMethod "
+    "DeidentificationMethodCodeSequence LongitudinalTemporalInformationModified"
+)
+# PS3.3 C.7.2.1 General Study, C.7.2.2 Patient Study; without codes, which are a site's own
 STUDY = words(
     "StudyInstanceUID StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber "
     "IssuerOfAccessionNumberSequence StudyDescription PhysiciansOfRecord "
-    "NameOfPhysiciansReadingStudy RequestingService ReferencedStudySequence ProcedureCodeSequence "
+    "NameOfPhysiciansReadingStudy RequestingService ReferencedStudySequence "
     "AdmittingDiagnosesDescription PatientAge PatientSize PatientWeight MedicalAlerts Allergies "
     "PregnancyStatus AdmissionID"
 )
@@ -46,7 +48,21 @@ PATIENT_AND_STUDY_TYPE_2 = words(
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime "
     "ReferringPhysicianName StudyID AccessionNumber"
 )
-ENUMERATED = {"PatientSex": ("M", "F", "O"), "PatientIdentityRemoved": ("YES", "NO")}
+# Values that may stand there; others are a site's own words
+ENUMERATED = {
+    "PatientSex": ("M", "F", "O"),
+    "PatientIdentityRemoved": ("YES", "NO"),
+    "PregnancyStatus": (1, 2, 3, 4),
+    "BodyPartExamined": words("HEAD BRAIN SKULL HEADNECK NECK FACE JAW MAXILLA CSPINE WHOLEBODY"),
+}
+# Measures that scanners set to zero where they do not know them
+UNKNOWN_AT_ZERO = words(
+    "PatientSize PatientWeight EchoTime InversionTime NumberOfAverages ImagingFrequency "
+    "MagneticFieldStrength EchoTrainLength FlipAngle KVP DataCollectionDiameter "
+    "ReconstructionDiameter ExposureTime XRayTubeCurrent Exposure GeneratorPower"
+)
+VERBATIM = words("PatientID IssuerOfPatientID AccessionNumber")  # by which archives match
+LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")  # SNOMED RT, which SNOMED CT replaced (PS3.16 8.1)
 # Routes, orientations, radionuclides, radiopharmaceuticals: what carried sequences hold
 CONTEXT_GROUPS = ("cid11", "cid19", "cid20", "cid21", "cid4020", "cid4021")
@@ -56,8 +72,9 @@ TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT")
 def carried(header: Dataset, keywords: Iterable[str]) -> Dataset:
     """The elements ``keywords`` of ``header`` that are there and valid, with decoded text.
 
-    Text keeps its characters whatever the character set of ``header`` was; dates, numbers and
-    codes that break their value representation (anonymisers write such) are left out.
+    Text keeps its characters whatever the character set of ``header`` was, and is cut to the
+    length that it may have; dates, numbers and codes that break their value representation
+    (anonymisers write such) are left out.
     """
     found = Dataset()
     for keyword in keywords:
@@ -80,20 +97,33 @@ def _element(header: Dataset, keyword: str) -> DataElement | None:
 
 
 def _allowed(keyword: str, value: object) -> bool:
+    if keyword in UNKNOWN_AT_ZERO:
+        return value != 0
     return keyword not in ENUMERATED or value in ENUMERATED[keyword]
 
 
 def _recoded(element: DataElement) -> DataElement | None:
-    """A copy of ``element`` whose text is ``str``; None where its value is not valid."""
+    """A copy of ``element`` whose text is ``str``; None where none of its value is valid."""
     if element.VR == "SQ":
         items = [_with_current_code(carried(item, _keywords(item))) for item in element.value]
-        return DataElement(element.tag, "SQ", Sequence(item for item in items if len(item)))
-    value = element.value
+        kept = [item for item in items if len(item) and not _is_own_code(item)]
+        return DataElement(element.tag, "SQ", Sequence(kept)) if kept else None
+    values = list(element.value) if isinstance(element.value, MultiValue) else [element.value]
+    if dictionary_VM(element.tag) == "1":
+        del values[1:]
     if element.VR == "PN":
-        value = [str(name) for name in value] if isinstance(value, MultiValue) else str(value)
-    elif element.VR not in TEXT and not _valid(element.VR, value):
+        values = list(map(str, values))
+    elif element.VR in TEXT and element.keyword not in VERBATIM:
+        values = [value[: LENGTHS.get(element.VR)] for value in values]
+    elif element.VR not in TEXT and not _valid(element.VR, values):
         return None
+    value = values if len(values) > 1 else values[0]
     return DataElement(element.tag, element.VR, value, validation_mode=config.IGNORE)
+
+
+def _is_own_code(item: Dataset) -> bool:
+    """Whether ``item`` is a code that only a site or a vendor knows (PS3.16 8.2)."""
+    return str(item.get("CodingSchemeDesignator", "")).startswith("99")
 
 
 def _with_current_code(item: Dataset) -> Dataset:
@@ -122,11 +152,10 @@ def _keywords(item: Dataset) -> Iterator[str]:
     return (keyword for keyword in item.dir() if keyword)
 
 
-def _valid(vr: str, value: object) -> bool:
-    """Whether each of ``value`` is legal for ``vr`` (PS3.5 6.2)."""
+def _valid(vr: str, values: list[object]) -> bool:
+    """Whether each of ``values`` is legal for ``vr`` (PS3.5 6.2)."""
     if vr not in ("AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"):
         return True
-    values = value if isinstance(value, MultiValue) else [value]
     try:
         for one in values:
             validate_value(vr, str(getattr(one, "original_string", one)), config.RAISE)
@@ -137,7 +166,8 @@ def _valid(vr: str, value: object) -> bool:
 
 def identifying_values(header: Dataset) -> list[str]:
     """The patient's and study's names, numbers, dates and descriptions in ``header``."""
-    elements = carried(header, (*PATIENT, *STUDY, "SeriesDescription", "InstitutionName"))
+    kept = (*PATIENT, *TRIAL, *STUDY, "SeriesDescription", "InstitutionName", "OtherPatientIDs")
+    elements = carried(header, kept)
     return [
         str(value)
         for element in elements
@@ -153,7 +183,7 @@ def patient_and_study(recipe: DerivedSeries) -> Dataset:
     source that came as DICOM, else an unnamed one with an ID of its own.
     """
     if recipe.reference.headers:
-        ds = carried(recipe.reference.headers[0], (*PATIENT, *STUDY))
+        ds = carried(recipe.reference.headers[0], (*PATIENT, *TRIAL, *STUDY))
     else:
         ds = _new_study(recipe)
     if "StudyInstanceUID" not in ds:
@@ -165,7 +195,25 @@ def patient_and_study(recipe: DerivedSeries) -> Dataset:
     for keyword in PATIENT_AND_STUDY_TYPE_2:
         if keyword not in ds:
             setattr(ds, keyword, "")
+    _complete(ds)
     return _dated(ds, recipe)
+
+
+def _complete(ds: Dataset) -> None:
+    """Add to ``ds`` what its other attributes require; a trial without its name is left out."""
+    subject = ds.get("ClinicalTrialSubjectID") or ds.get("ClinicalTrialSubjectReadingID")
+    if subject and ds.get("ClinicalTrialSponsorName") and ds.get("ClinicalTrialProtocolID"):
+        for keyword in words("ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName"):
+            ds.setdefault(keyword, "")
+    else:
+        for keyword in TRIAL[:7]:
+            ds.pop(keyword, None)
+    if "ClinicalTrialTimePointDescription" in ds:
+        ds.setdefault("ClinicalTrialTimePointID", "")
+    for other in ds.get("OtherPatientIDsSequence") or ():
+        other.setdefault("TypeOfPatientID", "TEXT")
+    if ds.get("PatientIdentityRemoved") == "YES" and "DeidentificationMethodCodeSequence" not in ds:
+        ds.setdefault("DeidentificationMethod", "not stated by the source")
 
 
 def _dated(ds: Dataset, recipe: DerivedSeries) -> Dataset:
@@ -183,7 +231,7 @@ def _dated(ds: Dataset, recipe: DerivedSeries) -> Dataset:
 
 def _new_study(recipe: DerivedSeries) -> Dataset:
     headers = [source.headers[0] for source in recipe.others if source.headers]
-    ds = carried(headers[0], PATIENT) if headers else Dataset()
+    ds = carried(headers[0], (*PATIENT, *TRIAL)) if headers else Dataset()
     ds.StudyDescription = "mmif image fusion"
     return ds
 

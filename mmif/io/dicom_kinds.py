@@ -112,14 +112,14 @@ def _mr(values: StoredValues, source: Source) -> ObjectKind:
 
 
 def _standard_terms(elements: Dataset) -> Dataset:
-    """``elements`` without the vendors' own terms and without zeros that stand for unknown."""
+    """``elements`` without the vendors' own terms."""
     kept = Dataset()
     for element in elements:
         terms = MR_TERMS.get(element.keyword)
         values = element.value if isinstance(element.value, MultiValue) else [element.value]
         if terms:
             element.value = [value for value in values if value in terms]
-        if not element.is_empty and (element.keyword != "EchoTrainLength" or element.value):
+        if not element.is_empty:
             kept[element.tag] = element
     return kept
 

@@ -6,6 +6,7 @@ ones go through pydicom's plug-ins, after their claimed size was checked.
 """
 
 import io
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -44,8 +45,14 @@ from mmif.io.headers import (
 AIR_HU = -1024.0
 """What padding in a CT becomes, and the lowest value that a CT can have."""
 
+_PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
 _INVERTED_MODALITIES = frozenset({"MR", "OT", ""})
+_THREE_SAMPLES = frozenset(
+    {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"}
+)
+_NO_HOUNSFIELD = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
+"""What RescaleType (PS3.3 C.11.1.1.2) says of maps made from a CT that hold something else."""
 
 Pixels = npt.NDArray[Any]
 
@@ -81,8 +88,13 @@ class PixelFormat:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of one stored sample, in the file's byte order."""
-        order = ">" if self.transfer_syntax == ExplicitVRBigEndian else "<"
-        return np.dtype(f"{order}{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+        kind = "i" if self.signed else "u"
+        return np.dtype(f"{self.byte_order}{kind}{self.bits_allocated // 8}")
+
+    @property
+    def byte_order(self) -> str:
+        """The file's byte order, as NumPy writes it."""
+        return ">" if self.transfer_syntax == ExplicitVRBigEndian else "<"
 
 
 def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
@@ -109,8 +121,13 @@ def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
     )
     if found.bits_allocated not in {8, 16, 32} or not 0 < stored <= allocated:
         raise InputError(f"{stored} of {allocated} bits a pixel; expected 8, 16 or 32")
+    high = integer(dataset, "HighBit")
+    if syntax in _NATIVE and high is not None and high >= stored:
+        raise InputError(f"HighBit is {high} with BitsStored {stored}; expected {stored - 1}")
     if not 0 < found.frames <= MAX_FRAMES or found.samples not in {1, 3}:
         raise InputError(f"{found.frames} frames of {found.samples} samples a pixel")
+    if found.samples != (3 if found.photometric.upper() in _THREE_SAMPLES else 1):
+        raise InputError(f"{found.samples} samples a pixel in {found.photometric or 'no colours'}")
     if columns * rows * found.frames > MAX_VOXELS:
         raise InputError(
             f"claims {columns} x {rows} x {found.frames} pixels; expected at most 2^30"
@@ -154,20 +171,25 @@ def frame_reader(path: Path, header: Header, name: str) -> FrameReader:
 
 def _native_reader(path: Path, offset: int, stored: PixelFormat, name: str) -> FrameReader:
     """Reads uncompressed frames straight from the file."""
-    implicit = stored.transfer_syntax == ImplicitVRLittleEndian
-    start = offset + (8 if implicit else 12)
     order = "big" if stored.transfer_syntax == ExplicitVRBigEndian else "little"
     with path.open("rb") as file:
         file.seek(offset)
         head = file.read(12)
+        # files lie about this; as the first half of a length, both words would make it odd
+        implicit = head[4:6] not in {b"OW", b"OB"}
+        start = offset + (8 if implicit else 12)
         held = os.fstat(file.fileno()).st_size - start
+    if head[:4] not in _PIXEL_DATA:
+        raise InputError(f"{name}: pixels as floating point numbers; expected PixelData")
     claimed = int.from_bytes(head[4:8] if implicit else head[8:12], order)  # type: ignore[arg-type]
+    if claimed == 0xFFFFFFFF:
+        raise InputError(f"{name}: compressed pixels where its transfer syntax says uncompressed")
     needed = stored.frame_bytes * stored.frames
-    available = held if claimed == 0xFFFFFFFF else min(held, claimed)
+    available = max(min(held, claimed), 0)
     if available < needed:
-        raise InputError(
-            f"{name}: {max(available, 0)} bytes of pixels; expected {needed} (truncated)"
-        )
+        raise InputError(f"{name}: {available} bytes of pixels; expected {needed} (truncated)")
+    if available >= needed + stored.frame_bytes:
+        raise InputError(f"{name}: {available} bytes of pixels; expected {needed} (more frames?)")
 
     def read(index: int) -> Pixels:
         room = _scratch_bytes(stored.frame_bytes)
@@ -212,6 +234,10 @@ def _used_bits(samples: Pixels, stored: PixelFormat) -> Pixels:
 
 def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
     """Decodes frames with pydicom's plug-ins."""
+    try:
+        decoder = get_decoder(stored.transfer_syntax)
+    except NotImplementedError as error:
+        raise InputError(f"{name}: pixels in {stored.transfer_syntax.name} are not read") from error
 
     with reading(name):
         dataset = pydicom.dcmread(path, force=True)
@@ -225,7 +251,6 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
         with reading(name):
             if stored.transfer_syntax.is_encapsulated:
                 check_codestream(dataset.PixelData, stored, index)
-            decoder = get_decoder(stored.transfer_syntax)
             pixels, _ = decoder.as_array(dataset, index=index)
             expected = (stored.rows, stored.columns, 3)[: 3 if stored.samples == 3 else 2]
             if pixels.shape != expected:
@@ -288,7 +313,7 @@ def rescale_of(dataset: pydicom.Dataset, index: int = 0) -> Rescale:
     padding = _padding(dataset)
     lut = first_item(dataset, "ModalityLUTSequence")
     if len(lut):
-        return _table(lut, padding)
+        return _table(lut, padding, pixel_format(dataset))
     slope, intercept = number(group, "RescaleSlope"), number(group, "RescaleIntercept")
     if slope == 0 or (slope is not None and not 1e-12 < abs(slope) < 1e12):
         raise InputError(f"RescaleSlope is {slope:g}; expected a number that scales")
@@ -320,19 +345,22 @@ def _value_transformation(dataset: pydicom.Dataset, index: int) -> pydicom.Datas
     return dataset
 
 
-def _table(lut: pydicom.Dataset, padding: tuple[int, int] | None) -> Rescale:
-    """A modality LUT (PS3.3 C.11.1)."""
+def _table(lut: pydicom.Dataset, padding: tuple[int, int] | None, stored: PixelFormat) -> Rescale:
+    """A modality LUT (PS3.3 C.11.1); its first stored value is signed where the samples are."""
     descriptor = value(lut, "LUTDescriptor")
     data = value(lut, "LUTData")
     if descriptor is None or data is None or len(descriptor) != 3:
         raise InputError("ModalityLUTSequence without LUTDescriptor or LUTData")
-    entries = int(descriptor[0]) or 65536
+    entries, first = int(descriptor[0]) or 65536, int(descriptor[1])
     if isinstance(data, bytes):
-        data = np.frombuffer(data, dtype="<u2" if len(data) >= 2 * entries else "u1")
+        wide = f"{stored.byte_order}u2"
+        data = np.frombuffer(data, dtype=wide if len(data) >= 2 * entries else "u1")
     table = np.asarray(data, dtype=np.float32)[:entries]
     if len(table) < entries:
         raise InputError(f"LUTData holds {len(table)} values; expected {entries}")
-    return Rescale(table=table, first=int(descriptor[1]), padding=padding)
+    if stored.signed and first >= 1 << 15:
+        first -= 1 << 16
+    return Rescale(table=table, first=first, padding=padding)
 
 
 def _padding(dataset: pydicom.Dataset) -> tuple[int, int] | None:
@@ -370,10 +398,11 @@ def fill_padding(volume: npt.NDArray[np.float32]) -> float:
 
 
 def units_of(dataset: pydicom.Dataset) -> str:
-    """What a value means: HU, BQML, SUVBW, counts, another unit of PET, or ""."""
+    """What a value means: HU, BQML, SUVBW, counts, another unit of CT or PET, or ""."""
     modality = text(dataset, "Modality").upper()
     if modality == "CT":
-        return "HU"
+        kind = text(_value_transformation(dataset, 0), "RescaleType").upper()
+        return kind if kind in _NO_HOUNSFIELD else "HU"
     if modality == "NM":
         return "counts"
     if modality != "PT":
@@ -385,12 +414,16 @@ def units_of(dataset: pydicom.Dataset) -> str:
 
 
 def _is_enhanced_bqml(dataset: pydicom.Dataset) -> bool:
-    """Whether an enhanced PET says in its real world value mapping that values are Bq/ml."""
+    """Whether an enhanced PET says in its real world value mapping that values are Bq/ml.
+
+    A mapping of another slope than RescaleSlope does not speak of the values that are read.
+    """
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         mapping = first_item(first_item(dataset, keyword), "RealWorldValueMappingSequence")
         code = text(first_item(mapping, "MeasurementUnitsCodeSequence"), "CodeValue")
         if code.upper() == "BQ/ML":
-            return True
+            slope = number(mapping, "RealWorldValueSlope")
+            return slope is None or math.isclose(slope, rescale_of(dataset).slope, rel_tol=1e-4)
     return False
 
 

@@ -1,7 +1,6 @@
 """DICOM series as volumes: a MONAI ImageReader."""
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from monai.data import ImageReader
 
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, spacing_mm
@@ -29,7 +27,7 @@ from mmif.io.dicom_pixels import (
 )
 from mmif.io.headers import Header, integer, named, patient_key, quiet, text
 from mmif.io.meta import monai_meta
-from mmif.io.paths import Unread
+from mmif.io.paths import ContentReader, Unread
 from mmif.io.regrid import onto_grid
 from mmif.io.series import Scan, Series, SeriesInfo, describe, scanned, select
 from mmif.io.source import Source
@@ -38,18 +36,18 @@ from mmif.io.suv import suv_factor
 Volume = npt.NDArray[np.float32]
 
 _THREADS = min(8, os.cpu_count() or 1)
+MAX_HU = 32767
+"""No scanner's scale, not even an extended one, goes beyond."""
+
 _BLOCK = 8
 """Slices that one thread reads in a row."""
 
 
-class DicomSeriesReader(ImageReader):  # type: ignore[misc]
+class DicomSeriesReader(ContentReader):
     """Reads a DICOM series, with the geometry right to the millimetre or refused.
 
     For MONAI's ``LoadImage(reader=DicomSeriesReader())``; the path is a folder, a zip, a file of
     a series, or a multi-frame file. The affine is RAS, the values physical (HU, Bq/ml, counts).
-    Nothing is opened before ``get_data``, so that a refusal reaches the caller instead of making
-    MONAI try its next reader.
-
     Args:
         role: ct, mri, spect or pet: which modality is expected; None for any.
         series_uid: SeriesInstanceUID of the series to take.
@@ -61,14 +59,6 @@ class DicomSeriesReader(ImageReader):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.role, self.series_uid, self.frame = role, series_uid, frame
-
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
-        """True: DICOM is known by content, not by name."""
-        return True
-
-    def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> Unread:
-        """The path to read, unopened."""
-        return Unread(data)
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.
@@ -103,8 +93,14 @@ def read_scan(
         voxels = _colours(series, stack, placement, where)
     else:
         voxels, pixel_notes = _greys(series, stack, placement, where)
-    low, _ = check_values(voxels, where)
-    if info.modality == "CT" and low >= 0 and not info.colour:
+    low, high = check_values(voxels, where)
+    is_ct = not info.colour and units_of(series.headers[stack.frames[0].file].dataset) == "HU"
+    if is_ct and high > MAX_HU:
+        raise InputError(
+            f"{where}: values up to {high:.0f} HU; expected at most {MAX_HU} "
+            "(negative values declared as unsigned?)"
+        )
+    if is_ct and low >= 0:
         pixel_notes += (f"a CT without negative values (lowest {low:g}); HU have air at -1000",)
     source = _source(scan.path, info, [series.headers[n] for n in _in_order(stack)])
     source = replace(
@@ -155,7 +151,7 @@ def _stacked(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[st
     """Physical values (slices, rows, columns) of a stack, read in parallel."""
     volume = _empty(stack, where)
     readers = _Readers(series)
-    is_ct = text(series.headers[stack.frames[0].file].dataset, "Modality").upper() == "CT"
+    is_ct = units_of(series.headers[stack.frames[0].file].dataset) == "HU"
 
     def read(k: int) -> int:
         frame = stack.frames[k]

@@ -174,8 +174,13 @@ def unquoted(error: BaseException) -> str:
 
 
 def clean(content: str) -> str:
-    """``content`` if it is a valid UID, else a word for it: broken files swallow other elements."""
-    return content if UID(content).is_valid else "(an invalid UID)"
+    """``content`` if it is a valid UID, else a word of its own for it.
+
+    Broken files swallow other elements, so that an invalid UID can be anything, a name as well.
+    """
+    if UID(content).is_valid:
+        return content
+    return f"(invalid UID {hashlib.sha256(content.encode()).hexdigest()[:8]})"
 
 
 def read_header(path: Path, name: str | None = None, only: tuple[str, ...] = ()) -> Header:

@@ -1,30 +1,24 @@
 """Other volumes that SimpleITK reads (MetaImage, NRRD): a MONAI ImageReader."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from monai.data import ImageReader
 
 from mmif.errors import InputError
 from mmif.geometry import spacing_mm
 from mmif.io.checks import check_grid, check_role, check_values
 from mmif.io.itk_header import ItkHeader, read_itk_header
 from mmif.io.meta import monai_meta
-from mmif.io.paths import Unread
+from mmif.io.paths import ContentReader, Unread
 from mmif.io.source import Source
 
 Volume = npt.NDArray[np.float32]
 
 
-class SimpleItkReader(ImageReader):  # type: ignore[misc]
+class SimpleItkReader(ContentReader):
     """Reads a volume through SimpleITK, with its affine in RAS.
-
-    Nothing is opened before ``get_data``, so that a refusal reaches the caller instead of making
-    MONAI try its next reader.
 
     Args:
         role: ct, mri, spect or pet: what the values are checked for; None for any.
@@ -34,14 +28,6 @@ class SimpleItkReader(ImageReader):  # type: ignore[misc]
     def __init__(self, role: str | None = None, frame: int | None = None) -> None:
         super().__init__()
         self.role, self.frame = role, frame
-
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
-        """True: formats are known by content, not by name."""
-        return True
-
-    def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> Unread:
-        """The path to read, unopened."""
-        return Unread(data)
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.

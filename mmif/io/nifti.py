@@ -5,31 +5,26 @@ taken, the sform wins over a qform that disagrees, and a file without orientatio
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from monai.data import ImageReader
 
 from mmif.errors import InputError
 from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import check_grid, check_role, check_values
 from mmif.io.meta import monai_meta
 from mmif.io.nifti_header import Header, NiftiInfo, nifti_info, opened, reading_nifti
-from mmif.io.paths import Unread
+from mmif.io.paths import ContentReader, Unread
 from mmif.io.regrid import SHEAR_MM, shear_mm, unsheared
 from mmif.io.source import Source
 
 Volume = npt.NDArray[np.float32]
 
 
-class NiftiVolumeReader(ImageReader):  # type: ignore[misc]
+class NiftiVolumeReader(ContentReader):
     """Reads a NIfTI volume: ``.nii``, ``.nii.gz``, or a ``.hdr``/``.img`` pair.
-
-    Nothing is opened before ``get_data``, so that a refusal reaches the caller instead of making
-    MONAI try its next reader.
 
     Args:
         role: ct, mri, spect or pet: what the values are checked for; None for any.
@@ -39,14 +34,6 @@ class NiftiVolumeReader(ImageReader):  # type: ignore[misc]
     def __init__(self, role: str | None = None, frame: int | None = None) -> None:
         super().__init__()
         self.role, self.frame = role, frame
-
-    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
-        """True: NIfTI is known by content, not by name."""
-        return True
-
-    def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> Unread:
-        """The path to read, unopened."""
-        return Unread(data)
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) in 0..1 for RGB24, and MONAI's metadata.

@@ -155,6 +155,8 @@ def _valid(header: Header, form: str) -> Matrix | None:
     """The sform or qform of a header; None where it is not set, not finite or singular."""
     if int(header[f"{form}_code"]) <= 0:
         return None
+    header = header.copy()
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # as the standard reads a 0
     try:
         affine = header.get_sform() if form == "sform" else header.get_qform()
     except Exception:  # nibabel raises its own and numpy's errors on broken quaternions

@@ -1,8 +1,11 @@
-"""What MONAI hands to an ImageReader: paths."""
+"""What MONAI hands to an ImageReader: paths, not opened before their pixels are asked for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from monai.data import ImageReader
 
 from mmif.errors import InputError
 
@@ -24,3 +27,19 @@ class Unread:
         if len(paths) != 1:
             raise InputError(f"{len(paths)} paths given; expected one file or folder a volume")
         return Path(paths[0])
+
+
+class ContentReader(ImageReader):  # type: ignore[misc]
+    """A reader that judges by content, never by name.
+
+    Nothing is opened before ``get_data``, so that a refusal reaches the caller instead of making
+    MONAI try its next reader.
+    """
+
+    def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
+        """True: a name tells nothing."""
+        return True
+
+    def read(self, data: Sequence[str | Path] | str | Path, **kwargs: Any) -> Unread:
+        """The path to read, unopened."""
+        return Unread(data)

@@ -37,7 +37,7 @@ from mmif.io.dicom_frames import (
     sop_class_name,
 )
 from mmif.io.dicom_geometry import Placement, Stack, chosen, place, plane_name, stacks
-from mmif.io.dicom_pixels import is_colour, pixel_format
+from mmif.io.dicom_pixels import is_colour, pixel_format, units_of
 from mmif.io.files import FoundFile, IgnoredFile, existing, kind_of, walk
 from mmif.io.headers import (
     Header,
@@ -78,14 +78,19 @@ _LOOKED_AT = (
     "ImageType",
     "FrameOfReferenceUID",
     "NumberOfFrames",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
     "Rows",
     "Columns",
     "BitsAllocated",
     "BitsStored",
+    "HighBit",
     "SamplesPerPixel",
     "PixelRepresentation",
     "PixelSpacing",
     "PhotometricInterpretation",
+    "RescaleType",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SpacingBetweenSlices",
@@ -196,7 +201,9 @@ class Series:
                 raise InputError(f"more than {MAX_FRAMES} images in one series")
         if not frames or 2 * len(left_out) > len(self.headers):
             raise InputError(left_out[0])
-        _check_is_one_place([self.headers[n].dataset for n in {frame.file for frame in frames}])
+        datasets = [self.headers[n].dataset for n in {frame.file for frame in frames}]
+        _check_is_one_place(datasets)
+        _check_is_whole(datasets)
         found, notes = stacks(frames)
         if left_out:
             notes += (f"{len(left_out)} images of the series left out: {left_out[0]}",)
@@ -234,6 +241,27 @@ def _check_is_one_place(datasets: Sequence[pydicom.Dataset]) -> None:
             raise InputError(f"{len(found)} {what} in one series; expected one")
 
 
+def _check_is_whole(datasets: Sequence[pydicom.Dataset]) -> None:
+    """Refuse a concatenation (one multi-frame object in several files) of which parts are missing.
+
+    Raises:
+        InputError: which parts there are.
+    """
+    parts: dict[str, set[int]] = defaultdict(set)
+    totals: dict[str, int] = defaultdict(int)
+    for dataset in datasets:
+        if uid := text(dataset, "ConcatenationUID"):
+            number = integer(dataset, "InConcatenationNumber") or 1
+            parts[uid].add(number)
+            total = integer(dataset, "InConcatenationTotalNumber") or 0
+            totals[uid] = max(totals[uid], total, number)
+    for uid, found in parts.items():
+        if len(found) < totals[uid]:
+            raise InputError(
+                f"{len(found)} of {totals[uid]} parts of a concatenation; expected all"
+            )
+
+
 @dataclass(frozen=True)
 class Scan:
     """What was found under a path."""
@@ -264,7 +292,8 @@ def series_among(files: Iterable[Path], where: Path) -> list[SeriesInfo]:
 def scanned(path: str | Path, complete: bool = False) -> Iterator[Scan]:
     """Everything under ``path``, judged by content; a zip stays unpacked while inside.
 
-    A DICOMDIR stands for its folder. A single-frame file stands for its series in its folder.
+    A DICOMDIR stands for its folder. A single-frame file, and a part of a concatenation, stands
+    for its series in its folder.
 
     Args:
         path: a file, a folder or a zip.
@@ -295,10 +324,11 @@ def _scan_of_file(path: Path, complete: bool) -> Scan:
     if is_directory(header.dataset):
         return _scan(path, list(walk(path.parent)), complete)
     with named(str(path)):
-        several = (integer(header.dataset, "NumberOfFrames") or 1) > 1
-        if not several:
+        part = text(header.dataset, "ConcatenationUID") != ""
+        alone = (integer(header.dataset, "NumberOfFrames") or 1) > 1 and not part
+        if not alone:
             check_is_volume_image(header)
-    if several:
+    if alone:
         return _scan(path, [FoundFile(path, str(path))], complete)
     try:
         beside = [FoundFile(p, str(p)) for p in sorted(path.parent.iterdir()) if p.is_file()]
@@ -433,9 +463,14 @@ def _described(series: Series, frame: int | None) -> SeriesInfo:
         stack, placement, notes = series.volume(frame)
         for number in {frame.file for frame in stack.frames[:1]}:
             pixel_format(series.headers[number].dataset)
+        unit = units_of(dataset) if modality == "CT" else ""
     except MmifError as error:
         return replace(info, reason=one_line(error, 400))
-    return _with_volume(info, stack, placement, notes)
+    info = _with_volume(info, stack, placement, notes)
+    if unit not in {"HU", ""} and not info.colour:
+        reason = f"a map of {unit} made from a CT, not HU; no source for a role"
+        return replace(info, roles=(), reason=reason)
+    return info
 
 
 def _with_volume(

@@ -1,5 +1,6 @@
 """A contact sheet: a few axial slices of both sources and of the fused volume, as one PNG."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,14 @@ def write_preview(result: "FusionResult", path: Path) -> None:
     Image.fromarray(contact_sheet(result)).save(path, "PNG")
 
 
-def contact_sheet(result: "FusionResult") -> Pixels:
+def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
     """(rows, columns, 3): one row each for the reference, the moving and the fused volume.
 
-    Up to six slices, evenly spread over those that show the head, from feet to head; the patient's
-    right is at the left. The numbers are those of the slices, from 1.
+    The slices asked for, or up to six, evenly spread over those that show the head, from feet to
+    head; the patient's right is at the left. The numbers are those of the slices, from 1.
     """
     view = StudyView(result)
-    slices = spread_slices(view.fused_bright)
+    slices = slices or spread_slices(view.fused_bright)
     box = content_box(view.fused_bright.max(axis=2).T)
     rows = (
         (view.reference_label, array(result.reference_unit)),

@@ -21,7 +21,7 @@ from dicom_corpus import (
     write_nuclear,
     write_series,
 )
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from mmif.errors import MmifError
 from mmif.io import load
@@ -276,6 +276,26 @@ def test_two_stacks_in_one_enhanced_object(tmp_path: Path) -> None:
     assert landmark_error_mm(load(tmp_path / "e", frame=1)) < 0.1
 
 
+def test_a_concatenation_is_read_whole_or_refused(tmp_path: Path) -> None:
+    """One enhanced object that its sender split over three files."""
+    write_enhanced(tmp_path / "whole", scan(oblique()))
+    whole = dcmread(tmp_path / "whole")
+    groups, pixels = whole.PerFrameFunctionalGroupsSequence, whole.pixel_array
+    (tmp_path / "parts").mkdir()
+    for number, frames in enumerate((range(10), range(10, 20), range(20, 28)), start=1):
+        whole.PerFrameFunctionalGroupsSequence = [groups[k] for k in frames]
+        whole.PixelData = pixels[list(frames)].tobytes()
+        whole.NumberOfFrames, whole.ConcatenationUID = len(frames), "1.2.3"
+        whole.InConcatenationNumber, whole.InConcatenationTotalNumber = number, 3
+        whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        whole.save_as(tmp_path / "parts" / f"part{number}")
+    for path in (tmp_path / "parts", tmp_path / "parts" / "part2"):
+        assert landmark_error_mm(load(path)) < 0.1
+    (tmp_path / "parts" / "part3").unlink()
+    with pytest.raises(MmifError, match="2 of 3 parts of a concatenation"):
+        load(tmp_path / "parts")
+
+
 def test_planes_that_each_frame_states_itself(tmp_path: Path) -> None:
     """Orientation and pixel spacing may stand with each frame instead of with all."""
     made = scan(oblique())
@@ -304,6 +324,39 @@ def test_second_copies_of_the_same_files_are_left_out(tmp_path: Path) -> None:
     volume = load(tmp_path)
     assert landmark_error_mm(volume) < 0.1
     assert any("28 second copies" in w for w in volume.meta["source"].warnings)
+
+
+def test_slices_that_share_one_instance_uid_are_no_copies(tmp_path: Path) -> None:
+    """Some anonymisers give every file the same SOPInstanceUID."""
+    write_series(tmp_path, scan(), SOPInstanceUID="1.2.3.4")
+    volume = load(tmp_path)
+    assert landmark_error_mm(volume) < 0.1
+    assert not any("copies" in warning for warning in volume.meta["source"].warnings)
+
+
+def test_frame_types_tell_volumes_of_one_object_apart(tmp_path: Path) -> None:
+    """Magnitude and phase, as Philips writes them."""
+    made = scan()
+
+    def typed(group: Dataset, k: int) -> None:
+        kind = Dataset()
+        kind.FrameType = ["ORIGINAL", "PRIMARY", "PHASE MAP" if k % 2 else "T1", "NONE"]
+        group.MRImageFrameTypeSequence = [kind]
+
+    twice = Scan(np.repeat(made.first_pixels, 2, axis=0), made.axes)
+    write_enhanced(tmp_path / "e", twice, change=typed)
+    with pytest.raises(MmifError, match=r"2 volumes.*FrameType .*PHASE MAP"):
+        load(tmp_path / "e")
+    assert landmark_error_mm(load(tmp_path / "e", frame=0)) < 0.1
+
+
+def test_two_tube_voltages_are_told_apart(tmp_path: Path) -> None:
+    write_series(tmp_path, scan(), KVP=80)
+    uid = load(tmp_path).meta["source"].series_uid
+    write_series(tmp_path, scan(), name="b", SeriesInstanceUID=uid, KVP=140)
+    with pytest.raises(MmifError, match=r"2 volumes.*KVP 80.*KVP 140"):
+        load(tmp_path)
+    assert landmark_error_mm(load(tmp_path, frame=1)) < 0.1
 
 
 def test_two_interleaved_acquisitions_are_told_apart(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Pixels become physical values, however they are stored; hostile ones cost one line."""
 
 import time
+from base64 import b85decode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from dicom_corpus import (
 from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    HTJ2K,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -42,6 +46,7 @@ from mmif.io.suv import suv_factor
 
 SMALL = part(scan(size=(20, 22), pixel_mm=(8.0, 8.0)), range(10, 16))
 LARGER = part(scan(), range(12, 16))  # JPEG 2000 halves five times
+JPIP = b"1.2.840.10008.1.2.4.94"
 TRUTH = np.round(SMALL.slices()).transpose(2, 1, 0)
 
 
@@ -80,16 +85,48 @@ def test_other_plain_encodings(tmp_path: Path, syntax: UID) -> None:
     assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
 
 
+@pytest.mark.parametrize("named_implicit", [False, True])
+def test_a_transfer_syntax_that_is_wrong_about_representations(
+    tmp_path: Path, named_implicit: bool
+) -> None:
+    """Some archives rewrite the data set and leave the meta information, or the reverse."""
+    uids = (b"\x14\x001.2.840.10008.1.2.1\0", b"\x12\x001.2.840.10008.1.2\0")
+    write_series(tmp_path, SMALL, CT)
+    for path in tmp_path.iterdir():
+        if not named_implicit:
+            ds = pydicom.dcmread(path)
+            ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            ds.save_as(path, implicit_vr=True, little_endian=True)
+        content = path.read_bytes()
+        path.write_bytes(content.replace(uids[not named_implicit], uids[named_implicit]))
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
 def test_big_endian(tmp_path: Path) -> None:
     write_series(tmp_path, SMALL, CT, change=swapped)
     assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
 
 
-def test_htj2k_is_read() -> None:
-    """pydicom's HTJ2K comes with pylibjpeg-openjpeg."""
-    from pydicom.pixels.decoders import HTJ2KLosslessDecoder
+OPENJPH = b85decode(
+    b"|4;u>04YEK0000G0000C00000000000000G0000C0000000000009pH0sl|{2mk^A000XAQUDA90ssL30t5s=0sm"
+    b"Y83LuD(kdTOoi2q~&7XSfIaAj^vP)HzFWpW@eE;2SQGcNy-015yA0001M00IA#zyK}a|9{{7$Nwk!kN-FPr~eE7Q"
+    b"~pK%8~+JEb3y<yw*bHZ6Tko!VDA2-Bf@n6z<~n?{=hMTzP13s04ksW7KkKC{^x+Fr$ToC#zv#jXfzu72ta%GApz{"
+    b"V0RPz"
+)
+"""100 x row + 7 x column of 12 x 16 pixels, as OpenJPH encodes it."""
 
-    assert HTJ2KLosslessDecoder.is_available
+
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K])
+def test_htj2k_is_read(tmp_path: Path, syntax: UID) -> None:
+    def packed(ds: Dataset, k: int) -> None:
+        ds.PixelData = encapsulate([OPENJPH])
+        ds["PixelData"].is_undefined_length = True
+        ds.file_meta.TransferSyntaxUID = syntax
+
+    write_series(tmp_path, part(scan(size=(12, 16)), range(3)), MR, change=packed)
+    row, column = np.indices((12, 16))
+    expected = np.stack([(100 * row + 7 * column).T] * 3, axis=-1)
+    assert np.array_equal(load(tmp_path)[0].numpy(), expected)
 
 
 def test_every_compression_of_one_image_gives_the_same_values(shared_data: Path) -> None:
@@ -204,6 +241,36 @@ def test_a_modality_lut(tmp_path: Path) -> None:
     assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), expected)
 
 
+@pytest.mark.parametrize(("vr", "first"), [("SS", -1024), ("US", 65536 - 1024)])
+def test_a_modality_lut_of_signed_samples(tmp_path: Path, vr: str, first: int) -> None:
+    """Its first stored value is signed too, also where the file calls it unsigned."""
+
+    def with_table(ds: Dataset, k: int) -> None:
+        del ds.RescaleSlope, ds.RescaleIntercept
+        stored = np.round(SMALL.slices()[k]) - 1024
+        ds.PixelRepresentation, ds.PixelData = 1, stored.astype("<i2").tobytes()
+        lut = Dataset()
+        lut.ModalityLUTType, lut.LUTData = "HU", np.arange(4096).astype("<u2").tobytes()
+        lut.add_new("LUTDescriptor", vr, [4096, first, 16])
+        ds.ModalityLUTSequence = [lut]
+
+    write_series(tmp_path, SMALL, CT, change=with_table)
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
+def test_a_modality_lut_of_a_big_endian_file(tmp_path: Path) -> None:
+    def with_table(ds: Dataset, k: int) -> None:
+        del ds.RescaleSlope, ds.RescaleIntercept
+        swapped(ds, k)
+        lut = Dataset()
+        lut.LUTDescriptor, lut.ModalityLUTType = [4096, 1024, 16], "HU"
+        lut.add_new("LUTData", "OW", np.arange(4096).astype(">u2").tobytes())
+        ds.ModalityLUTSequence = [lut]
+
+    write_series(tmp_path, SMALL, CT, change=with_table)
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
 def test_monochrome1_is_turned_where_values_have_no_unit(tmp_path: Path) -> None:
     inverse = {"PhotometricInterpretation": "MONOCHROME1"}
     write_series(tmp_path / "mr", SMALL, MR, **inverse)
@@ -298,6 +365,118 @@ def test_a_truncated_slice_is_refused_with_its_numbers(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"780 bytes of pixels; expected 880 \(truncated\)"):
         load(tmp_path)
+
+
+def test_more_pixels_than_claimed_are_refused(tmp_path: Path) -> None:
+    """Rows, columns or frames are then wrong, and each slice would be a scrambled one."""
+    write_series(tmp_path, SMALL, CT, Rows=10)
+    with pytest.raises(InputError, match="880 bytes of pixels; expected 440"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("samples", "photometric"), [(3, "MONOCHROME2"), (1, "RGB"), (3, "PALETTE COLOR")]
+)
+def test_samples_that_do_not_fit_their_colours_are_refused(
+    tmp_path: Path, samples: int, photometric: str
+) -> None:
+    def sampled(ds: Dataset, k: int) -> None:
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = samples, photometric
+        ds.PixelData *= samples
+
+    write_series(tmp_path, SMALL, MR, change=sampled)
+    with pytest.raises(InputError, match=f"{samples} samples a pixel in {photometric}"):
+        load(tmp_path)
+
+
+def test_floating_point_pixels_are_not_read_as_integers(tmp_path: Path) -> None:
+    def floating(ds: Dataset, k: int) -> None:
+        ds.FloatPixelData = np.frombuffer(ds.PixelData, "<u2").astype("<f4").tobytes()
+        ds.BitsAllocated = ds.BitsStored = 32
+        ds.HighBit = 31
+        del ds.PixelData
+
+    write_series(tmp_path, SMALL, MR, change=floating)
+    with pytest.raises(InputError, match="pixels as floating point numbers"):
+        load(tmp_path)
+
+
+def test_negative_values_declared_as_unsigned_are_refused(tmp_path: Path) -> None:
+    def unsigned(ds: Dataset, k: int) -> None:
+        hounsfield = np.frombuffer(ds.PixelData, "<u2").astype("<i4") - 2024
+        ds.PixelData, ds.RescaleIntercept = hounsfield.astype("<i2").tobytes(), 0
+
+    write_series(tmp_path, SMALL, CT, change=unsigned)
+    with pytest.raises(InputError, match="negative values declared as unsigned"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("unit", ["MGML", "Z_EFF", "PCT"])
+def test_maps_made_from_a_ct_are_no_hounsfield_units(tmp_path: Path, unit: str) -> None:
+    """Iodine, effective atomic number: of spectral scanners, in CT Image Storage."""
+    write_series(tmp_path, SMALL, CT, RescaleType=unit, RescaleIntercept=-3000)
+    with pytest.raises(InputError, match=f"a map of {unit} made from a CT, not HU"):
+        load(tmp_path, role="ct")
+    volume = load(tmp_path)
+    assert volume.meta["source"].units == unit
+    assert volume.min() < -1024  # not taken for air
+
+
+@pytest.mark.parametrize("unit", ["HU", "US", "HU_MOD", "Hounsfield"])
+def test_other_words_for_the_values_of_a_ct_are_hounsfield_units(tmp_path: Path, unit: str) -> None:
+    write_series(tmp_path, SMALL, CT, RescaleType=unit)
+    assert load(tmp_path, role="ct").meta["source"].units == "HU"
+
+
+def test_bytes_after_the_pixels_are_no_pixels(tmp_path: Path) -> None:
+    def padded(ds: Dataset, k: int) -> None:
+        ds.PixelData += bytes(112)
+        ds.add_new(0xFFFCFFFC, "OB", bytes(200))
+
+    write_series(tmp_path, SMALL, CT, change=padded)
+    assert np.array_equal(load(tmp_path, role="ct")[0].numpy(), TRUTH)
+
+
+def test_samples_that_do_not_end_at_the_lowest_bit_are_refused(tmp_path: Path) -> None:
+    """Retired since 2014: 12 of 16 bits, at the top."""
+    write_series(tmp_path, SMALL, CT, BitsStored=12, HighBit=15)
+    with pytest.raises(InputError, match="HighBit is 15 with BitsStored 12; expected 11"):
+        load(tmp_path)
+
+
+def test_compressed_pixels_under_an_uncompressed_syntax_are_refused(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, MR)
+    resaved(tmp_path, lambda ds: ds.compress(RLELossless, generate_instance_uid=False))
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"1.2.840.10008.1.2.5\0", b"1.2.840.10008.1.2.1\0"))
+    with pytest.raises(InputError, match="transfer syntax says uncompressed"):
+        load(tmp_path)
+
+
+def test_an_encoding_that_nothing_here_reads_is_named(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, MR)
+    resaved(tmp_path, lambda ds: ds.compress(RLELossless, generate_instance_uid=False))
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"\x14\x001.2.840.10008.1.2.5\0", b"\x16\0" + JPIP))
+    with pytest.raises(InputError, match=r"pixels in JPIP Referenced.* are not read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("slope", "units"), [(1.0, "BQML"), (2.5, "")])
+def test_an_enhanced_pet_is_in_becquerels_where_its_own_slope_makes_them(
+    tmp_path: Path, slope: float, units: str
+) -> None:
+    write_enhanced(tmp_path / "e", SMALL, "PT")
+    ds = pydicom.dcmread(tmp_path / "e")
+    mapping, unit = Dataset(), Dataset()
+    mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = slope, 0.0
+    unit.CodeValue, unit.CodingSchemeDesignator = "Bq/ml", "UCUM"
+    mapping.MeasurementUnitsCodeSequence = [unit]
+    ds.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence = [mapping]
+    ds.save_as(tmp_path / "e")
+    assert load(tmp_path / "e", role="pet").meta["source"].units == units
 
 
 @pytest.mark.parametrize("size", [46341, 16000])

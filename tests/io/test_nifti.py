@@ -8,6 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from dicom_corpus import head, landmark_error_mm
 
 from mmif.errors import MmifError
@@ -97,6 +98,23 @@ def test_the_qform_is_used_where_the_sform_is_not_valid(tmp_path: Path) -> None:
     volume = load(tmp_path / "v.nii")
     assert np.allclose(volume.affine.numpy(), MM, atol=1e-5)
     assert "sform is not valid" in volume.meta["source"].warnings[0]
+
+
+@pytest.mark.parametrize(("stated", "sign"), [(0, 1), (1, 1), (-1, -1), (-3, -1)])
+def test_the_handedness_of_a_qform(tmp_path: Path, stated: float, sign: int) -> None:
+    """Zero counts as 1 (nifti1.h), and some programs leave it there."""
+    image = nib.Nifti1Image(RAMP, None)
+    image.set_qform(MM, 1)
+    image.to_filename(tmp_path / "v.nii")
+    data = bytearray((tmp_path / "v.nii").read_bytes())
+    data[76:80] = np.array(stated, "<f4").tobytes()
+    data[254:256] = bytes(2)  # no sform
+    (tmp_path / "v.nii").write_bytes(data)
+    ours = load(tmp_path / "v.nii").affine.numpy()
+    assert np.allclose(ours, MM @ np.diag([1, 1, sign, 1]), atol=1e-5)
+    theirs = sitk.ReadImage(str(tmp_path / "v.nii"))
+    point = np.array(theirs.TransformIndexToPhysicalPoint((1, 2, 3))) * [-1, -1, 1]
+    assert np.allclose(apply(ours, np.array([1, 2, 3])), point, atol=1e-4)
 
 
 def test_no_orientation_is_refused(tmp_path: Path) -> None:

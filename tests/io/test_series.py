@@ -180,6 +180,18 @@ def test_the_source_is_complete(tmp_path: Path) -> None:
     assert "ID-4711" not in repr(source)
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # pydicom's, on writing them
+def test_series_of_invalid_uids_stay_apart(tmp_path: Path) -> None:
+    """Some systems write components with leading zeros."""
+    write_series(tmp_path, SMALL, CT, name="a", SeriesInstanceUID="1.2.03.4")
+    write_series(tmp_path, SMALL, MR, name="b", SeriesInstanceUID="1.2.03.5")
+    found = {info.modality: info.uid for info in find_series(tmp_path)}
+    assert len(found) == len(set(found.values())) == 2
+    for role, modality in (("ct", "CT"), ("mri", "MR")):
+        assert load(tmp_path, role=role).meta["source"].modality == modality
+        assert load(tmp_path, series_uid=found[modality]).meta["source"].modality == modality
+
+
 def test_patient_keys_tell_patients_apart(tmp_path: Path) -> None:
     keys = []
     for name, patient in [("a", "1"), ("b", "1"), ("c", "2"), ("d", "")]:

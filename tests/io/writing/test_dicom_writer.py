@@ -382,6 +382,61 @@ def test_values_that_break_their_representation_are_left_out(
     assert faults(tmp_path / "s" / "0001.dcm") == []
 
 
+def item(**values: object) -> Dataset:
+    ds = Dataset()
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+LOCAL = item(CodeValue="MR7", CodingSchemeDesignator="99LOCAL", CodeMeaning="Head")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"OtherPatientIDs": ["A", "B"]},
+        {"OtherPatientIDsSequence": [item(PatientID="A", IssuerOfPatientID="B")]},
+        {"PatientIdentityRemoved": "YES"},
+        {"ClinicalTrialSponsorName": "S", "ClinicalTrialTimePointDescription": "later"},
+        {"ClinicalTrialSubjectID": "7", "ClinicalTrialSiteName": "here"},
+        {
+            "ClinicalTrialSponsorName": "S",
+            "ClinicalTrialProtocolID": "P",
+            "ClinicalTrialSubjectID": "7",
+        },
+        {"PatientSpeciesDescription": "Canine", "ResponsiblePerson": "A^B"},
+        {"ProcedureCodeSequence": [LOCAL]},
+        {"StudyDescription": "x" * 80, "StudyID": "y" * 20},
+        {"StudyDescription": ["Head", "Brain"], "ReferringPhysicianName": ["A^B", "C^D"]},
+        {"BodyPartExamined": "KOPF", "PregnancyStatus": 9},
+        {"OtherPatientIDsSequence": [LOCAL]},
+        {"PatientWeight": 0, "PatientSize": 0, "EchoTime": 0, "NumberOfAverages": 0},
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("format_", ["dicom", "nifti"])
+def test_what_a_header_tells_by_halves_is_completed_or_left_out(
+    told: dict[str, object],
+    format_: str,
+    sources,
+    nifti_source: Source,
+    recipe: Recipe,
+    volume: Volume,
+    oblique: np.ndarray,
+    faults: Faults,
+    tmp_path: Path,
+) -> None:
+    source = sources.dicom("MR", **told)
+    made = recipe(source) if format_ == "dicom" else recipe(nifti_source, source)
+    write_dicom_series(volume(oblique), tmp_path / "s", made)
+    assert faults(tmp_path / "s" / "0001.dcm") == []
+    ds = read(tmp_path / "s")[0]
+    whole = "ClinicalTrialProtocolID" in told
+    assert ("ClinicalTrialSubjectID" in ds) == whole
+    assert ds.get("PatientIdentityRemoved") == told.get("PatientIdentityRemoved")
+
+
 @pytest.mark.parametrize("factor", [1.0, 1000.0, -700.0])
 def test_registered_mr_keeps_its_relative_values(
     factor: float, sources, recipe: Recipe, volume: Volume, oblique: np.ndarray, tmp_path: Path

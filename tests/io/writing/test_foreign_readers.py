@@ -85,6 +85,7 @@ KINDS = {
     "colour": (("MR", "NM"), 3, {}),
     "colour multi-frame": (("MR", "NM"), 3, {"encoding": "multiframe"}),
     "CT": (("MR", "CT"), 1, {"kind": "registered"}),
+    "MR": (("CT", "MR"), 1, {"kind": "registered"}),
     "PET": (("MR", "PT"), 1, {"kind": "registered"}),
     "SPECT": (("MR", "NM"), 1, {"kind": "registered"}),
 }

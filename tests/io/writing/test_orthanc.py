@@ -133,6 +133,7 @@ KINDS = {
     "grey SC": (("CT", "NM"), 1, {}),
     "colour": (("MR", "NM"), 3, {}),
     "CT": (("MR", "CT"), 1, {"kind": "registered"}),
+    "MR": (("CT", "MR"), 1, {"kind": "registered"}),
     "PET": (("MR", "PT"), 1, {"kind": "registered"}),
     "SPECT": (("MR", "NM"), 1, {"kind": "registered"}),
 }

@@ -16,7 +16,11 @@ from mmif.io.source import source_of
 # What a source itself says wrongly and an output must still repeat, to be found beside it
 COPIED_FAULTS = ("Retired Person Name form", "Illegal root for UID")
 FOLDERS = (
+    "ctk_mrhead_coronal",
     "dcm_qa_ct_philips_straight/S2010",
+    "dcm_qa_frag_jpll",
+    *(f"dicom2nifti_dev/{name}/anatomical/001" for name in ("ge", "hitachi", "philips", "siemens")),
+    "dicom2nifti_dev/generic/compressed_jpeg/001",
     "papaya_oblique_pd",
     "qin_headneck_pet",
     "slicer_cthead_64",

@@ -51,6 +51,14 @@ _INVERTED_MODALITIES = frozenset({"MR", "OT", ""})
 _THREE_SAMPLES = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"}
 )
+_PET_UNITS = frozenset(
+    {
+        *("CNTS", "NONE", "CM2", "CM2ML", "PCNT", "CPS", "BQML", "MGMINML", "UMOLMINML", "MLMING"),
+        *("MLG", "1CM", "UMOLML", "PROPCNTS", "PROPCPS", "MLMINML", "MLML", "GML", "STDDEV"),
+    }
+)
+"""What Units (PS3.3 C.8.9.1.1.3) may say; any other text there is no unit."""
+
 _NO_HOUNSFIELD = frozenset({"OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
 """What RescaleType (PS3.3 C.11.1.1.2) says of maps made from a CT that hold something else."""
 
@@ -408,6 +416,8 @@ def units_of(dataset: pydicom.Dataset) -> str:
     if modality != "PT":
         return ""
     unit = text(dataset, "Units").upper()
+    if unit and unit not in _PET_UNITS:
+        return ""
     if unit == "GML" and text(dataset, "SUVType").upper() in {"", "BW"}:
         return "SUVBW"
     return {"CNTS": "counts", "": "BQML" if _is_enhanced_bqml(dataset) else ""}.get(unit, unit)

@@ -68,14 +68,15 @@ def check_rows(registration: Mapping[str, Any]) -> list[CheckRow]:
 
 def _check_row(name: str, check: Mapping[str, Any]) -> CheckRow:
     value, limit, passed = check.get("value"), check.get("limit"), bool(check.get("passed"))
+    bare, unit = (name.removesuffix("_mm"), " mm") if name.endswith("_mm") else (name, "")
     sign = ""
     if _finite(value) and _finite(limit):
         below = float(value) <= float(limit)  # type: ignore[arg-type]
         sign = "≤ " if below == passed else "≥ "
     return CheckRow(
-        name.replace("_", " "),
-        _short(value),
-        f"{sign}{_short(limit)}",
+        bare.replace("_", " "),
+        _short(value, unit),
+        f"{sign}{_short(limit, unit)}",
         "pass" if passed else "review",
         "pass" if passed else "not met",
         str(check.get("meaning") or ""),
@@ -86,8 +87,8 @@ def _finite(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _short(value: object) -> str:
-    return f"{value:.3g}".replace("-", "−") if _finite(value) else number(value)
+def _short(value: object, unit: str) -> str:
+    return f"{value:.3g}{unit}".replace("-", "−") if _finite(value) else number(value)
 
 
 def error_words(registration: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """A small synthetic study, made in memory: a head of two sources with known landmarks."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from mmif.metrics import evaluate_stack
 from mmif.transforms.colour import palette
 from mmif.transforms.intensity import Window
 from mmif.transforms.registration import Check, Registration
+
+sys.path.insert(0, str(Path(__file__).parent))  # makes ``hostile`` importable
 
 SIZE, SLICES = 128, 24
 SPACING = (1.8, 1.8, 4.0)
@@ -189,10 +193,56 @@ def make_summary(role: str, task: str, found: Registration, colour: bool) -> dic
     }
 
 
+def one_slice(study: Study) -> Study:
+    result = study.result
+    names = ("fused", "reference", "moving", "reference_unit", "moving_unit", "coverage")
+    return study.replaced(
+        **{name: getattr(result, name).numpy()[..., 10:11] for name in names},
+        grid=Grid((*result.grid.shape[:2], 1), result.grid.affine_ras),
+        covered_fraction=result.covered_fraction[10:11],
+        metrics_per_slice={n: v[10:11] for n, v in result.metrics_per_slice.items()},
+    )
+
+
+def constant_slice(study: Study) -> Study:
+    result = study.result
+    fused = result.fused.numpy().copy()
+    fused[..., 5] = 0.25
+    per_slice = {n: v.copy() for n, v in result.metrics_per_slice.items()}
+    for values in per_slice.values():
+        values[5] = np.nan
+    return study.replaced(fused=fused, metrics_per_slice=per_slice)
+
+
+def no_metrics(study: Study) -> Study:
+    nothing = {n: np.full_like(v, np.nan) for n, v in study.result.metrics_per_slice.items()}
+    return study.replaced(metrics_per_slice=nothing, metrics={n: float("nan") for n in nothing})
+
+
+def black(study: Study) -> Study:
+    return no_metrics(study.replaced(fused=np.zeros(study.result.fused.shape)))
+
+
+def no_coverage(study: Study) -> Study:
+    result = study.result
+    undefined = np.full_like(result.covered_fraction, np.nan)
+    return study.replaced(coverage=np.zeros(result.coverage.shape), covered_fraction=undefined)
+
+
+ODD = (one_slice, constant_slice, no_metrics, black, no_coverage)
+
+
 @pytest.fixture(scope="session")
 def study() -> Study:
     """CT and MRI; verdict review."""
     return make_study()
+
+
+@pytest.fixture
+def odd(study: Study) -> Callable[[str], Study]:
+    """The study with something out of the ordinary, by name."""
+    changes = {change.__name__: change for change in ODD}
+    return lambda name: changes[name](study)
 
 
 @pytest.fixture(scope="session")
@@ -209,3 +259,29 @@ def report_file(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(study.result, study.summary, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def fuse_texts(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The output folder of DICOM files with a text in every field that takes text."""
+    from hostile import write_hostile_series
+
+    import mmif
+    from mmif.config import GridConfig
+
+    def fused(long: str, short: str, folder: str, moving: str = "ct", **options: Any) -> Path:
+        root = tmp_path_factory.mktemp("headers")
+        mri, ct = (values[::2, ::2, 8:14] for values in head())
+        values = ct if moving == "ct" else np.clip(ct, 0, 60)
+        texts = (2 * SPACING[0], long, short)
+        pair = {
+            "mri": write_hostile_series(root / folder / "mri", "MR", mri, *texts),
+            moving: write_hostile_series(
+                root / folder / moving, {"ct": "CT", "pet": "PT"}[moving], values, *texts
+            ),
+        }
+        pipeline = replace(mmif.load_pipeline(f"{moving}-mri"), grid=GridConfig(size=64))
+        mmif.fuse(**pair, pipeline=pipeline, output=root / "out", register=False, **options)
+        return root / "out"
+
+    return fused

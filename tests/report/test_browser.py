@@ -37,8 +37,8 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-class Report:
-    """An open report, and all that it said or asked for."""
+class Opened:
+    """An open page, and all that it said or asked for."""
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
@@ -48,6 +48,29 @@ class Report:
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
+
+    @property
+    def asked(self) -> list[str]:
+        """The addresses that were asked for."""
+        return [url for url in self.requests if not url.startswith("data:")]
+
+    def serious(self) -> list[Any]:
+        """What axe finds against it that is serious."""
+        if axe is None:
+            pytest.skip("axe-playwright-python is not installed")
+        found = axe.Axe().run(self.page).response["violations"]
+        return [
+            (v["id"], [n["target"] for n in v["nodes"]])
+            for v in found
+            if v["impact"] in ("serious", "critical")
+        ]
+
+
+class Report(Opened):
+    """An open report, ready to be used."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        super().__init__(browser, path, **options)
         self.page.wait_for_selector("#viewer[data-ready]", timeout=30_000)
         self.described = json.loads(self.page.text_content("#study"))
 
@@ -129,8 +152,7 @@ def brightness(unit: float) -> int:
 def test_it_opens_offline_without_a_message_or_a_request(browser, report_file) -> None:
     report = Report(browser, report_file)
     assert report.messages == []
-    asked = [url for url in report.requests if not url.startswith("data:")]
-    assert asked == [report_file.as_uri()]
+    assert report.asked == [report_file.as_uri()]
     report.page.close()
 
 
@@ -359,26 +381,28 @@ def test_a_chart_and_a_worst_slice_lead_to_the_viewer(report) -> None:
     assert report.caption("axial") == f"{int(button.get_attribute('data-slice')) + 1} of 24"
 
 
-def test_the_keyboard_reaches_and_works_everything(report) -> None:
-    report.page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
-    reached = []
-    for _ in range(60):
+@pytest.mark.parametrize("mode", ["fused", "blend", "flicker", "checker", "edges"])
+def test_tab_reaches_every_control_that_is_seen(report, mode) -> None:
+    report.choose(mode)
+    expected = report.page.evaluate(
+        """() => {
+            const wanted = 'a, button, input, select, summary, [tabindex]';
+            const controls = document.querySelectorAll(wanted);
+            const seen = [...controls].filter((e) => e.checkVisibility() && !e.disabled);
+            const stops = seen.filter((e) => e.type !== 'radio' || e.checked);
+            stops.forEach((e, n) => { e.dataset.stop = n; });
+            return stops.length;
+        }"""
+    )
+    reached = set()
+    for _ in range(expected + 1):  # once round, past the window's own stop
         report.page.keyboard.press("Tab")
-        reached.append(
-            report.page.evaluate(
-                """() => {
-                    const e = document.activeElement;
-                    return e.closest('[data-plane]')?.dataset.plane + ' ' + e.tagName + ' '
-                        + (e.value ?? '') + ' ' + (e.dataset.window ?? e.dataset.set ?? '');
-                }"""
-            )
-        )
-    text = " | ".join(reached)
-    for expected in (
-        *("axial DIV", "axial INPUT", "coronal DIV", "sagittal INPUT", "INPUT fused"),
-        *("SELECT fused source", "level", "width", "cross", "smooth", "zoom"),
-    ):
-        assert expected in text
+        reached.add(report.page.evaluate("document.activeElement.dataset.stop"))
+    assert reached == {*map(str, range(expected)), None}
+    assert expected > 20
+
+
+def test_the_keyboard_works_the_planes(report) -> None:
     report.page.focus('[data-plane="axial"] .stage')
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "PageUp"):
         report.page.keyboard.press(key)
@@ -408,12 +432,8 @@ def test_it_fits_the_screen(browser, report_file, tmp_path, width) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser, report_file, scheme) -> None:
-    if axe is None:
-        pytest.skip("axe-playwright-python is not installed")
     report = Report(browser, report_file, color_scheme=scheme)
-    found = axe.Axe().run(report.page).response["violations"]
-    serious = [v for v in found if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], [n["target"] for n in v["nodes"]]) for v in serious] == []
+    assert report.serious() == []
     report.page.close()
 
 
@@ -452,7 +472,18 @@ def test_markup_from_a_header_does_not_run(browser, study, tmp_path) -> None:
     report = Report(browser, tmp_path / "report.html")
     assert report.page.evaluate("window.ran") is None
     assert report.messages == []
-    assert len(report.requests) == 1 + sum(url.startswith("data:") for url in report.requests)
+    assert report.asked == [(tmp_path / "report.html").as_uri()]
+    report.page.close()
+
+
+@pytest.mark.parametrize("moving", ["ct", "pet"])
+def test_markup_in_every_text_field_of_dicom_does_not_run(browser, fuse_texts, moving) -> None:
+    long = "<script>window.ran=1</script>"
+    out = fuse_texts(long, "<SVG ONLOAD=R()>", "<img src=x onerror=r()>", moving)
+    report = Report(browser, out / "report.html")
+    assert report.page.evaluate("window.ran") is None
+    assert report.messages == []
+    assert report.asked == [(out / "report.html").as_uri()]
     report.page.close()
 
 
@@ -482,22 +513,79 @@ def test_colours_of_spect_are_shown_in_colour(browser, colour_study, tmp_path) -
     report.page.close()
 
 
-def test_a_study_of_one_slice_opens(browser, study, tmp_path) -> None:
-    from mmif.geometry import Grid
+@pytest.mark.parametrize(
+    "change", ["one_slice", "constant_slice", "no_metrics", "black", "no_coverage"]
+)
+def test_odd_studies_open_and_show_every_mode(browser, odd, change, tmp_path) -> None:
     from mmif.report import write_report
 
-    result = study.result
-    names = ("fused", "reference", "moving", "reference_unit", "moving_unit", "coverage")
-    single = study.replaced(
-        **{name: getattr(result, name).numpy()[..., 10:11] for name in names},
-        grid=Grid((*result.grid.shape[:2], 1), result.grid.affine_ras),
-        covered_fraction=result.covered_fraction[10:11],
-        metrics_per_slice={n: v[10:11] for n, v in result.metrics_per_slice.items()},
-    )
-    write_report(single.result, single.summary, tmp_path / "report.html")
+    changed = odd(change)
+    write_report(changed.result, changed.summary, tmp_path / "report.html")
     report = Report(browser, tmp_path / "report.html")
-    assert report.caption("axial") == "1 of 1"
-    for mode in ("checker", "edges", "share", "moving"):
+    assert report.caption("axial").endswith(f" of {changed.result.grid.shape[2]}")
+    for mode in ("blend", "flicker", "checker", "edges", "share", "moving"):
         report.choose(mode)
     assert report.messages == []
     report.page.close()
+
+
+def test_the_page_of_a_batch_sorts_by_its_heads_and_leads_to_the_reports(
+    browser, report_file, tmp_path
+) -> None:
+    opened = Opened(browser, batch_page(report_file, tmp_path))
+    table = opened.page.locator("table", has_text="What was done").last
+
+    def order() -> list[str]:
+        return table.locator("tbody td:nth-child(2)").all_inner_texts()
+
+    assert order() == ["case9", "case10", "case2", "case11"]
+    head = table.get_by_role("button", name="Error (mm)")
+    head.click()
+    assert order() == ["case10", "case2", "case9", "case11"]  # figures as figures, blanks last
+    assert table.locator("th[aria-sort=ascending]").inner_text() == "Error (mm)"
+    head.press("Enter")
+    assert order() == ["case9", "case2", "case10", "case11"]
+    table.get_by_role("button", name="Registration").click()
+    assert order() == ["case2", "case10", "case9", "case11"]  # fail, pass, review, skipped
+    assert opened.asked == [(tmp_path / "index.html").as_uri()]
+    assert opened.page.evaluate("window.ran") is None
+    table.get_by_role("link", name="case9").click()
+    opened.page.wait_for_selector("#viewer[data-ready]", timeout=30_000)
+    assert opened.messages == []
+    opened.page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_the_page_of_a_batch(
+    browser, report_file, tmp_path, scheme
+) -> None:
+    page = batch_page(report_file, tmp_path)
+    opened = Opened(browser, page, color_scheme=scheme, viewport={"width": 390, "height": 800})
+    assert opened.serious() == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.page.close()
+
+
+def batch_page(report_file: Path, out: Path) -> Path:
+    """``index.html`` of a batch with four studies done and one refused."""
+    from PIL import Image
+
+    from mmif.batch.answer import Row, page
+
+    def done(study: str, verdict: str, error: float | None) -> Row:
+        folder = out / "studies" / study / "ct-mri"
+        folder.mkdir(parents=True)
+        shutil.copy(report_file, folder)
+        Image.new("L", (64, 64), 90).save(folder / "thumbnail.jpg")
+        figures = {"verdict": verdict, "registration_error_mm": error, "metrics": {}, "seconds": 9}
+        return Row(study, "ct-mri", "done", "", "", figures)
+
+    rows = [
+        done("case9", "review", 11.5),
+        done("case10", "pass", 0.8),
+        done("case2", "fail", 9.25),
+        done("case11", "skipped", None),
+        Row("case1", "ct-mri", "failed", "refused", f"{MARKUP}: expected one patient", {}),
+    ]
+    (out / "index.html").write_text(page(out, rows), encoding="utf-8")
+    return out / "index.html"

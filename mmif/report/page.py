@@ -75,8 +75,8 @@ def environment() -> Environment:
 def number(value: object, digits: int = 2) -> str:
     """``value`` with ``digits`` decimals; a figure that is missing or not finite as a word.
 
-    >>> number(1.2345), number(float("nan")), number(None)
-    ('1.23', 'not defined', 'not known')
+    >>> number(-1.2345), number(-0.001), number(float("nan")), number(None)
+    ('−1.23', '0.00', 'not defined', 'not known')
     """
     if value is None:
         return "not known"
@@ -85,7 +85,7 @@ def number(value: object, digits: int = 2) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         return "not defined"
     text = f"{value:.{digits}f}"
-    return "0" if float(text) == 0 and digits == 0 else text.replace("-", "−")
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def seconds(value: object) -> str:

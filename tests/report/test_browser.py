@@ -457,6 +457,23 @@ def test_it_prints_its_pictures_and_not_its_controls(browser, report_file) -> No
     report.page.close()
 
 
+def test_captions_of_charts_do_not_run_into_their_means_on_paper(browser, report_file) -> None:
+    report = Report(browser, report_file, viewport={"width": 690, "height": 900})  # A4
+    report.page.emulate_media(media="print")
+    crossed = report.page.evaluate(
+        """() => [...document.querySelectorAll('.chart figcaption')].filter((caption) => {
+            const title = document.createRange();
+            title.selectNode(caption.childNodes[1]);
+            const mean = caption.querySelector('.mean').getBoundingClientRect();
+            const crosses = (line) => line.right > mean.left && line.left < mean.right
+                && line.bottom > mean.top + 1 && line.top < mean.bottom - 1;
+            return [...title.getClientRects()].some(crosses);
+        }).map((caption) => caption.innerText)"""
+    )
+    assert crossed == []
+    report.page.close()
+
+
 def test_markup_from_a_header_does_not_run(browser, study, tmp_path) -> None:
     from mmif.report import write_report
 

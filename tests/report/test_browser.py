@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK
+
+from mmif.study import fuse
 
 try:  # now, not in the test: it reads its script in the locale, which other libraries may reset
     import axe_playwright_python.sync_playwright as axe
@@ -193,6 +197,38 @@ def test_the_crosshair_tells_position_and_source_values(report, study) -> None:
     x, y, _ = truth[:3]
     side, front = ("R" if x > 0 else "L"), ("A" if y > 0 else "P")
     assert report.read("position").startswith(f"{side} {abs(x):.1f}  {front} {abs(y):.1f}")
+
+
+def test_the_sample_head_reads_as_its_files_do(browser, sample_data, tmp_path) -> None:
+    """Landmarks of the shipped head: what the page tells is what other readers find there."""
+    out = tmp_path / "fused"
+    fuse(ct=sample_data / "ct", mri=sample_data / "mri.nii.gz", output=out, save_registered=True)
+    fused, registered = (nibabel.load(out / f"{name}.nii.gz") for name in ("fused", "registered"))
+    mri = SimpleITK.ReadImage(str(sample_data / "mri.nii.gz"))
+    report = Report(browser, out / "report.html")
+    report.toggle("smooth")
+    truth = json.loads((sample_data / "truth.json").read_text())
+    for landmark in truth["brain_points_mri_lps"][:8]:
+        voxel = np.linalg.inv(fused.affine) @ [-landmark[0], -landmark[1], landmark[2], 1]
+        i, j, k = (int(n) for n in voxel[:3].round())
+        ras = (fused.affine @ [i, j, k, 1])[:3]
+        report.slide('[data-plane="axial"] input', k)
+        report.page.locator('[data-plane="axial"] .stage').scroll_into_view_if_needed()
+        report.page.mouse.click(*report.place("axial", i, j))
+        report.settle()
+        assert report.read("voxel") == f"{i}, {j}, {k}"
+        told = np.array([float(part) for part in report.read("ras").split(",")])
+        assert np.abs(told - ras).max() <= 0.5 * min(fused.header.get_zooms()[:3])
+        at = mri.TransformPhysicalPointToContinuousIndex([-ras[0], -ras[1], ras[2]])
+        expected = mri.EvaluateAtContinuousIndex(at, SimpleITK.sitkLinear)
+        assert float(report.read("reference").split()[0]) == pytest.approx(expected, abs=1)
+        hounsfield = float(registered.dataobj[i, j, k])
+        assert float(report.read("moving").removesuffix(" HU")) == pytest.approx(hounsfield, abs=1)
+        report.choose("fused")
+        shown = float(fused.dataobj[i, j, k]) / float(np.max(fused.dataobj)) * 255
+        assert report.pixel((i, j)) == pytest.approx([shown] * 3, abs=2)
+    assert report.messages == []
+    report.page.close()
 
 
 def test_a_click_in_another_plane_moves_the_axial_slice(report) -> None:

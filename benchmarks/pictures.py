@@ -5,8 +5,8 @@
 
 writes ``docs/images/report.jpg`` (the top of the report as a browser shows it),
 ``docs/images/report-dark.jpg`` (the viewer in dark, edges on) and ``docs/images/fused.jpg``; with
-RIRE training_001 in ``volumes/`` of the last folder also ``docs/panels/rire-top.png``, the slices
-in which its CT ends.
+RIRE training_001 in ``volumes/`` of the last folder also ``docs/panels/rire.png``, its contact
+sheet, and ``docs/panels/rire-top.png``, the slices in which its CT ends.
 """
 
 import io
@@ -42,12 +42,14 @@ def shot(report: Path, scheme: str, mode: str | None) -> Image.Image:
     return Image.open(io.BytesIO(taken)).convert("RGB")
 
 
-def top_of_rire(folder: Path) -> Image.Image:
-    """Six slices around the one from which on the CT shows nothing."""
+def write_rire(folder: Path) -> None:
+    """RIRE's contact sheet, and six slices around the one from which on the CT shows nothing."""
     ct, mri = folder / "training_001_ct_on_mr_grid.nii.gz", folder / "training_001_mr_T1.nii.gz"
     result = mmif.fuse(ct=ct, mri=mri)
     end = int(np.flatnonzero(result.covered_fraction > 0)[-1])
-    return Image.fromarray(contact_sheet(result, range(end - 2, end + 4)))
+    for name, slices in {"rire": (), "rire-top": range(end - 2, end + 4)}.items():
+        sheet = Image.fromarray(contact_sheet(result, slices)).quantize(128)
+        sheet.save(DOCS / "panels" / f"{name}.png", optimize=True)
 
 
 def main() -> None:
@@ -59,8 +61,7 @@ def main() -> None:
     with Image.open(sheet) as picture:
         picture.convert("RGB").save(IMAGES / "fused.jpg", quality=82)
     for folder in data:
-        top = top_of_rire(folder / "volumes" / "rire_training_001")
-        top.quantize(128).save(DOCS / "panels" / "rire-top.png", optimize=True)
+        write_rire(folder / "volumes" / "rire_training_001")
 
 
 if __name__ == "__main__":

@@ -403,20 +403,20 @@ def test_altered_weights_are_refused(pair: dict[str, Path], tmp_path: Path) -> N
     refused(run(*words, "--weights", altered), out, "sha256")
 
 
-def test_an_unknown_pipeline_key_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("fog: 1\n", ("fog", "mine.yaml")), ("", ("intensity", "mri"))],
+    ids=["unknown key", "no window"],
+)
+def test_a_pipeline_that_does_not_fit_is_refused(
+    line: str, said: tuple[str, ...], pair: dict[str, Path], tmp_path: Path
+) -> None:
     pipeline = tmp_path / "mine.yaml"
-    pipeline.write_text("task: ct-mri\nroles: [mri, ct]\nreference: mri\nweights: ct-mri\nfog: 1\n")
+    start = "task: ct-mri\nroles: [mri, ct]\nreference: mri\nweights: ct-mri\n"
+    pipeline.write_text(start + line)
     out = tmp_path / "out"
     words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out)
-    refused(run(*words, "--pipeline", pipeline), out, "fog", "mine.yaml")
-
-
-def test_a_pipeline_without_a_window_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
-    pipeline = tmp_path / "mine.yaml"
-    pipeline.write_text("task: ct-mri\nroles: [mri, ct]\nreference: mri\nweights: ct-mri\n")
-    out = tmp_path / "out"
-    words = ("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out)
-    refused(run(*words, "--pipeline", pipeline), out, "intensity", "mri")
+    refused(run(*words, "--pipeline", pipeline), out, *said)
 
 
 def test_wrong_usage_is_exit_code_2(pair: dict[str, Path]) -> None:

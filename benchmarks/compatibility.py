@@ -18,10 +18,10 @@ from mmif.errors import MmifError
 from mmif.io import load
 from mmif.io.archive import MAX_RATIO, MAX_UNPACKED_BYTES
 from mmif.io.checks import MAX_VOXELS, SPACING_RANGE_MM
-from mmif.io.dicom_frames import MAX_FRAMES, MAX_SIDE
-from mmif.io.dicom_geometry import JITTER_FRACTION, JITTER_MM, MAX_GAP_MM, orientation_code
+from mmif.io.dicom.read.frames import MAX_FRAMES, MAX_SIDE
+from mmif.io.dicom.read.geometry import JITTER_FRACTION, JITTER_MM, MAX_GAP_MM, orientation_code
+from mmif.io.dicom.read.headers import MAX_DEFLATED_BYTES, MAX_HEADER_BYTES
 from mmif.io.files import MAX_FILES
-from mmif.io.headers import MAX_DEFLATED_BYTES, MAX_HEADER_BYTES
 
 ROOT = Path(__file__).parent.parent
 HEAD = """# What mmif reads

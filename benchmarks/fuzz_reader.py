@@ -126,9 +126,9 @@ def child(folder: Path, first: int, count: int, seed: int, keep: Path) -> None:
 
 def import_readers() -> None:
     """What reading imports, before memory is looked at."""
-    import mmif.io.dicom_reader
-    import mmif.io.itk
-    import mmif.io.nifti  # noqa: F401
+    import mmif.io.dicom.read.reader
+    import mmif.io.itk.reader
+    import mmif.io.nifti.reader  # noqa: F401
 
 
 def batch(folder: Path, first: int, count: int, seed: int, keep: Path) -> list[str]:

@@ -15,7 +15,7 @@ from mmif.baselines import BASELINES
 from mmif.config import TASKS, load_pipeline
 from mmif.images import fuse_pixels
 from mmif.io.images import read_image
-from mmif.io.pairs import find_pair_files
+from mmif.studies.slice_pairs import find_pair_files
 from mmif.weights import load_weights
 
 ROWS = 3

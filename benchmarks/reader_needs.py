@@ -29,8 +29,8 @@ import torch
 
 from mmif.errors import MmifError
 from mmif.images import COLOUR_SOURCE
+from mmif.io.dicom.write.values import FUSED_WHITE
 from mmif.io.images import grey_of
-from mmif.io.stored_values import FUSED_WHITE
 from mmif.metrics import to_uint8
 
 BONE, AIR, RINGING, HUE, FLICKER = 0.85, 2.0, 3.0, 3.0, 1.1
@@ -191,7 +191,7 @@ def from_pairs(arguments: argparse.Namespace) -> tuple[Sample, torch.nn.Module |
     from mmif.config import load_pipeline
     from mmif.evaluation import choose_pairs, folder_method, weights_method
     from mmif.evaluation.methods import load_pair
-    from mmif.io.pairs import find_pair_files
+    from mmif.studies.slice_pairs import find_pair_files
     from mmif.weights import load_weights
 
     task = arguments.task

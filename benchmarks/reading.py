@@ -61,7 +61,7 @@ def load_with(reader: str, folder: Path) -> tuple[float, np.ndarray, object]:
     """Seconds to load the series with one reader, its voxels (x, y, z), and what owns them."""
     if reader == "mmif":
         from mmif.io import load
-        from mmif.io.dicom_reader import read_scan  # noqa: F401 - imports are not timed
+        from mmif.io.dicom.read.reader import read_scan  # noqa: F401 - imports are not timed
         from mmif.io.meta import to_volume  # noqa: F401
 
         start = time.perf_counter()
@@ -112,7 +112,7 @@ def import_only(reader: str) -> None:
     if reader == "simpleitk":
         import SimpleITK  # noqa: F401
     elif reader == "mmif":
-        import mmif.io.dicom_reader
+        import mmif.io.dicom.read.reader
         import mmif.io.meta  # noqa: F401
     else:
         import monai.transforms  # noqa: F401

@@ -42,9 +42,9 @@ from scipy.spatial.transform import Rotation
 
 from mmif.errors import MmifError
 from mmif.geometry import apply, rigid, world_ras_lps
-from mmif.transforms.registration import register
-from mmif.transforms.registration.measures import Measures
-from mmif.transforms.registration.verdict import (
+from mmif.registration import register
+from mmif.registration.measures import Measures
+from mmif.registration.verdict import (
     ALIKE,
     CT_MR,
     EMISSION,
@@ -226,7 +226,7 @@ def rejudged(row: Row) -> Row:
 def limits(arguments: argparse.Namespace) -> None:
     """For each check and kind of pair: where right ones end, and what the check holds alone.
 
-    A limit in ``mmif/transforms/registration/verdict.py`` belongs into the gap between the right
+    A limit in ``mmif/registration/verdict.py`` belongs into the gap between the right
     pairs (`right`: their 98 %, and the one furthest out that keeps all the other limits) and the
     nearest wrong one that no other check holds (`wrong`).
     """

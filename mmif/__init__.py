@@ -22,14 +22,14 @@ _HOMES = {
     "FusionResult": "mmif.fusion",
     "Grid": "mmif.geometry",
     "Pipeline": "mmif.config",
-    "Registration": "mmif.transforms.registration",
+    "Registration": "mmif.registration",
     "S3IMFusion": "mmif.networks.s3imfusion",
     "Source": "mmif.io.source",
     "fuse": "mmif.study",
     "load": "mmif.io",
     "load_pipeline": "mmif.config",
     "load_weights": "mmif.weights",
-    "register": "mmif.transforms.registration",
+    "register": "mmif.registration",
     "save": "mmif.io.writing",
 }
 __all__ = ["__version__", *_HOMES]

@@ -21,10 +21,10 @@ from mmif.errors import RegistrationError
 from mmif.geometry import Grid, axial_grid
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
+from mmif.registration import Registration
 from mmif.transforms.colour import apply_colour_map, luminance, restore_colour, rgb_to_yuv
 from mmif.transforms.head import head_box_ras, head_mask
 from mmif.transforms.intensity import Window, apply_window, window_of
-from mmif.transforms.registration import Registration
 from mmif.transforms.slices import (
     coverage,
     covered_fraction,

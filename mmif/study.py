@@ -23,15 +23,15 @@ from mmif.errors import ConfigError, InputError, OutputError, RegistrationError
 from mmif.fusion import FusionResult, Progress, fuse_volumes, fused_grid, silent
 from mmif.io import load
 from mmif.io.atomic import publish, refuse_existing, unfinished
-from mmif.io.deidentify import DUMMY_TIME, deidentify_summary, deidentify_volumes
-from mmif.io.derived import Alignment, DerivedSeries, DicomEncoding, Kind
-from mmif.io.dicom_registration import write_spatial_registration
+from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_summary, deidentify_volumes
+from mmif.io.dicom.write.derived import Alignment, DerivedSeries, DicomEncoding, Kind
+from mmif.io.dicom.write.registration import write_spatial_registration
 from mmif.io.source import Source, source_of
 from mmif.io.transform_files import read_transform, write_itk_transform
 from mmif.io.writing import write_dicom_series, write_nifti
 from mmif.networks.inference import choose_device
+from mmif.registration import Registration, given, register, trust_headers
 from mmif.summary import grid_summary, input_summary, summarise
-from mmif.transforms.registration import Registration, given, register, trust_headers
 from mmif.weights import Weights, load_weights
 
 log = logging.getLogger(__name__)

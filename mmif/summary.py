@@ -12,7 +12,7 @@ from mmif.config import Pipeline
 from mmif.fusion import FusionResult
 from mmif.geometry import Grid
 from mmif.io.source import source_of
-from mmif.transforms.registration import Registration
+from mmif.registration import Registration
 
 NOTICE = "Research use only. Not for primary diagnosis."
 

@@ -26,9 +26,9 @@ from mmif.evaluation import (
 from mmif.evaluation.scores import mean_ranks
 from mmif.evaluation.tables import csv_text, json_text, latex_text
 from mmif.io.images import read_image, write_image
-from mmif.io.pairs import find_pair_files
 from mmif.metrics import METRICS, REPORTED
 from mmif.metrics import evaluate as evaluate_slice
+from mmif.studies.slice_pairs import find_pair_files
 from mmif.weights import Weights, load_weights
 
 NAMES = ["16001", "16002", "2001", "33007"]

@@ -14,9 +14,9 @@ from typing import Any
 
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, get_worker
 
-from mmif.batch.perform import Outcome, Task, Work
-from mmif.batch.supervisor import Limits, WorkerError, record
-from mmif.batch.supervisor import Worker as Watched
+from mmif.batch.run_job import Outcome, Task, Work
+from mmif.batch.worker import Limits, WorkerError, record
+from mmif.batch.worker import Worker as Watched
 
 SCHEDULER_TIMEOUT_S = 15
 

@@ -5,8 +5,8 @@ import threading
 from types import TracebackType
 from typing import Protocol
 
-from mmif.batch.perform import Outcome, Task, Work
-from mmif.batch.supervisor import Limits, Worker
+from mmif.batch.run_job import Outcome, Task, Work
+from mmif.batch.worker import Limits, Worker
 
 
 class Executor(Protocol):

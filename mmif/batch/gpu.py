@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from types import TracebackType
 
-from mmif.batch.supervisor import START_TIMEOUT_S, WorkerError, environment
+from mmif.batch.worker import START_TIMEOUT_S, WorkerError, environment
 from mmif.config import Pipeline
 from mmif.networks.remote import GpuAddress, serve
 
@@ -107,8 +107,8 @@ class GpuOwner:
 
 def main(descriptor: int) -> None:
     """Load the networks, listen, say "" through the pipe ``descriptor``, serve."""
-    from mmif.batch.child import die_with
-    from mmif.batch.perform import said
+    from mmif.batch.run_job import said
+    from mmif.batch.worker_main import die_with
     from mmif.networks.inference import choose_device
     from mmif.weights import load_weights
 

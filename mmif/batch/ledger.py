@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmif.batch.claims import Claims
+from mmif.batch.locks import Claims
 from mmif.errors import ConfigError, InputError
 
 VERSION = 1

@@ -74,7 +74,7 @@ def make_plan(studies: Path, tasks: Sequence[str] = TASKS) -> Plan:
     if not _exists(studies):
         raise InputError(f"{studies}: no such file or folder; expected a folder tree or a list")
     if studies.is_dir():
-        from mmif.batch.tree import studies_below
+        from mmif.studies.discover import studies_below
 
         found, rejected = studies_below(studies)
     else:

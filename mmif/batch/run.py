@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmif.batch.answer import STATES, write_answer
-from mmif.batch.claims import Claims
 from mmif.batch.executors import Executor
 from mmif.batch.ledger import Entry, Ledger, ledgers_of
-from mmif.batch.perform import Outcome, Task, is_finished
+from mmif.batch.locks import Claims
 from mmif.batch.plan import Plan
+from mmif.batch.results import STATES, write_answer
+from mmif.batch.run_job import Outcome, Task, is_finished
 from mmif.errors import ConfigError, OutputError
 
 POLL_S = 1.0

@@ -15,8 +15,8 @@ from mmif.errors import ConfigError, MmifError
 
 if TYPE_CHECKING:
     from mmif.batch.executors import Executor
+    from mmif.batch.fuse_job import FuseOptions, FuseWork
     from mmif.batch.plan import Plan
-    from mmif.batch.work import FuseOptions, FuseWork
     from mmif.config import Pipeline
 
 PATH = click.Path(path_type=Path)
@@ -127,7 +127,7 @@ def batch(context: click.Context, /, **options: Any) -> None:
 
 def _summary(out: Path) -> int:
     """Merge the ledgers of ``out``; the exit code that its rows mean."""
-    from mmif.batch.answer import missing_shards, write_answer
+    from mmif.batch.results import missing_shards, write_answer
 
     rows = write_answer(out)
     say_rows(out, rows)
@@ -140,9 +140,9 @@ def _summary(out: Path) -> int:
 
 def _batch(options: Mapping[str, Any]) -> int:
     """Plan, then work; the exit code."""
+    from mmif.batch.fuse_job import parameters
     from mmif.batch.plan import TASKS, make_plan, write_list
     from mmif.batch.run import done_earlier, shard
-    from mmif.batch.work import parameters
 
     part = _shard(options["shard"], os.environ)
     pipelines = _pipelines(options["tasks"] or TASKS, options["pipelines"])
@@ -170,7 +170,7 @@ def _batch(options: Mapping[str, Any]) -> int:
 
 def _shared(options: Mapping[str, Any]) -> "FuseOptions":
     """What all studies have in common."""
-    from mmif.batch.work import FuseOptions
+    from mmif.batch.fuse_job import FuseOptions
 
     return FuseOptions(
         **{name: options[name] for name in FuseOptions.__dataclass_fields__ if name in options}
@@ -185,9 +185,9 @@ def _work(
     options: Mapping[str, Any],
 ) -> int:
     """Do the plan; the exit code."""
-    from mmif.batch.answer import read_rows
+    from mmif.batch.fuse_job import FuseWork, parameters
+    from mmif.batch.results import read_rows
     from mmif.batch.run import run_batch
-    from mmif.batch.work import FuseWork, parameters
 
     shared, out = _shared(options), options["output"]
     tasks = {job.task for job in plan.jobs}
@@ -210,11 +210,11 @@ def _work(
 
 def _executor(work: "FuseWork", options: Mapping[str, Any], stack: ExitStack) -> "Executor":
     """Where the work is done: workers of this machine, fed to its GPU, or a Dask cluster."""
-    from mmif.batch import machine
+    from mmif.batch import resources
     from mmif.batch.executors import LocalExecutor
-    from mmif.batch.supervisor import Limits
+    from mmif.batch.worker import Limits
 
-    jobs = options["jobs"] or machine.default_jobs()
+    jobs = options["jobs"] or resources.default_jobs()
     limits = Limits(options["timeout"], options["memory"] or 0)
     if options["dask"]:
         return _dask(options["dask"], work, limits, jobs)

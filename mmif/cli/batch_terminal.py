@@ -14,10 +14,10 @@ from mmif.cli.progress import quiet
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmif.batch.answer import Row
-    from mmif.batch.perform import Outcome
     from mmif.batch.plan import Plan
+    from mmif.batch.results import Row
     from mmif.batch.run import Tally
+    from mmif.batch.run_job import Outcome
 
 SHOWN_ROWS = 60
 FILE_WIDTH = 2000
@@ -108,7 +108,7 @@ def say_rows(out: Path, rows: "Sequence[Row]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mmif.batch.answer import count
+    from mmif.batch.results import count
 
     shown = rows if len(rows) <= SHOWN_ROWS else [row for row in rows if row.state != "done"]
     table = Table("Study", "Task", "State", "Registration", "Error mm", "Seconds", "Why", box=None)

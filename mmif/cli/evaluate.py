@@ -70,7 +70,7 @@ def evaluate(**options: Any) -> None:
     from mmif.evaluation import choose_pairs, published, score
     from mmif.evaluation.outputs import new_folder
     from mmif.io.atomic import refuse_existing
-    from mmif.io.pairs import find_pair_files
+    from mmif.studies.slice_pairs import find_pair_files
 
     outputs = [options[name] for name in ("save_fused", "csv", "json", "latex") if options[name]]
     read = [options["data"], *[options["fused"]] * bool(options["fused"]), *compared.values()]

@@ -266,7 +266,7 @@ def _number(value: str, option: str) -> int:
 
 def _series(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, str]:
     """``--series-uid`` by role; a bare UID belongs to the input that holds the series."""
-    from mmif.io.series import find_series
+    from mmif.io.dicom.read.series import find_series
 
     chosen: dict[str, str] = {}
     for value in values:

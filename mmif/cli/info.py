@@ -9,8 +9,8 @@ import click
 from mmif.cli import printable
 
 if TYPE_CHECKING:
+    from mmif.io.dicom.read.series import SeriesInfo
     from mmif.io.inventory import Inventory, VolumeInfo
-    from mmif.io.series import SeriesInfo
 
 _SHOWN_IGNORED = 20
 

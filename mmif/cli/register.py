@@ -9,7 +9,7 @@ import click
 from mmif.cli.progress import quiet
 
 if TYPE_CHECKING:
-    from mmif.transforms.registration import Registration
+    from mmif.registration import Registration
 
 ROLES = ("ct", "mri", "spect", "pet")
 
@@ -46,7 +46,7 @@ def register(
     from mmif.io.atomic import publish, refuse_existing, unfinished
     from mmif.io.source import source_of
     from mmif.io.transform_files import write_itk_transform
-    from mmif.transforms.registration import register as registered
+    from mmif.registration import register as registered
 
     if output.suffix.lower() not in {".tfm", ".txt"} or output.is_dir():
         raise OutputError(f"{output}: expected the name of a file ending in .tfm or .txt")

@@ -9,7 +9,7 @@ from mmif.baselines import BASELINES, Stack
 from mmif.errors import InputError
 from mmif.images import ImagePair, fuse_pixels
 from mmif.io.images import Pixels, check_same_size, read_image
-from mmif.io.pairs import PairFiles, image_files, read_pair
+from mmif.studies.slice_pairs import PairFiles, image_files, read_pair
 from mmif.weights import Weights
 
 

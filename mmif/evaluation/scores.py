@@ -12,8 +12,8 @@ import yaml
 
 from mmif.evaluation.methods import LoadedPair, Method, load_pair
 from mmif.io.images import grey_of, save_pixels
-from mmif.io.pairs import PairFiles
 from mmif.metrics import METRICS, REPORTED, evaluate_each
+from mmif.studies.slice_pairs import PairFiles
 
 CHUNK = 16
 PUBLISHED = Path(__file__).parent.parent / "published.yaml"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmif.errors import InputError
-from mmif.io.pairs import PairFiles
+from mmif.studies.slice_pairs import PairFiles
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmif.io.derived import DerivedSeries
-    from mmif.io.dicom_reader import DicomSeriesReader
-    from mmif.io.dicom_writer import DicomSeriesWriter, write_dicom_series
-    from mmif.io.itk import SimpleItkReader
+    from mmif.io.dicom.read.reader import DicomSeriesReader
+    from mmif.io.dicom.read.series import SeriesInfo, find_series
+    from mmif.io.dicom.write.derived import DerivedSeries
+    from mmif.io.dicom.write.series import DicomSeriesWriter, write_dicom_series
+    from mmif.io.itk.reader import SimpleItkReader
     from mmif.io.loading import load
-    from mmif.io.nifti import NiftiVolumeReader
-    from mmif.io.nifti_writer import NiftiWriter, write_nifti
-    from mmif.io.series import SeriesInfo, find_series
+    from mmif.io.nifti.reader import NiftiVolumeReader
+    from mmif.io.nifti.writer import NiftiWriter, write_nifti
     from mmif.io.source import Source, source_of
     from mmif.io.writing import save
 
 _HOMES = {
-    "DerivedSeries": "derived",
-    "DicomSeriesReader": "dicom_reader",
-    "DicomSeriesWriter": "dicom_writer",
-    "NiftiVolumeReader": "nifti",
-    "NiftiWriter": "nifti_writer",
-    "SeriesInfo": "series",
-    "SimpleItkReader": "itk",
+    "DerivedSeries": "dicom.write.derived",
+    "DicomSeriesReader": "dicom.read.reader",
+    "DicomSeriesWriter": "dicom.write.series",
+    "NiftiVolumeReader": "nifti.reader",
+    "NiftiWriter": "nifti.writer",
+    "SeriesInfo": "dicom.read.series",
+    "SimpleItkReader": "itk.reader",
     "Source": "source",
-    "find_series": "series",
+    "find_series": "dicom.read.series",
     "load": "loading",
     "save": "writing",
     "source_of": "source",
-    "write_dicom_series": "dicom_writer",
-    "write_nifti": "nifti_writer",
+    "write_dicom_series": "dicom.write.series",
+    "write_nifti": "nifti.writer",
 }
 
 __all__ = [

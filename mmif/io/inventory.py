@@ -7,10 +7,10 @@ from typing import Any
 from mmif.errors import InputError, MmifError
 from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import check_grid
-from mmif.io.dicom_geometry import orientation_code
+from mmif.io.dicom.read.geometry import orientation_code
+from mmif.io.dicom.read.headers import one_line
+from mmif.io.dicom.read.series import ROLES, Scan, SeriesInfo, describe, scanned
 from mmif.io.files import FoundFile, IgnoredFile, kind_of
-from mmif.io.headers import one_line
-from mmif.io.series import ROLES, Scan, SeriesInfo, describe, scanned
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ _Header = tuple[tuple[int, ...], int, Matrix, tuple[str, ...], bool]
 
 def _nifti(path: Path) -> _Header:
     """Matrix, frames, affine, warnings and whether it is colour, of a NIfTI file."""
-    from mmif.io.nifti_header import nifti_info
+    from mmif.io.nifti.header import nifti_info
 
     info = nifti_info(path)
     return info.shape, info.frames, info.affine_ras, info.warnings, info.colour
@@ -125,7 +125,7 @@ def _nifti(path: Path) -> _Header:
 
 def _itk(path: Path) -> _Header:
     """The same of a file that SimpleITK reads."""
-    from mmif.io.itk_header import read_itk_header
+    from mmif.io.itk.header import read_itk_header
 
     header = read_itk_header(path)
     return header.size[:3], header.frames, header.affine_ras, (), header.colour

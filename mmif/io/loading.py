@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmif.errors import InputError
+from mmif.io.dicom.read.series import ROLES, Scan, scanned
 from mmif.io.files import Kind, existing, kind_of
-from mmif.io.series import ROLES, Scan, scanned
 from mmif.io.source import SOURCE_KEY
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _from_scan(
     scan: Scan, role: str | None, series_uid: str | None, frame: int | None
 ) -> "MetaTensor":
     """The series that is meant in a folder or zip; or the one volume file that is there instead."""
-    from mmif.io.dicom_reader import read_scan
+    from mmif.io.dicom.read.reader import read_scan
     from mmif.io.meta import monai_meta, to_volume
 
     if scan.series or not scan.volumes or series_uid is not None:
@@ -93,9 +93,9 @@ def _from_file(path: Path, kind: Kind | None, role: str | None, frame: int | Non
 def _reader(kind: Kind | None, role: str | None, frame: int | None) -> "ImageReader":
     """The reader for a file that is not DICOM."""
     if kind in {"nifti", "analyze"}:
-        from mmif.io.nifti import NiftiVolumeReader
+        from mmif.io.nifti.reader import NiftiVolumeReader
 
         return NiftiVolumeReader(role=role, frame=frame)
-    from mmif.io.itk import SimpleItkReader
+    from mmif.io.itk.reader import SimpleItkReader
 
     return SimpleItkReader(role=role, frame=frame)

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from mmif.errors import GeometryError
 from mmif.geometry import Matrix, apply, spacing_mm
-from mmif.io.dicom_geometry import Placement
+from mmif.io.dicom.read.geometry import Placement
 
 Volume = npt.NDArray[np.float32]
 

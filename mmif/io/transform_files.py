@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, check_rigid
-from mmif.io.dicom_registration import read_spatial_registration
-from mmif.io.nifti_writer import refused_by_the_disk
+from mmif.io.dicom.write.registration import read_spatial_registration
+from mmif.io.nifti.writer import refused_by_the_disk
 from mmif.io.source import Source
 
 _TEXT_SUFFIXES = (".tfm", ".txt")

@@ -5,11 +5,16 @@ from pathlib import Path
 from monai.data import MetaTensor
 
 from mmif.errors import OutputError
-from mmif.io.derived import DerivedSeries
-from mmif.io.dicom_writer import DicomSeriesWriter, own_recipe, write_aloud, write_dicom_series
+from mmif.io.dicom.write.derived import DerivedSeries
+from mmif.io.dicom.write.series import (
+    DicomSeriesWriter,
+    own_recipe,
+    write_aloud,
+    write_dicom_series,
+)
 from mmif.io.images import SUFFIXES, write_image
-from mmif.io.itk_writer import ITK_SUFFIXES, write_itk_image
-from mmif.io.nifti_writer import NiftiWriter, to_bytes, write_nifti
+from mmif.io.itk.writer import ITK_SUFFIXES, write_itk_image
+from mmif.io.nifti.writer import NiftiWriter, to_bytes, write_nifti
 from mmif.io.transform_files import write_itk_transform
 
 __all__ = [

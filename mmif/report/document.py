@@ -13,8 +13,7 @@ from mmif.report.alignment import motion
 from mmif.report.figures import before_and_after, slice_row, thumbnails
 from mmif.report.page import render
 from mmif.report.study_view import BLURRED_ROLES, StudyView, label
-from mmif.report.viewer import viewer_data
-from mmif.report.words import (
+from mmif.report.text import (
     HEADLINES,
     check_rows,
     error_words,
@@ -25,6 +24,7 @@ from mmif.report.words import (
     weights_of,
     worst_words,
 )
+from mmif.report.viewer import viewer_data
 
 if TYPE_CHECKING:
     from mmif.fusion import FusionResult

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmif.report.contributions import SourceShare, luminance, source_share
 from mmif.report.pictures import Cut, Floats
-from mmif.report.share import SourceShare, luminance, source_share
 
 if TYPE_CHECKING:
     from mmif.fusion import FusionResult

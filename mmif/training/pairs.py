@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmif.errors import TrainingError
-from mmif.io.pairs import PairFiles, find_pair_files, read_pair
+from mmif.studies.slice_pairs import PairFiles, find_pair_files, read_pair
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from mmif.config import Pipeline
 from mmif.errors import InputError
 from mmif.fusion import prepare
 from mmif.io import load
-from mmif.transforms.registration import register
+from mmif.registration import register
 from mmif.transforms.slices import to_slices
 
 #: Slices that show less than this share of head, or are covered less than that, are left out.

@@ -16,7 +16,7 @@ import torch
 
 from mmif.config import Pipeline
 from mmif.errors import InputError, MmifError
-from mmif.io.pairs import pair_folders
+from mmif.studies.slice_pairs import pair_folders
 from mmif.training.pairs import Pair, find_pairs
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from typing import Any
 
 from batch_studies import CRASH
 
+from mmif.batch.fuse_job import FuseWork
 from mmif.batch.jobs import Job
-from mmif.batch.perform import Step
-from mmif.batch.work import FuseWork
+from mmif.batch.run_job import Step
 
 
 class CrashingFuse(FuseWork):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmif.batch.answer import read_rows
 from mmif.batch.jobs import Job, input_of
-from mmif.batch.perform import Step
 from mmif.batch.plan import Plan
-from mmif.batch.supervisor import Limits
+from mmif.batch.results import read_rows
+from mmif.batch.run_job import Step
+from mmif.batch.worker import Limits
 from mmif.errors import InputError
 from mmif.io.atomic import publish, unfinished
 

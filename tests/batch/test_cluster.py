@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 from mmif.batch.cluster import DaskExecutor  # noqa: E402
 from mmif.batch.run import run_batch  # noqa: E402
-from mmif.batch.supervisor import Limits  # noqa: E402
+from mmif.batch.worker import Limits  # noqa: E402
 from mmif.errors import MmifError  # noqa: E402
 
 

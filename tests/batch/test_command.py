@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from mmif.batch.fuse_job import FuseOptions, parameters
 from mmif.batch.plan import TASKS
-from mmif.batch.work import FuseOptions, parameters
 from mmif.cli import main
 from mmif.cli.batch import _shard
 from mmif.config import load_pipeline

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from batch_works import LIMITS, PARAMETERS, Copy, KilledOnce, Unprepared, make_plan, states
 
-from mmif.batch.answer import missing_shards, read_rows
-from mmif.batch.claims import Claims
 from mmif.batch.executors import LocalExecutor
-from mmif.batch.perform import Outcome
+from mmif.batch.locks import Claims
 from mmif.batch.plan import Plan, Rejected
+from mmif.batch.results import missing_shards, read_rows
 from mmif.batch.run import Tally, done_earlier, run_batch, shard
-from mmif.batch.supervisor import Limits
+from mmif.batch.run_job import Outcome
+from mmif.batch.worker import Limits
 from mmif.errors import ConfigError, MmifError, OutputError
 
 
@@ -345,7 +345,7 @@ from mmif.batch.executors import LocalExecutor
 from mmif.batch.jobs import Job, input_of
 from mmif.batch.plan import Plan
 from mmif.batch.run import run_batch
-from mmif.batch.supervisor import Limits
+from mmif.batch.worker import Limits
 from mmif.errors import MmifError
 jobs = tuple(
     Job(f"{{case.name}}/ct-mri", "ct-mri", {{r: input_of(case / r) for r in ("ct", "mri")}})

@@ -18,12 +18,12 @@ from batch_results import differences, half_outputs
 from batch_studies import make_studies
 from click.testing import CliRunner
 
-from mmif.batch.answer import read_rows
 from mmif.batch.executors import LocalExecutor
+from mmif.batch.fuse_job import FuseOptions, parameters
 from mmif.batch.plan import Plan, make_plan
+from mmif.batch.results import read_rows
 from mmif.batch.run import run_batch
-from mmif.batch.supervisor import Limits
-from mmif.batch.work import FuseOptions, parameters
+from mmif.batch.worker import Limits
 from mmif.cli import main
 from mmif.config import GridConfig, NetworkConfig, Pipeline, load_pipeline
 from mmif.networks.s3imfusion import S3IMFusion

@@ -14,9 +14,9 @@ from monai.data import MetaTensor
 from mmif.fusion import FusionResult
 from mmif.geometry import Grid, rigid
 from mmif.metrics import evaluate_stack
+from mmif.registration import Check, Registration
 from mmif.transforms.colour import palette
 from mmif.transforms.intensity import Window
-from mmif.transforms.registration import Check, Registration
 
 sys.path.insert(0, str(Path(__file__).parent))  # makes ``hostile`` importable
 

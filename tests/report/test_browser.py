@@ -623,7 +623,7 @@ def batch_page(report_file: Path, out: Path) -> Path:
     """``index.html`` of a batch with four studies done and one refused."""
     from PIL import Image
 
-    from mmif.batch.answer import Row, page
+    from mmif.batch.results import Row, page
 
     def done(study: str, verdict: str, error: float | None) -> Row:
         folder = out / "studies" / study / "ct-mri"

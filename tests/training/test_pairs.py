@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mmif.errors import InputError, TrainingError
-from mmif.io.pairs import case_of
+from mmif.studies.slice_pairs import case_of
 from mmif.training.pairs import Pair, find_pairs, split_by_case
 
 

@@ -5,11 +5,11 @@ import nibabel
 import numpy as np
 import pytest
 
+from mmif import registration
 from mmif.config import GridConfig, load_pipeline
 from mmif.errors import InputError, RegistrationError
 from mmif.training import slicing, studies
 from mmif.training.studies import find_studies, find_training_pairs
-from mmif.transforms import registration
 
 PIPELINE = replace(load_pipeline("ct-mri"), grid=GridConfig(size=32))
 ROLES = ("mri", "ct")

@@ -1,0 +1,195 @@
+"""The work of a real batch: one study from files to files, with everything warm."""
+
+import hashlib
+import io
+import json
+import resource
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmif.batch.jobs import Job
+from mmif.batch.results import METRICS, THUMBNAIL
+from mmif.batch.run_job import Step
+from mmif.config import Pipeline, shipped
+from mmif.networks.remote import GpuAddress
+
+if TYPE_CHECKING:
+    from mmif.fusion import FusionResult
+    from mmif.weights import Weights
+
+THUMBNAIL_PIXELS = 128
+
+
+@dataclass(frozen=True)
+class FuseOptions:
+    """What all studies of a batch have in common; decides the results.
+
+    The fields are those of `mmif.study.StudyRequest`.
+    """
+
+    reference: str | None = None
+    fov: str | None = None
+    format: str = "auto"
+    dicom_encoding: str = "series"
+    register: bool = True
+    accept_registration: bool = False
+    accept_different_patients: bool = False
+    save_registered: bool = False
+    report: bool = True
+    deidentify: bool = False
+
+    def arguments(self) -> list[str]:
+        """The options of ``mmif fuse`` that say the same."""
+        plain = asdict(FuseOptions())
+        words: list[str] = []
+        for name, value in asdict(self).items():
+            option = f"--{name.replace('_', '-')}"
+            if value == plain[name]:
+                continue
+            words += [f"--no-{name}"] if value is False else [option]
+            words += [] if isinstance(value, bool) else [str(value)]
+        return words
+
+
+@dataclass
+class FuseWork:
+    """`mmif.study.run_study`, with imports and weights paid once per worker.
+
+    Attributes:
+        pipelines: task to pipeline.
+        options: what all studies have in common.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        gpu: the process that owns the GPU, if there is one.
+    """
+
+    pipelines: Mapping[str, Pipeline]
+    options: FuseOptions = FuseOptions()
+    device: str = "auto"
+    gpu: GpuAddress | None = None
+    _weights: dict[str, "Weights"] = field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Import everything and load the weights of all tasks."""
+        import mmif.report.document
+        import mmif.study  # noqa: F401
+        from mmif.weights import load_weights
+
+        for task, pipeline in self.pipelines.items():
+            weights = load_weights(pipeline.weights, pipeline.task)
+            if self.gpu is not None:
+                from mmif.networks.remote import RemoteNetwork
+
+                network: Any = RemoteNetwork(self.gpu, task)
+                weights = replace(weights, network=network)
+            self._weights[task] = weights
+
+    def __call__(self, job: Job, output: Path, step: Step) -> Mapping[str, Any]:
+        """Fuse one study into ``output``; what the ledger keeps of its summary."""
+        from mmif.study import StudyRequest, run_study
+
+        shared: dict[str, Any] = asdict(self.options)
+        request = StudyRequest(
+            inputs={role: source.path for role, source in job.inputs.items()},
+            series_uid={r: s.series_uid for r, s in job.inputs.items() if s.series_uid},
+            output=output,
+            pipeline=self.pipelines[job.task],
+            device=self.device,
+            overwrite=True,
+            command=_command(job, output, self.options),
+            **shared,
+        )
+        pictures: list[bytes] = []
+
+        def seen(result: "FusionResult") -> None:
+            pictures.append(thumbnail(result))
+
+        summary = run_study(
+            request,
+            weights=self._weights[job.task],
+            progress=step,
+            seen=seen if self.options.report else None,
+        )
+        for picture in pictures:
+            (output / THUMBNAIL).write_bytes(picture)
+        return figures(summary)
+
+
+def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ledger keeps of the summary of a study."""
+    registration, fusion = summary["registration"], summary["fusion"]
+    return {
+        "verdict": registration["verdict"],
+        "registration_error_mm": registration["error_estimate_mm"],
+        "metrics": {name: summary["metrics"].get(name) for name in METRICS},
+        "seconds": summary["seconds"]["total"],
+        "steps": summary["seconds"],
+        "device": fusion["device"],
+        "warnings": len(summary["warnings"]),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def thumbnail(result: "FusionResult") -> bytes:
+    """The fullest axial slice of the fused volume as a small JPEG, the patient's right at left."""
+    from PIL import Image
+
+    volume = result.fused.numpy()  # (C, X, Y, Z)
+    brightness = volume.mean(axis=0)
+    inside = brightness > 0.05
+    k = int(inside.sum(axis=(0, 1)).argmax())
+    columns, rows = (inside[:, :, k].any(axis=axis).nonzero()[0] for axis in (1, 0))
+    picture = (volume[:, :, :, k].T * 255).round().clip(0, 255).astype("uint8")  # (Y, X, C)
+    if len(columns) and len(rows):
+        picture = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    image = Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture)
+    x, y, _ = result.grid.spacing_mm
+    scale = THUMBNAIL_PIXELS / max(image.width * x, image.height * y)
+    size = (max(1, round(image.width * x * scale)), max(1, round(image.height * y * scale)))
+    buffer = io.BytesIO()
+    image.resize(size, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def _command(job: Job, output: Path, options: FuseOptions) -> str:
+    """The ``mmif fuse`` line that does this study alone."""
+    words = ["mmif", "fuse"]
+    for role, source in job.inputs.items():
+        words += [f"--{role}", str(source.path)]
+        if source.series_uid:
+            words += ["--series-uid", f"{role}={source.series_uid}"]
+    return shlex.join([*words, *options.arguments(), "-o", str(output)])
+
+
+def parameters(pipelines: Mapping[str, Pipeline], options: FuseOptions) -> dict[str, Any]:
+    """What decides the results of a batch, as the head of its ledger holds it."""
+    from mmif import __version__
+
+    return {
+        "mmif_version": __version__,
+        **asdict(options),
+        **{f"pipeline {task}": _digest(one) for task, one in sorted(pipelines.items())},
+        **{f"weights {task}": _weights_sha256(one) for task, one in sorted(pipelines.items())},
+    }
+
+
+def _digest(pipeline: Pipeline) -> str:
+    """A hash of what a pipeline says of fusing; how its weights were trained is theirs to say."""
+    endless = replace(pipeline.registration, timeout_s=0.0)  # decides whether, never what
+    fields = asdict(replace(pipeline, registration=endless))
+    said = {k: value for k, value in fields.items() if k not in ("network", "loss", "training")}
+    text = json.dumps(said, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _weights_sha256(pipeline: Pipeline) -> str:
+    """The sha256 of the weights; found without importing torch, "" if they are not there."""
+    given = Path(pipeline.weights)
+    places = (given, given / "model.safetensors", shipped("weights") / given / "model.safetensors")
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        return ""
+    with found.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,215 @@
+"""DICOM series as volumes: a MONAI ImageReader."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmif.errors import GeometryError, InputError
+from mmif.geometry import Matrix, spacing_mm
+from mmif.io.checks import MAX_VOXELS, check_grid, check_values
+from mmif.io.dicom.read.frames import Frame
+from mmif.io.dicom.read.geometry import Placement, Stack
+from mmif.io.dicom.read.headers import Header, integer, named, patient_key, quiet, text
+from mmif.io.dicom.read.pixels import (
+    AIR_HU,
+    FrameReader,
+    Pixels,
+    fill_padding,
+    frame_reader,
+    rescale_of,
+    to_air,
+    units_of,
+)
+from mmif.io.dicom.read.series import Scan, Series, SeriesInfo, describe, scanned, select
+from mmif.io.dicom.read.suv import suv_factor
+from mmif.io.meta import monai_meta
+from mmif.io.paths import ContentReader, Unread
+from mmif.io.regrid import onto_grid
+from mmif.io.source import Source
+
+Volume = npt.NDArray[np.float32]
+
+_THREADS = min(8, os.cpu_count() or 1)
+MAX_HU = 32767
+"""No scanner's scale, not even an extended one, goes beyond."""
+
+_BLOCK = 8
+"""Slices that one thread reads in a row."""
+
+
+class DicomSeriesReader(ContentReader):
+    """Reads a DICOM series, with the geometry right to the millimetre or refused.
+
+    For MONAI's ``LoadImage(reader=DicomSeriesReader())``; the path is a folder, a zip, a file of
+    a series, or a multi-frame file. The affine is RAS, the values physical (HU, Bq/ml, counts).
+    Args:
+        role: ct, mri, spect or pet: which modality is expected; None for any.
+        series_uid: SeriesInstanceUID of the series to take.
+        frame: which volume of a series that holds several.
+    """
+
+    def __init__(
+        self, role: str | None = None, series_uid: str | None = None, frame: int | None = None
+    ) -> None:
+        super().__init__()
+        self.role, self.series_uid, self.frame = role, series_uid, frame
+
+    def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
+        """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.
+
+        Raises:
+            MmifError: the path holds no series that can be read rightly.
+        """
+        with scanned(img.path, complete=True) as scan:
+            voxels, affine, source = read_scan(scan, self.role, self.series_uid, self.frame)
+        return voxels, monai_meta(voxels, affine, source)
+
+
+def read_scan(
+    scan: Scan, role: str | None, series_uid: str | None, frame: int | None
+) -> tuple[Volume, Matrix, Source]:
+    """The series that is meant under a path, read.
+
+    Returns:
+        Voxels (X, Y, Z) or (3, X, Y, Z), affine RAS, source.
+
+    Raises:
+        MmifError: none is meant, or it cannot be read rightly.
+    """
+    infos = [describe(series, frame) for series in scan.series]
+    info, why = select(infos, scan.path, role, series_uid)
+    series = scan.series[infos.index(info)].completed()
+    where = f"{scan.path}: series {series.uid}"
+    stack, placement, notes = series.volume(frame)
+    check_grid(placement.shape, placement.affine_ras, where)
+    pixel_notes: tuple[str, ...] = ()
+    if info.colour:
+        voxels = _colours(series, stack, placement, where)
+    else:
+        voxels, pixel_notes = _greys(series, stack, placement, where)
+    low, high = check_values(voxels, where)
+    is_ct = not info.colour and units_of(series.headers[stack.frames[0].file].dataset) == "HU"
+    if is_ct and high > MAX_HU:
+        raise InputError(
+            f"{where}: values up to {high:.0f} HU; expected at most {MAX_HU} "
+            "(negative values declared as unsigned?)"
+        )
+    if is_ct and low >= 0:
+        pixel_notes += (f"a CT without negative values (lowest {low:g}); HU have air at -1000",)
+    source = _source(scan.path, info, [series.headers[n] for n in _in_order(stack)])
+    source = replace(
+        source,
+        shape=(*stack.frames[0].size, len(stack.frames)),
+        spacing_mm=spacing_mm(placement.affine_ras),
+        selection=why,
+        warnings=(*notes, *pixel_notes),
+    )
+    return voxels, placement.affine_ras, source
+
+
+def _source(path: Path, info: SeriesInfo, headers: list[Header]) -> Source:
+    """Where the volume of ``headers`` (in the order of its slices) comes from."""
+    first = headers[0].dataset
+    return Source(
+        path=path,
+        format="dicom",
+        modality=info.modality,
+        shape=(0, 0, 0),
+        spacing_mm=(0.0, 0.0, 0.0),
+        units=units_of(first),
+        series_uid=text(first, "SeriesInstanceUID") or None,
+        frame_of_reference_uid=text(first, "FrameOfReferenceUID") or None,
+        patient_key=patient_key(first),
+        headers=tuple(header.dataset for header in headers),
+        suv_factor=suv_factor(first),
+    )
+
+
+def _in_order(stack: Stack) -> list[int]:
+    """The files of a stack's slices in their order, each once."""
+    return list(dict.fromkeys(frame.file for frame in stack.frames))
+
+
+def _greys(
+    series: Series, stack: Stack, placement: Placement, where: str
+) -> tuple[Volume, tuple[str, ...]]:
+    """Physical values (X, Y, Z) of a stack on its regular grid, and notes on its pixels."""
+    stored, notes = _stacked(series, stack, where)
+    volume = stored.transpose(2, 1, 0)
+    if not placement.regular:
+        volume = onto_grid(volume, placement, float(volume.min()))
+    return volume, notes
+
+
+def _stacked(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[str, ...]]:
+    """Physical values (slices, rows, columns) of a stack, read in parallel."""
+    volume = _empty(stack, where)
+    readers = _Readers(series)
+    is_ct = units_of(series.headers[stack.frames[0].file].dataset) == "HU"
+
+    def read(k: int) -> int:
+        frame = stack.frames[k]
+        dataset = series.headers[frame.file].dataset
+        with named(where):
+            rescale = rescale_of(dataset, frame.index)
+            padded = rescale(readers(frame), volume[k])
+        return padded + (to_air(volume[k]) if is_ct else 0)
+
+    def read_block(first: int) -> int:
+        return sum(map(read, range(first, min(first + _BLOCK, len(volume)))))
+
+    with quiet, ThreadPoolExecutor(_THREADS) as pool:
+        padded = sum(pool.map(read_block, range(0, len(volume), _BLOCK)))
+    if not padded:
+        return volume, ()
+    air = AIR_HU if is_ct else fill_padding(volume)
+    share = 100 * padded / volume.size
+    return volume, (f"padding ({share:.1f} % of the voxels) was set to air ({air:g})",)
+
+
+def _colours(series: Series, stack: Stack, placement: Placement, where: str) -> Volume:
+    """Colours (3, X, Y, Z) in 0..1 of a stack."""
+    if not placement.regular:
+        raise GeometryError(f"{where}: colour slices off a regular grid; expected even ones")
+    columns, rows = stack.frames[0].size
+    volume = np.empty((3, len(stack.frames), rows, columns), dtype=np.float32)
+    readers = _Readers(series)
+    for k, frame in enumerate(stack.frames):
+        with named(where):
+            rgb = readers(frame)
+        volume[:, k] = np.moveaxis(rgb, -1, 0) / np.float32(np.iinfo(rgb.dtype).max)
+    return volume.transpose(0, 3, 2, 1)
+
+
+def _empty(stack: Stack, where: str) -> Volume:
+    """Room for the slices of a stack, (slices, rows, columns)."""
+    columns, rows = stack.frames[0].size
+    if columns * rows * len(stack.frames) > MAX_VOXELS:
+        raise InputError(
+            f"{where}: {columns} x {rows} x {len(stack.frames)} voxels; expected at most 2^30"
+        )
+    return np.empty((len(stack.frames), rows, columns), dtype=np.float32)
+
+
+class _Readers:
+    """Stored samples of frames; multi-frame files are opened once."""
+
+    def __init__(self, series: Series) -> None:
+        self._series = series
+        self._shared: dict[int, FrameReader] = {}
+        self._lock = Lock()
+
+    def __call__(self, frame: Frame) -> Pixels:
+        file, header = self._series.files[frame.file], self._series.headers[frame.file]
+        if (integer(header.dataset, "NumberOfFrames") or 1) == 1:
+            return frame_reader(file.path, header, file.name)(frame.index)
+        with self._lock:
+            if frame.file not in self._shared:
+                self._shared[frame.file] = frame_reader(file.path, header, file.name)
+        return self._shared[frame.file](frame.index)

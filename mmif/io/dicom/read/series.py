@@ -1,0 +1,652 @@
+"""The DICOM series under a path: which there are, what each is good for, and which one is meant.
+
+Files are judged by content, never by name. The rules by which a series is chosen for a role, in
+this order; the first one that leaves a single series decides:
+
+1. modality: CT for ct, MR for mri, NM for spect, PT for pet;
+2. usable: slices with a place in the patient that form one volume of grey values;
+3. image type: original before derived images;
+4. orientation: axial before other planes;
+5. number of slices: one with at least 1.5 times those of every other;
+6. volume covered: one with at least 1.5 times that of every other.
+
+Where they leave several, nothing is guessed: the choice is the user's, by SeriesInstanceUID.
+This module needs neither torch nor MONAI.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pydicom
+
+from mmif.errors import InputError, MmifError
+from mmif.geometry import spacing_mm
+from mmif.io.archive import unpacked
+from mmif.io.dicom.read.frames import (
+    LABEL_KEYWORDS,
+    MAX_FRAMES,
+    Frame,
+    check_is_volume_image,
+    frames_of,
+    lacks_pixels,
+    sop_class_name,
+)
+from mmif.io.dicom.read.geometry import Placement, Stack, chosen, place, plane_name, stacks
+from mmif.io.dicom.read.headers import (
+    Header,
+    clean,
+    collector_paused,
+    integer,
+    is_directory,
+    named,
+    one_line,
+    patient_key,
+    quiet,
+    read_header,
+    text,
+    words,
+)
+from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
+from mmif.io.files import FoundFile, IgnoredFile, existing, kind_of, walk
+
+Role = Literal["ct", "mri", "spect", "pet"]
+
+ROLES: dict[str, str] = {"ct": "CT", "mri": "MR", "spect": "NM", "pet": "PT"}
+"""The DICOM modality of each role."""
+
+CLEARLY_MORE = 1.5
+"""By which factor a series must lead in slices or volume to be chosen for it."""
+
+KEPT_HEADERS = 5_000
+"""Files up to which complete headers are kept while a tree is looked through."""
+
+_LOOKED_AT = (
+    *LABEL_KEYWORDS,
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "PatientID",
+    "Modality",
+    "SeriesDescription",
+    "SeriesNumber",
+    "ImageType",
+    "FrameOfReferenceUID",
+    "NumberOfFrames",
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "SamplesPerPixel",
+    "PixelRepresentation",
+    "PixelSpacing",
+    "PhotometricInterpretation",
+    "RescaleType",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SpacingBetweenSlices",
+    "DetectorInformationSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "SliceVector",
+    "EnergyWindowVector",
+    "TimeSlotVector",
+    "PhaseVector",
+)
+
+
+@dataclass(frozen=True)
+class SeriesInfo:
+    """What is known of one series without its pixels.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        study_uid: StudyInstanceUID.
+        patient_key: a one-way hash of PatientID, None where there is none.
+        modality: Modality (CT, MR, NM, PT, ...).
+        description: SeriesDescription.
+        number: SeriesNumber.
+        object_name: the name of the SOP class.
+        slices: slices of its volume; images, where they form none.
+        matrix: columns and rows.
+        spacing_mm: along columns, rows and slices; None where they form no volume.
+        orientation: axial, coronal or sagittal, with "oblique" before it; "" where unknown.
+        image_type: ImageType.
+        colour: whether its pixels are colours.
+        roles: what it can be used for.
+        reason: why it is not usable; "" where it is.
+        warnings: what reading it would note.
+        files: its files, by the name to show.
+        frame_of_reference_uid: FrameOfReferenceUID.
+        volume_ml: what its volume covers.
+    """
+
+    uid: str
+    study_uid: str
+    patient_key: str | None
+    modality: str
+    description: str
+    number: int | None
+    object_name: str
+    slices: int
+    matrix: tuple[int, int] | None
+    spacing_mm: tuple[float, float, float] | None
+    orientation: str
+    image_type: tuple[str, ...]
+    colour: bool
+    roles: tuple[str, ...]
+    reason: str
+    warnings: tuple[str, ...]
+    files: tuple[Path, ...]
+    frame_of_reference_uid: str | None
+    volume_ml: float
+
+    def line(self) -> str:
+        """One line that tells it from others: UID, modality, slices and description."""
+        return f"{self.uid} ({self.modality} {self.slices} slices {self.description!r})"
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of one series, in the order they were found.
+
+    Attributes:
+        uid: SeriesInstanceUID.
+        files, headers: one of each for a file.
+        complete: whether the headers hold every attribute.
+        damaged_beside: files in its folders that may have been slices of it.
+    """
+
+    uid: str
+    files: tuple[FoundFile, ...]
+    headers: tuple[Header, ...]
+    complete: bool
+    damaged_beside: int = 0
+
+    def completed(self) -> "Series":
+        """The same with complete headers."""
+        if self.complete:
+            return self
+        headers = tuple(read_header(file.path, file.name) for file in self.files)
+        return replace(self, headers=headers, complete=True)
+
+    @cached_property
+    def stacks(self) -> tuple[list[Stack], tuple[str, ...]]:
+        """Its volumes, the largest first, and what was noticed.
+
+        Raises:
+            MmifError: the images are no slices, or form no volumes.
+        """
+        frames: list[Frame] = []
+        left_out: list[str] = []
+        empty = sum(map(lacks_pixels, self.headers))
+        if empty:
+            total = len(self.headers)
+            raise InputError(f"{empty} of {total} images are without pixel data (truncated?)")
+        for number, header in enumerate(self.headers):
+            try:
+                frames += frames_of(header, number)
+            except InputError as error:
+                left_out.append(str(error))
+            if len(frames) > MAX_FRAMES:
+                raise InputError(f"more than {MAX_FRAMES} images in one series")
+        if not frames or 2 * len(left_out) > len(self.headers):
+            raise InputError(left_out[0])
+        datasets = [self.headers[n].dataset for n in {frame.file for frame in frames}]
+        _check_is_one_place(datasets)
+        _check_is_whole(datasets)
+        found, notes = stacks(frames)
+        if left_out:
+            notes += (f"{len(left_out)} images of the series left out: {left_out[0]}",)
+        if self.damaged_beside and len(self.files) > 1:
+            notes += (
+                f"{self.damaged_beside} files beside the series could not be read; "
+                "slices may be missing at its ends",
+            )
+        return found, notes
+
+    def volume(self, frame: int | None = None) -> tuple[Stack, Placement, tuple[str, ...]]:
+        """The volume to read: its slices, where they go, and what was noticed.
+
+        Raises:
+            MmifError: there is none, or no clear choice.
+        """
+        found, notes = self.stacks
+        stack, choice = chosen(found, frame)
+        placement = place(stack)
+        return stack, placement, (*notes, *choice, *placement.warnings)
+
+
+def _check_is_one_place(datasets: Sequence[pydicom.Dataset]) -> None:
+    """Refuse slices that share a SeriesInstanceUID by mistake; the values themselves stay unsaid.
+
+    Raises:
+        InputError: they are of several patients, or of several frames of reference.
+    """
+    for keyword, what in (
+        ("PatientID", "PatientIDs"),
+        ("FrameOfReferenceUID", "frames of reference"),
+    ):
+        found = {text(dataset, keyword) for dataset in datasets} - {""}
+        if len(found) > 1:
+            raise InputError(f"{len(found)} {what} in one series; expected one")
+
+
+def _check_is_whole(datasets: Sequence[pydicom.Dataset]) -> None:
+    """Refuse a concatenation (one multi-frame object in several files) of which parts are missing.
+
+    Raises:
+        InputError: which parts there are.
+    """
+    parts: dict[str, set[int]] = defaultdict(set)
+    totals: dict[str, int] = defaultdict(int)
+    for dataset in datasets:
+        if uid := text(dataset, "ConcatenationUID"):
+            number = integer(dataset, "InConcatenationNumber") or 1
+            parts[uid].add(number)
+            total = integer(dataset, "InConcatenationTotalNumber") or 0
+            totals[uid] = max(totals[uid], total, number)
+    for uid, found in parts.items():
+        if len(found) < totals[uid]:
+            raise InputError(
+                f"{len(found)} of {totals[uid]} parts of a concatenation; expected all"
+            )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What was found under a path."""
+
+    path: Path
+    series: tuple[Series, ...]
+    ignored: tuple[IgnoredFile, ...]
+    volumes: tuple[FoundFile, ...]
+
+
+def find_series(path: str | Path) -> list[SeriesInfo]:
+    """Every DICOM series under ``path``: a file, a folder of any depth, or a zip.
+
+    Raises:
+        InputError: nothing is there, or it cannot be looked through.
+    """
+    with scanned(path) as scan:
+        return [describe(series) for series in scan.series]
+
+
+def series_among(files: Iterable[Path], where: Path) -> list[SeriesInfo]:
+    """Every DICOM series that ``files`` hold; ``where`` is what they have in common."""
+    found = [FoundFile(path, str(path)) for path in files]
+    return [describe(series) for series in _scan(where, found, complete=False).series]
+
+
+@contextmanager
+def scanned(path: str | Path, complete: bool = False) -> Iterator[Scan]:
+    """Everything under ``path``, judged by content; a zip stays unpacked while inside.
+
+    A DICOMDIR stands for its folder. A single-frame file, and a part of a concatenation, stands
+    for its series in its folder.
+
+    Args:
+        path: a file, a folder or a zip.
+        complete: keep complete headers, where the files are not too many.
+
+    Raises:
+        InputError: nothing is there, or it cannot be looked through.
+    """
+    root = existing(path)
+    kind = None if root.is_dir() else kind_of(root)
+    with ExitStack() as stack:
+        stack.enter_context(quiet)
+        stack.enter_context(collector_paused)
+        if kind is None:
+            scan = _scan(root, list(walk(root)), complete)
+        elif kind == "zip":
+            scan = _scan(root, stack.enter_context(unpacked(root)), complete)
+        elif kind == "dicom":
+            scan = _scan_of_file(root, complete)
+        else:
+            scan = _scan(root, [FoundFile(root, str(root))], complete)
+        yield scan
+
+
+def _scan_of_file(path: Path, complete: bool) -> Scan:
+    """The series for which one DICOM file stands."""
+    header = read_header(path)
+    if is_directory(header.dataset):
+        return _scan(path, list(walk(path.parent)), complete)
+    with named(str(path)):
+        part = text(header.dataset, "ConcatenationUID") != ""
+        alone = (integer(header.dataset, "NumberOfFrames") or 1) > 1 and not part
+        if not alone:
+            check_is_volume_image(header)
+    if alone:
+        return _scan(path, [FoundFile(path, str(path))], complete)
+    try:
+        beside = [FoundFile(p, str(p)) for p in sorted(path.parent.iterdir()) if p.is_file()]
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be read ({error.strerror})") from error
+    scan = _scan(path, beside, complete)
+    uid = _series_key(header, FoundFile(path, str(path)))
+    return replace(scan, series=tuple(s for s in scan.series if s.uid == uid), volumes=())
+
+
+def _scan(root: Path, files: Sequence[FoundFile], complete: bool) -> Scan:
+    """Sort ``files`` into series, volumes of other formats, and the rest with reasons."""
+    complete = complete and len(files) <= KEPT_HEADERS
+    only = () if complete else _LOOKED_AT
+    groups: dict[str, list[tuple[FoundFile, Header]]] = defaultdict(list)
+    ignored: list[IgnoredFile] = []
+    damaged: Counter[Path] = Counter()
+    volumes: list[FoundFile] = []
+    for file in files:
+        try:
+            kind = kind_of(file.path)
+            damaged[_folder(file)] += kind == "empty"
+            if kind == "dicom":
+                header = read_header(file.path, file.name, only)
+                if is_directory(header.dataset):
+                    ignored.append(IgnoredFile(file.name, "a DICOMDIR; files are found by content"))
+                    continue
+                groups[_series_key(header, file)].append((file, header))
+                damaged[_folder(file)] += lacks_pixels(header) or _is_cut_short(header)
+            elif kind in {"nifti", "itk"}:
+                volumes.append(file)
+            else:
+                ignored.append(IgnoredFile(file.name, _REASONS[kind]))
+        except MmifError as error:
+            reason = str(error).removeprefix(f"{file.name}: ")
+            ignored.append(IgnoredFile(file.name, reason))
+            damaged[_folder(file)] += 1
+    series = tuple(
+        Series(
+            uid,
+            tuple(file for file, _ in found),
+            tuple(header for _, header in found),
+            complete,
+            sum(damaged[folder] for folder in {_folder(file) for file, _ in found}),
+        )
+        for uid, found in sorted(groups.items())
+    )
+    return Scan(root, series, tuple(ignored), tuple(volumes))
+
+
+_REASONS: dict[str, str] = {
+    "empty": "empty",
+    "other": "neither DICOM, NIfTI, MetaImage nor NRRD",
+    "analyze": "Analyze 7.5: it has no orientation",
+    "zip": "an archive inside; name it itself",
+}
+
+
+def _series_key(header: Header, file: FoundFile) -> str:
+    """SeriesInstanceUID; a folder's name where a file has none."""
+    uid = text(header.dataset, "SeriesInstanceUID")
+    return clean(uid) if uid else f"without SeriesInstanceUID in {_folder(file)}"
+
+
+def _is_cut_short(header: Header) -> bool:
+    """Whether a file ends before it says which series it belongs to."""
+    return header.pixel_offset is None and "SeriesInstanceUID" not in header.dataset
+
+
+def _folder(file: FoundFile) -> Path:
+    """The folder of a file, by the name to show."""
+    return Path(file.name).parent
+
+
+def describe(series: Series, frame: int | None = None) -> SeriesInfo:
+    """What is known of ``series``, or of its volume number ``frame``, without its pixels."""
+    try:
+        return _described(series, frame)
+    except MmifError as error:
+        first = series.headers[0].dataset
+        return SeriesInfo(
+            series.uid,
+            "",
+            None,
+            "",
+            "",
+            None,
+            sop_class_name(first),
+            len(series.files),
+            None,
+            None,
+            "",
+            (),
+            False,
+            (),
+            one_line(error, 400),
+            (),
+            _names(series),
+            None,
+            0.0,
+        )
+
+
+def _described(series: Series, frame: int | None) -> SeriesInfo:
+    """As `describe`, for headers whose common attributes can be read."""
+    header = _typical(series)
+    dataset = header.dataset
+    modality = "".join(words(dataset, "Modality")[:1])[:16]
+    modality = modality if modality.isascii() and modality.isprintable() else ""
+    info = SeriesInfo(
+        uid=series.uid,
+        study_uid=text(dataset, "StudyInstanceUID"),
+        patient_key=patient_key(dataset),
+        modality=modality,
+        description=text(dataset, "SeriesDescription"),
+        number=_series_number(dataset),
+        object_name=sop_class_name(dataset),
+        slices=sum(_frame_count(h.dataset) for h in series.headers),
+        matrix=None,
+        spacing_mm=None,
+        orientation="",
+        image_type=words(dataset, "ImageType"),
+        colour=is_colour(dataset),
+        roles=(),
+        reason="",
+        warnings=(),
+        files=_names(series),
+        frame_of_reference_uid=text(dataset, "FrameOfReferenceUID") or None,
+        volume_ml=0.0,
+    )
+    try:
+        stack, placement, notes = series.volume(frame)
+        for number in {frame.file for frame in stack.frames[:1]}:
+            pixel_format(series.headers[number].dataset)
+        unit = units_of(dataset) if modality == "CT" else ""
+    except MmifError as error:
+        return replace(info, reason=one_line(error, 400))
+    info = _with_volume(info, stack, placement, notes)
+    if unit not in {"HU", ""} and not info.colour:
+        reason = f"a map of {unit} made from a CT, not HU; no source for a role"
+        return replace(info, roles=(), reason=reason)
+    return info
+
+
+def _with_volume(
+    info: SeriesInfo, stack: Stack, placement: Placement, notes: tuple[str, ...]
+) -> SeriesInfo:
+    """``info`` completed with the volume that its slices form, and its roles."""
+    x, y, z = spacing_mm(placement.affine_ras)
+    columns, rows, slices = placement.shape
+    roles = tuple(role for role, modality in ROLES.items() if modality == info.modality)
+    reason = "" if roles else f"modality {info.modality or 'unknown'} has no role"
+    if info.object_name in _WITHOUT_UNITS:
+        roles, reason = (), f"{info.object_name}: values without a unit; no source for a role"
+    if info.colour:
+        roles, reason = (), "colour, not grey values; no source for a role"
+    return replace(
+        info,
+        slices=len(stack.frames),
+        matrix=stack.frames[0].size,
+        spacing_mm=(x, y, z),
+        orientation=plane_name(stack.frames[0]),
+        roles=roles,
+        reason=reason,
+        warnings=notes,
+        volume_ml=x * y * z * columns * rows * slices / 1000,
+    )
+
+
+_WITHOUT_UNITS = frozenset(
+    {
+        "Secondary Capture Image Storage",
+        "Multi-frame Grayscale Byte Secondary Capture Image Storage",
+        "Multi-frame Grayscale Word Secondary Capture Image Storage",
+    }
+)
+
+
+def _typical(series: Series) -> Header:
+    """The first header that is a volume image; the first of all where none is."""
+    for header in series.headers:
+        try:
+            check_is_volume_image(header)
+        except MmifError:
+            continue
+        return header
+    return series.headers[0]
+
+
+def _names(series: Series) -> tuple[Path, ...]:
+    """The files of a series, by the name to show."""
+    return tuple(Path(file.name) for file in series.files)
+
+
+def _series_number(dataset: pydicom.Dataset) -> int | None:
+    """SeriesNumber, None where it is absent or no number."""
+    try:
+        return integer(dataset, "SeriesNumber")
+    except MmifError:
+        return None
+
+
+def _frame_count(dataset: pydicom.Dataset) -> int:
+    """Frames of a file, 1 where it does not say."""
+    try:
+        return integer(dataset, "NumberOfFrames") or 1
+    except MmifError:
+        return 1
+
+
+def select(
+    infos: Sequence[SeriesInfo], where: Path, role: str | None, series_uid: str | None
+) -> tuple[SeriesInfo, str]:
+    """The series that is meant, and why, in words.
+
+    Args:
+        infos: what was found.
+        where: the path that was named, for messages.
+        role: ct, mri, spect or pet; None for any volume.
+        series_uid: the user's own choice, or None.
+
+    Raises:
+        InputError: none fits, or several fit equally.
+    """
+    if not infos:
+        raise InputError(f"{where}: no DICOM series found")
+    if series_uid is not None:
+        return _by_uid(infos, where, role, series_uid)
+    usable = [info for info in infos if (role in info.roles if role else _is_volume(info))]
+    if not usable:
+        wanted = f"{ROLES[role]} series usable as {role}" if role else "usable series"
+        raise InputError(f"{where}: no {wanted}; found {_listed(infos)}")
+    said = f"{len(usable)} of {len(infos)} series usable as {role or 'a volume'}"
+    left = usable
+    for name, rule in _RULES:
+        if len(left) == 1:
+            break
+        better = rule(left)
+        if len(better) < len(left):
+            said += f"; {name} left {len(better)}"
+            left = better
+    if len(left) > 1:
+        lines = "; ".join(info.line() for info in left)
+        raise InputError(
+            f"{where}: {len(left)} series fit equally: {lines}; choose one with --series-uid"
+        )
+    return left[0], f"{said}: {left[0].line()}"
+
+
+def _by_uid(
+    infos: Sequence[SeriesInfo], where: Path, role: str | None, series_uid: str
+) -> tuple[SeriesInfo, str]:
+    """The series that the user named."""
+    for info in infos:
+        if info.uid == series_uid:
+            if not _is_volume(info):
+                raise InputError(f"{where}: series {series_uid} is not usable: {info.reason}")
+            check_modality(info, where, role)
+            return info, f"named by its SeriesInstanceUID: {info.line()}"
+    known = "; ".join(info.line() for info in infos)
+    raise InputError(f"{where}: no series {series_uid}; found {known}")
+
+
+def check_modality(info: SeriesInfo, where: Path, role: str | None) -> None:
+    """Refuse a series of plainly another modality, or of colours, for a role.
+
+    Raises:
+        InputError: what it is and what was expected.
+    """
+    if role is None:
+        return
+    if info.colour:
+        raise InputError(f"{where}: series {info.uid} holds colours; expected grey values")
+    known = set(ROLES.values())
+    if info.modality in known and info.modality != ROLES[role]:
+        raise InputError(
+            f"{where}: modality {info.modality}; expected {ROLES[role]} for the {role} source"
+        )
+
+
+def _is_volume(info: SeriesInfo) -> bool:
+    """Whether a series can be read as a volume."""
+    return info.spacing_mm is not None
+
+
+def _listed(infos: Iterable[SeriesInfo]) -> str:
+    """Series and why they do not fit, on one line."""
+    said = [f"{i.line()}: {i.reason or 'usable as ' + ', '.join(i.roles)}" for i in infos]
+    more = f"; and {len(said) - 6} more" if len(said) > 6 else ""
+    return "; ".join(said[:6]) + more
+
+
+def _original(infos: list[SeriesInfo]) -> list[SeriesInfo]:
+    """Original images, where there are any."""
+    return [i for i in infos if i.image_type[:1] == ("ORIGINAL",)] or infos
+
+
+def _axial(infos: list[SeriesInfo]) -> list[SeriesInfo]:
+    """Axial series, where there are any."""
+    return [i for i in infos if i.orientation.endswith("axial")] or infos
+
+
+def _leading(
+    measure: Callable[[SeriesInfo], float],
+) -> Callable[[list[SeriesInfo]], list[SeriesInfo]]:
+    """A rule that keeps the one series that leads clearly in ``measure``, if one does."""
+
+    def rule(infos: list[SeriesInfo]) -> list[SeriesInfo]:
+        ranked = sorted(infos, key=measure, reverse=True)
+        clear = measure(ranked[0]) >= CLEARLY_MORE * measure(ranked[1])
+        return ranked[:1] if clear else infos
+
+    return rule
+
+
+_RULES: tuple[tuple[str, Callable[[list[SeriesInfo]], list[SeriesInfo]]], ...] = (
+    ("image type (original)", _original),
+    ("orientation (axial)", _axial),
+    ("number of slices", _leading(lambda info: info.slices)),
+    ("volume covered", _leading(lambda info: info.volume_ml)),
+)

@@ -1,0 +1,80 @@
+"""Standardised uptake values by body weight, where a PET's headers allow them."""
+
+from datetime import datetime, timedelta
+
+import pydicom
+
+from mmif.errors import MmifError
+from mmif.io.dicom.read.headers import first_item, number, text, words
+
+MAX_UPTAKE = timedelta(hours=24)
+
+
+def suv_factor(dataset: pydicom.Dataset) -> float | None:
+    """SUVbw per unit of a stored-and-rescaled PET value; None where attributes are missing.
+
+    As the QIBA profile computes it: body weight in g over the dose that is left at the time to
+    which the image is decay corrected. 1 for images that already hold SUVbw.
+    """
+    try:
+        return _factor(dataset)
+    except MmifError:
+        return None
+
+
+def _factor(dataset: pydicom.Dataset) -> float | None:
+    """As `suv_factor`; unreadable attributes raise."""
+    if text(dataset, "Modality").upper() != "PT":
+        return None
+    unit = text(dataset, "Units").upper()
+    if unit == "GML" and text(dataset, "SUVType").upper() in {"", "BW"}:
+        return 1.0
+    weight = number(dataset, "PatientWeight") or 0.0
+    tracer = first_item(dataset, "RadiopharmaceuticalInformationSequence")
+    dose = number(tracer, "RadionuclideTotalDose") or 0.0
+    corrected = {"ATTN", "DECY"} <= set(words(dataset, "CorrectedImage"))
+    if unit != "BQML" or not corrected or weight <= 0 or dose <= 0:
+        return None
+    left = _share_left(dataset, tracer)
+    return None if left is None else 1000.0 * weight / (dose * left)
+
+
+def _share_left(dataset: pydicom.Dataset, tracer: pydicom.Dataset) -> float | None:
+    """The share of the dose that is left at the time of decay correction."""
+    correction = text(dataset, "DecayCorrection").upper()
+    if correction == "ADMIN":
+        return 1.0
+    half_life_s = number(tracer, "RadionuclideHalfLife") or 0.0
+    scan, injection = _scan_start(dataset), _injection(dataset, tracer)
+    if correction != "START" or half_life_s <= 0 or scan is None or injection is None:
+        return None
+    uptake = scan - injection
+    if not timedelta(0) <= uptake <= MAX_UPTAKE:
+        return None
+    return float(2.0 ** (-uptake.total_seconds() / half_life_s))
+
+
+def _scan_start(dataset: pydicom.Dataset) -> datetime | None:
+    """The earlier of series and acquisition time: a series time can be that of reprocessing."""
+    times = [
+        _moment(text(dataset, f"{of}Date"), text(dataset, f"{of}Time"))
+        for of in ("Series", "Acquisition")
+    ]
+    return min((time for time in times if time), default=None)
+
+
+def _injection(dataset: pydicom.Dataset, tracer: pydicom.Dataset) -> datetime | None:
+    """When the tracer was given; on the day of the scan where only a time is stated."""
+    stated = text(tracer, "RadiopharmaceuticalStartDateTime")
+    if stated:
+        return _moment(stated[:8], stated[8:])
+    day = text(dataset, "SeriesDate") or text(dataset, "AcquisitionDate")
+    return _moment(day, text(tracer, "RadiopharmaceuticalStartTime"))
+
+
+def _moment(day: str, time: str) -> datetime | None:
+    """A DICOM date and time, to the second."""
+    try:
+        return datetime.strptime(day + time[:6], "%Y%m%d%H%M%S")
+    except ValueError:
+        return None

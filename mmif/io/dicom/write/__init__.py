@@ -1,0 +1,1 @@
+"""Volumes and transforms as DICOM objects that other software reads correctly."""

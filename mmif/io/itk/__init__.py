@@ -1,0 +1,1 @@
+"""The other volumes that SimpleITK reads and writes (MetaImage, NRRD)."""

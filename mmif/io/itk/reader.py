@@ -1,0 +1,84 @@
+"""Other volumes that SimpleITK reads (MetaImage, NRRD): a MONAI ImageReader."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from mmif.errors import InputError
+from mmif.geometry import spacing_mm
+from mmif.io.checks import check_grid, check_role, check_values
+from mmif.io.itk.header import ItkHeader, read_itk_header
+from mmif.io.meta import monai_meta
+from mmif.io.paths import ContentReader, Unread
+from mmif.io.source import Source
+
+Volume = npt.NDArray[np.float32]
+
+
+class SimpleItkReader(ContentReader):
+    """Reads a volume through SimpleITK, with its affine in RAS.
+
+    Args:
+        role: ct, mri, spect or pet: what the values are checked for; None for any.
+        frame: which volume of a 4-D file.
+    """
+
+    def __init__(self, role: str | None = None, frame: int | None = None) -> None:
+        super().__init__()
+        self.role, self.frame = role, frame
+
+    def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
+        """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.
+
+        Raises:
+            MmifError: the file is no volume that can be read rightly.
+        """
+        path, where = img.path, str(img.path)
+        header = read_itk_header(path)
+        image = _chosen(header, self.frame, where)
+        voxels, affine = _voxels(image), header.affine_ras
+        check_grid(voxels.shape[-3:], affine, where)
+        check_values(voxels, where)
+        warnings = check_role(voxels, self.role, where) if voxels.ndim == 3 else ()
+        shape = voxels.shape[-3:]
+        source = Source(
+            path=path,
+            format="other",
+            modality="",
+            shape=(shape[0], shape[1], shape[2]),
+            spacing_mm=spacing_mm(affine),
+            units="HU" if self.role == "ct" else "",
+            selection="the only volume of its file",
+            warnings=warnings,
+        )
+        return voxels, monai_meta(voxels, affine, source)
+
+
+def _chosen(header: ItkHeader, frame: int | None, where: str) -> sitk.Image:
+    """The 3-D image that is meant, float32 or a vector of components."""
+    frames = header.frames
+    if frame is None and frames > 1:
+        raise InputError(
+            f"{where}: 4-D with {frames} volumes; "
+            f"choose one frame, 0 to {frames - 1} (--frame ROLE=N)"
+        )
+    if not 0 <= (frame or 0) < frames:
+        raise InputError(f"{where}: frame {frame} was asked for; it holds 0 to {frames - 1}")
+    try:
+        if len(header.size) == 4:
+            header.reader.SetExtractSize([*header.size[:3], 0])
+            header.reader.SetExtractIndex([0, 0, 0, frame or 0])
+        return header.reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{where}: pixels not readable (truncated or broken)") from error
+
+
+def _voxels(image: sitk.Image) -> Volume:
+    """(X, Y, Z) values, or (3, X, Y, Z) colours in 0..1."""
+    array = sitk.GetArrayViewFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        return np.array(array.transpose(2, 1, 0), dtype=np.float32, order="F")
+    top = np.iinfo(array.dtype).max if array.dtype.kind in "ui" else 1
+    return np.asarray(array.transpose(3, 2, 1, 0), dtype=np.float32) / np.float32(top)

@@ -1,0 +1,179 @@
+"""What NIfTI headers say, and how far the file bears them out; neither torch nor MONAI is needed.
+
+The sform wins over a qform that disagrees; a file without orientation is refused.
+"""
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+
+from mmif.errors import GeometryError, InputError, MmifError
+from mmif.geometry import Matrix, apply, spacing_mm
+from mmif.io.checks import MAX_VOXELS
+from mmif.io.dicom.read.headers import one_line, quiet
+
+Header = Any  # nibabel.Nifti1Header or Nifti2Header; nibabel has no types
+
+DISAGREEMENT_MM = 0.1
+"""Corners that sform and qform put further apart are said aloud."""
+
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+_UNIT_NAMES = {1: "metres", 3: "microns"}
+_RGB24 = 128
+_GREY_CODES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
+
+
+@dataclass(frozen=True)
+class NiftiInfo:
+    """What a NIfTI header says, checked.
+
+    Attributes:
+        path: the file that was named.
+        shape: voxels along i, j, k.
+        frames: volumes in the file.
+        affine_ras: voxel to RAS mm.
+        colour: RGB24.
+        warnings: what was noticed, in words.
+        header: nibabel's header.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    frames: int
+    affine_ras: Matrix
+    colour: bool
+    warnings: tuple[str, ...]
+    header: Header
+
+
+def nifti_info(path: Path) -> NiftiInfo:
+    """What the header of a NIfTI file says.
+
+    Raises:
+        MmifError: it is no NIfTI, says impossible things, or has no orientation.
+    """
+    with reading_nifti(path):
+        header = _header(path)
+        shape, frames = _shape(header, path)
+        code = int(header["datatype"])
+        if code not in _GREY_CODES | {_RGB24}:
+            raise InputError(f"{path}: data type code {code}; expected real numbers or RGB24")
+        affine, notes = _affine(header, shape, path)
+    notes = (*_misnamed(path), *notes)
+    return NiftiInfo(path, shape, frames, affine, code == _RGB24, notes, header)
+
+
+@contextmanager
+def reading_nifti(path: Path) -> Iterator[None]:
+    """Turns whatever a foreign parser raises over ``path`` into one InputError line."""
+    try:
+        with quiet:
+            yield
+    except MmifError:
+        raise
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}: truncated or broken ({one_line(error)})") from error
+    except Exception as error:
+        raise InputError(f"{path}: not readable as NIfTI ({one_line(error)})") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """``path`` for reading, unpacked if its content is gzip, whatever its name."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else path.open("rb") as file:
+        yield cast(BinaryIO, file)
+
+
+def _misnamed(path: Path) -> tuple[str, ...]:
+    """A note where the name says gzip and the content does not, or the other way round."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if packed == path.name.lower().endswith(".gz"):
+        return ()
+    return (f"the content is {'' if packed else 'not '}gzip, unlike its name says; read as it is",)
+
+
+def _header(path: Path) -> Header:
+    """The header, in whichever version and byte order."""
+    with opened(path) as file:
+        block = file.read(540)
+    if block[4:8] in {b"n+2\0", b"ni2\0"} and len(block) == 540:
+        return nib.Nifti2Header(block, check=False)
+    if len(block) >= 348 and block[344:348] in {b"n+1\0", b"ni1\0"}:
+        return nib.Nifti1Header(block[:348], check=False)
+    if block[:4] in {b"\x5c\x01\0\0", b"\0\0\x01\x5c"}:
+        raise InputError(f"{path}: Analyze 7.5, which has no orientation; expected NIfTI")
+    raise InputError(f"{path}: no NIfTI header (truncated or another format)")
+
+
+def _shape(header: Header, path: Path) -> tuple[tuple[int, int, int], int]:
+    """Voxels along i, j, k, and the number of volumes."""
+    dims = [int(d) for d in header["dim"]]
+    if not 1 <= dims[0] <= 7 or min(dims[1 : dims[0] + 1]) < 1:
+        raise InputError(f"{path}: dimensions {dims}; expected 1 to 7 positive ones")
+    sizes = dims[1 : dims[0] + 1] + [1] * (7 - dims[0])
+    if math.prod(sizes[:3]) > MAX_VOXELS:
+        raise InputError(f"{path}: claims {math.prod(sizes[:3])} voxels; expected at most 2^30")
+    return (sizes[0], sizes[1], sizes[2]), math.prod(sizes[3:])
+
+
+def _affine(
+    header: Header, shape: tuple[int, int, int], path: Path
+) -> tuple[Matrix, tuple[str, ...]]:
+    """Voxel to RAS mm: the sform if valid, else the qform; and what was noticed."""
+    sform, qform = _valid(header, "sform"), _valid(header, "qform")
+    notes: tuple[str, ...] = ()
+    if sform is None and qform is None:
+        codes = f"sform code {int(header['sform_code'])}, qform code {int(header['qform_code'])}"
+        raise GeometryError(f"{path}: no valid orientation ({codes}); expected a valid sform")
+    if sform is None and int(header["sform_code"]) > 0:
+        notes += ("the sform is not valid; the qform is used",)
+    affine = sform if sform is not None else cast(Matrix, qform)
+    unit = int(header["xyzt_units"]) & 7
+    scale = _MM_PER_UNIT.get(unit, 1.0)
+    scaled = np.diag([scale, scale, scale, 1.0]) @ affine
+    if unit in _UNIT_NAMES:
+        notes += (f"lengths are in {_UNIT_NAMES[unit]}; converted to mm",)
+    if sform is not None and qform is not None:
+        apart = scale * _apart_mm(sform, qform, shape)
+        if apart > DISAGREEMENT_MM:
+            notes += (f"sform and qform disagree by up to {apart:.1f} mm; the sform is used",)
+    return scaled, notes
+
+
+def _valid(header: Header, form: str) -> Matrix | None:
+    """The sform or qform of a header; None where it is not set, not finite or singular."""
+    if int(header[f"{form}_code"]) <= 0:
+        return None
+    header = header.copy()
+    header["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # as the standard reads a 0
+    try:
+        affine = header.get_sform() if form == "sform" else header.get_qform()
+    except Exception:  # nibabel raises its own and numpy's errors on broken quaternions
+        return None
+    matrix = np.asarray(affine, dtype=np.float64)
+    if not np.isfinite(matrix).all() or np.abs(matrix).max() > 1e6:
+        return None
+    return matrix if min(spacing_mm(matrix)) > 0 and _is_invertible(matrix) else None
+
+
+def _is_invertible(matrix: Matrix) -> bool:
+    """Whether the three axes span space, with at least 6 degrees between an axis and a plane."""
+    return abs(float(np.linalg.det(matrix[:3, :3] / spacing_mm(matrix)))) > 0.1
+
+
+def _apart_mm(a: Matrix, b: Matrix, shape: tuple[int, int, int]) -> float:
+    """The largest distance between corners placed by two affines."""
+    bits = np.array([[(n >> bit) & 1 for bit in range(3)] for n in range(8)])
+    corners = bits * (np.array(shape) - 1)
+    return float(np.linalg.norm(apply(a, corners) - apply(b, corners), axis=1).max())

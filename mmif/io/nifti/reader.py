@@ -1,0 +1,155 @@
+"""NIfTI-1 and NIfTI-2 files as volumes: a MONAI ImageReader.
+
+The header is believed only as far as the file bears it out: sizes are checked before memory is
+taken, the sform wins over a qform that disagrees, and a file without orientation is refused.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from mmif.errors import InputError
+from mmif.geometry import Matrix, spacing_mm
+from mmif.io.checks import check_grid, check_role, check_values
+from mmif.io.meta import monai_meta
+from mmif.io.nifti.header import Header, NiftiInfo, nifti_info, opened, reading_nifti
+from mmif.io.paths import ContentReader, Unread
+from mmif.io.regrid import SHEAR_MM, shear_mm, unsheared
+from mmif.io.source import Source
+
+Volume = npt.NDArray[np.float32]
+
+
+class NiftiVolumeReader(ContentReader):
+    """Reads a NIfTI volume: ``.nii``, ``.nii.gz``, or a ``.hdr``/``.img`` pair.
+
+    Args:
+        role: ct, mri, spect or pet: what the values are checked for; None for any.
+        frame: which volume of a 4-D file.
+    """
+
+    def __init__(self, role: str | None = None, frame: int | None = None) -> None:
+        super().__init__()
+        self.role, self.frame = role, frame
+
+    def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
+        """Voxels (X, Y, Z), or (3, X, Y, Z) in 0..1 for RGB24, and MONAI's metadata.
+
+        Raises:
+            MmifError: the file is no volume that can be read rightly.
+        """
+        voxels, affine, source = read_nifti(img.path, self.role, self.frame)
+        return voxels, monai_meta(voxels, affine, source)
+
+
+def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume, Matrix, Source]:
+    """A NIfTI volume.
+
+    Returns:
+        Voxels (X, Y, Z) or (3, X, Y, Z), affine RAS, source.
+
+    Raises:
+        MmifError: it cannot be read rightly.
+    """
+    info, where = nifti_info(path), str(path)
+    check_grid(info.shape, info.affine_ras, where)
+    if info.colour and role is not None:
+        raise InputError(f"{where}: RGB24 colours; expected the grey values of the {role} source")
+    with reading_nifti(path):
+        stored = _stored(info, _frame_number(info, frame))
+    voxels = _physical(stored, info)
+    check_values(voxels, where)
+    notes = (*info.warnings, *(check_role(voxels, role, where) if not info.colour else ()))
+    affine = info.affine_ras
+    if not info.colour and shear_mm(affine, info.shape) > SHEAR_MM:
+        voxels, affine = unsheared(voxels, affine, float(voxels.min()), where)
+        notes += ("the affine is sheared: resampled on perpendicular axes (linear interpolation)",)
+    source = Source(
+        path=path,
+        format="nifti",
+        modality="",
+        shape=info.shape,
+        spacing_mm=spacing_mm(affine),
+        units="HU" if role == "ct" else "",
+        selection="the only volume of its file" if info.frames == 1 else f"frame {frame}",
+        warnings=notes,
+    )
+    return voxels, affine, source
+
+
+def _frame_number(info: NiftiInfo, frame: int | None) -> int:
+    """Which volume to read."""
+    if frame is None and info.frames > 1:
+        raise InputError(
+            f"{info.path}: 4-D with {info.frames} volumes; "
+            f"choose one frame, 0 to {info.frames - 1} (--frame ROLE=N)"
+        )
+    if not 0 <= (frame or 0) < info.frames:
+        raise InputError(
+            f"{info.path}: frame {frame} was asked for; it holds 0 to {info.frames - 1}"
+        )
+    return frame or 0
+
+
+def _stored(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
+    """Stored values of one volume (X, Y, Z), or (X, Y, Z, 3) for colours."""
+    dtype = info.header.get_data_dtype()
+    if info.colour:
+        dtype = np.dtype("u1")
+    count = math.prod(info.shape) * (3 if info.colour else 1)
+    size = count * dtype.itemsize
+    pair = bytes(info.header["magic"].tobytes())[:2] == b"ni"
+    start = max(float(info.header["vox_offset"]), 0.0) if pair else _data_offset(info.header)
+    with opened(_image_file(info.path) if pair else info.path) as file:
+        file.seek(int(start) + frame * size)
+        data = _read(file, size)
+    if len(data) < size:
+        raise InputError(f"{info.path}: {len(data)} bytes of voxels; expected {size} (truncated)")
+    flat = np.frombuffer(data, dtype=dtype)
+    if info.colour:
+        return flat.reshape((3, *info.shape), order="F").transpose(1, 2, 3, 0)
+    return flat.reshape(info.shape, order="F")
+
+
+def _data_offset(header: Header) -> float:
+    """Where voxels start in a single file: never inside the header."""
+    least = 544 if int(header["sizeof_hdr"]) == 540 else 352
+    offset = float(header["vox_offset"])
+    return max(offset, least) if math.isfinite(offset) and offset < 1 << 40 else least
+
+
+def _read(file: BinaryIO, size: int) -> bytearray:
+    """Up to ``size`` bytes; memory is taken only as bytes come."""
+    data = bytearray()
+    while len(data) < size and (chunk := file.read(min(size - len(data), 1 << 24))):
+        data += chunk
+    return data
+
+
+def _image_file(path: Path) -> Path:
+    """The ``.img`` beside a ``.hdr``; or the file itself, where it is the image."""
+    name = path.name.removesuffix(".gz")
+    for ending in (".img", ".img.gz", ".IMG"):
+        beside = path.with_name(str(Path(name).with_suffix(ending)))
+        if beside.is_file():
+            return beside
+    raise InputError(f"{path}: the .img file of the pair is missing")
+
+
+def _physical(stored: npt.NDArray[Any], info: NiftiInfo) -> Volume:
+    """Stored values with scl_slope and scl_inter applied; colours (3, X, Y, Z) in 0..1."""
+    if info.colour:
+        return np.moveaxis(stored, -1, 0).astype(np.float32) / np.float32(255)
+    slope, inter = float(info.header["scl_slope"]), float(info.header["scl_inter"])
+    if not math.isfinite(slope) or slope == 0:
+        slope, inter = 1.0, 0.0
+    if not math.isfinite(inter):
+        raise InputError(f"{info.path}: scl_inter is {inter}; expected a finite number")
+    with np.errstate(over="ignore", invalid="ignore"):
+        if (slope, inter) == (1.0, 0.0):
+            return stored.astype(np.float32, order="F")
+        values = stored.astype(np.float64) if stored.dtype.itemsize > 2 else stored
+        return np.asarray(values * slope + inter, dtype=np.float32, order="F")

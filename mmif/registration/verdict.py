@@ -1,0 +1,121 @@
+"""Pass, review or fail: the measures against limits that were chosen from data.
+
+The limits come from ``benchmarks/registration.py limits``; ``docs/registration.md`` holds the
+table of errors against verdicts that they were chosen from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from mmif.registration.measures import Measures
+from mmif.registration.prepare import Kind
+from mmif.registration.result import Check, Verdict
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Up to ``review`` a measure passes, beyond ``fail`` the registration is refused.
+
+    Where ``review`` is above ``fail``, larger values are better.
+    """
+
+    review: float
+    fail: float
+    meaning: str
+
+    def passes(self, value: float) -> bool:
+        """Whether ``value`` is on the good side of the limit."""
+        return value >= self.review if self.review > self.fail else value <= self.review
+
+    def fails(self, value: float) -> bool:
+        """Whether ``value`` alone is a reason to refuse."""
+        return value < self.fail if self.review > self.fail else value > self.fail
+
+
+NO_WORSE = 0.005
+TOO_MANY = 3  # checks that do not pass, each by a little, are together a reason to refuse
+COMMON: Mapping[str, Limit] = MappingProxyType(
+    {
+        "nmi_after": Limit(1.045, 1.01, "the images have little in common where they were put"),
+        "overlap": Limit(0.60, 0.15, "the scans hardly show the same part of the head"),
+        "spread_mm": Limit(8.0, 60.0, "the best solutions disagree"),
+        "rival": Limit(0.96, 1.05, "another pose fits as well"),
+        "forward_backward_mm": Limit(1.6, 8.0, "the two directions of the search disagree"),
+        "dice": Limit(0.95, 0.6, "the outlines of the two heads do not match"),
+        "outline_mm": Limit(1.8, 8.0, "the skins of the two heads lie apart"),
+        "mirrored": Limit(
+            1.02, 1.04, "a mirrored volume fits better: left and right are exchanged"
+        ),
+        "local_mm": Limit(
+            3.2, 6.0, "parts of the head would move different ways, or too little is shown to tell"
+        ),
+    }
+)
+CT_MR = COMMON
+ALIKE: Mapping[str, Limit] = MappingProxyType(
+    {
+        **COMMON,
+        "nmi_after": replace(COMMON["nmi_after"], review=1.06),
+        "local_mm": replace(COMMON["local_mm"], review=1.5, fail=5.0),
+    }
+)
+EMISSION: Mapping[str, Limit] = MappingProxyType(
+    {
+        **COMMON,
+        "nmi_after": replace(COMMON["nmi_after"], review=1.035),
+        "rival": replace(COMMON["rival"], review=0.9),
+        "spread_mm": replace(COMMON["spread_mm"], review=15.0),
+        "dice": replace(COMMON["dice"], review=0.6, fail=0.3),
+        "outline_mm": replace(COMMON["outline_mm"], review=14.0, fail=30.0),
+        "local_mm": replace(COMMON["local_mm"], review=1.6),
+    }
+)
+
+
+def limits_for(fixed: Kind, moving: Kind) -> Mapping[str, Limit]:
+    """The limits for a pair of kinds: alike ones agree everywhere, SPECT and PET show no skin."""
+    if Kind.EMISSION in (fixed, moving):
+        return EMISSION
+    return ALIKE if fixed is moving else CT_MR
+
+
+def checks_of(measures: Measures, limits: Mapping[str, Limit]) -> tuple[Check, ...]:
+    """The measures as checks; those that were not taken (NaN) are left out."""
+    values = {f.name: float(getattr(measures, f.name)) for f in fields(measures)}
+    before = Check(
+        "nmi_before",
+        measures.nmi_before,
+        measures.nmi_after + NO_WORSE,
+        measures.nmi_before <= measures.nmi_after + NO_WORSE,
+        "the headers' own pose fits better than the one found",
+    )
+    return before, *(
+        Check(name, values[name], limit.review, limit.passes(values[name]), limit.meaning)
+        for name, limit in limits.items()
+        if not np.isnan(values[name])
+    )
+
+
+def verdict_of(checks: tuple[Check, ...], limits: Mapping[str, Limit]) -> Verdict:
+    """Fail where one check is far off or several are off, pass where all are good."""
+    refused = any(limits[c.name].fails(c.value) for c in checks if c.name in limits)
+    if refused or sum(not c.passed for c in checks) >= TOO_MANY:
+        return "fail"
+    return "pass" if all(c.passed for c in checks) else "review"
+
+
+def reasons_of(checks: tuple[Check, ...]) -> tuple[str, ...]:
+    """One line for each check that did not pass."""
+    return tuple(
+        f"{c.meaning} ({c.name} {c.value:.3g}, limit {c.limit:.3g})" for c in checks if not c.passed
+    )
+
+
+def error_estimate_mm(measures: Measures, emission: bool) -> float:
+    """The mean error over the head in mm that nine of ten registrations keep, from known truth."""
+    floor = 0.8 if emission else 0.6
+    apart = 0.0 if np.isnan(measures.forward_backward_mm) else measures.forward_backward_mm
+    return float(np.sqrt(floor**2 + apart**2 + (0.3 * measures.local_mm) ** 2))

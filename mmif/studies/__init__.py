@@ -1,0 +1,1 @@
+"""What belongs together: studies in a folder tree, registered slices in folders."""

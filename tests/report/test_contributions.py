@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from mmif.report.contributions import luminance, source_share
+
+
+@pytest.fixture(scope="module")
+def textures() -> tuple[np.ndarray, np.ndarray]:
+    """Two unrelated textures (X, Y, Z) in 0..1."""
+    generator = np.random.default_rng(3)
+    noise = generator.normal(size=(2, 64, 64, 3)).astype(np.float32)
+    smooth = ndimage.gaussian_filter(noise, (0, 1.2, 1.2, 0))
+    return tuple(np.clip(0.5 + smooth / smooth.std() * 0.15, 0, 1))
+
+
+def test_a_fused_volume_that_is_one_source_is_shared_out_to_it(textures) -> None:
+    a, b = textures
+    assert source_share(a, a, b).mean < 0.02
+    assert source_share(b, a, b).mean > 0.98
+
+
+def test_an_average_is_shared_out_half_and_half(textures) -> None:
+    a, b = textures
+    share = source_share((a + b) / 2, a, b)
+    assert share.mean == pytest.approx(0.5, abs=0.03)
+    assert share.explained > 0.99
+
+
+def test_the_share_follows_the_weights(textures) -> None:
+    a, b = textures
+    assert source_share(0.8 * a + 0.2 * b, a, b).mean == pytest.approx(0.2, abs=0.03)
+
+
+def test_a_flat_volume_has_no_shares() -> None:
+    flat = np.full((16, 16, 2), 0.4, np.float32)
+    share = source_share(flat, flat, flat)
+    assert np.isnan(share.mean)
+    assert share.strength.max() < 0.05
+
+
+def test_where_the_moving_volume_is_empty_all_comes_from_the_reference(textures) -> None:
+    a, _ = textures
+    assert source_share(a, a, np.zeros_like(a)).mean < 0.02
+
+
+def test_luminance_weighs_colours_and_keeps_grey() -> None:
+    assert luminance(np.ones((3, 1, 1, 1))) == pytest.approx(1)
+    assert luminance(np.full((1, 1, 1, 1), 0.3)) == pytest.approx(0.3)

@@ -30,7 +30,7 @@ from mmif.io.source import Source, source_of
 from mmif.io.transform_files import read_transform, write_itk_transform
 from mmif.io.writing import write_dicom_series, write_nifti
 from mmif.networks.inference import choose_device
-from mmif.registration import Registration, given, register, trust_headers
+from mmif.registration import Registration, check_transform, register, trust_headers
 from mmif.summary import grid_summary, input_summary, summarise
 from mmif.weights import Weights, load_weights
 
@@ -352,7 +352,7 @@ def _fuse(
             return trust_headers(reference, moving, pipeline.registration)
         if request.transform:
             matrix = read_transform(request.transform, source_of(reference), source_of(moving))
-            return given(matrix, reference, moving, pipeline.registration)
+            return check_transform(matrix, reference, moving, pipeline.registration)
         device = str(choose_device(request.device))
         return register(reference, moving, pipeline.registration, device=device)
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from mmif.geometry import Matrix, Points, apply, spacing_mm
 from mmif.registration.poses import corners, distance_mm, inverse
 from mmif.registration.prepare import Prepared
-from mmif.registration.refine import Refined, well_inside
+from mmif.registration.refine import Refined, keep_inside
 from mmif.registration.search import (
     AIR_MARGIN_MM,
     FIRST,
@@ -18,11 +18,11 @@ from mmif.registration.search import (
     SECOND,
     Ascent,
     Candidates,
-    Tick,
+    CheckTimeout,
     ascend,
-    distinct,
     draw_points,
-    rival,
+    keep_distinct,
+    runner_up_ratio,
 )
 from mmif.registration.similarity import (
     Samples,
@@ -54,7 +54,7 @@ class Measures:
         dice: Dice overlap of the two bodies where both scans look.
         outline_mm: mean distance between the outlines of the two bodies where both scans look.
         mirrored: score of the best mirrored fit, as a part of the best score.
-        local_mm: how far eighths of the head would like to move, each for itself.
+        local_mm: how far octants of the head would like to move, each for itself.
     """
 
     nmi_before: float
@@ -76,7 +76,7 @@ def measure(
     found: Candidates,
     start: Matrix,
     seed: int,
-    tick: Tick,
+    check_timeout: CheckTimeout,
 ) -> Measures:
     """The figures of ``refined``; ``found`` and ``start`` are fixed to moving as well."""
     pose = refined.pose
@@ -84,31 +84,36 @@ def measure(
     points = draw_points(fixed, 16_000, 0.0, seed)
     samples = sample(fixed.levels[2], points, MIDDLE.bins)
     dice, outline = outlines(fixed, moving, pose)
-    tick()
+    check_timeout()
     return Measures(
         nmi_before=normalised_information(moving, samples, start),
         nmi_after=normalised_information(moving, samples, pose),
-        overlap=max(covered(fixed, moving, pose), covered(moving, fixed, inverse(pose))),
+        overlap=max(coverage(fixed, moving, pose), coverage(moving, fixed, inverse(pose))),
         spread_mm=spread(found, pose, box),
-        rival=rival(found, pose, box),
+        rival=runner_up_ratio(found, pose, box),
         forward_backward_mm=distance_mm(refined.forward, refined.backward, fixed.body_points[::5]),
         dice=dice,
         outline_mm=outline,
-        mirrored=mirrored_part(fixed, moving, pose, seed, tick),
-        local_mm=local_shift(fixed, moving, pose, seed, tick),
+        mirrored=mirror_ratio(fixed, moving, pose, seed, check_timeout),
+        local_mm=local_shift(fixed, moving, pose, seed, check_timeout),
     )
 
 
-def measure_given(
-    fixed: Prepared, moving: Prepared, pose: Matrix, start: Matrix, seed: int, tick: Tick
+def measure_transform(
+    fixed: Prepared,
+    moving: Prepared,
+    pose: Matrix,
+    start: Matrix,
+    seed: int,
+    check_timeout: CheckTimeout,
 ) -> Measures:
     """The figures of a pose that was not searched; what only a search shows is NaN."""
     alone = Candidates(pose[None], np.ones(1))
-    full = measure(fixed, moving, Refined(pose, pose), alone, start, seed, tick)
+    full = measure(fixed, moving, Refined(pose, pose), alone, start, seed, check_timeout)
     return replace(full, spread_mm=np.nan, rival=np.nan, forward_backward_mm=np.nan)
 
 
-def score_of(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int) -> float:
+def information_gain(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int) -> float:
     """Normalised mutual information of ``pose`` beyond 1, inside the fixed body."""
     points = draw_points(fixed, 16_000, 0.0, seed)
     return normalised_information(moving, sample(fixed.levels[2], points, MIDDLE.bins), pose) - 1
@@ -127,7 +132,7 @@ def normalised_information(moving: Prepared, samples: Samples, pose: Matrix) -> 
     return float(parts / entropy(joint.flatten(1)).clamp_min(1e-6))
 
 
-def covered(sampled: Prepared, other: Prepared, pose: Matrix) -> float:
+def coverage(sampled: Prepared, other: Prepared, pose: Matrix) -> float:
     """The fraction of the body of ``sampled`` that lies in the field of view of ``other``."""
     voxels = apply(other.levels[1].to_voxel @ pose, sampled.body_points)
     last = np.array(other.body.shape) - 0.5
@@ -142,7 +147,7 @@ def spread(found: Candidates, pose: Matrix, box: Points) -> float:
 
 def outlines(fixed: Prepared, moving: Prepared, pose: Matrix) -> tuple[float, float]:
     """Dice of the two bodies, and mean distance of their outlines in mm, where both scans look."""
-    there = on_voxels(moving.body, moving, fixed, pose)
+    there = resample_mask(moving.body, moving, fixed, pose)
     shared = there >= 0
     inner = ndimage.binary_erosion(np.pad(shared, 1))[1:-1, 1:-1, 1:-1]
     a, b = fixed.body & shared, there == 1
@@ -157,7 +162,7 @@ def outlines(fixed: Prepared, moving: Prepared, pose: Matrix) -> tuple[float, fl
     return dice, float(kept.mean()) if len(kept) else 99.0
 
 
-def on_voxels(
+def resample_mask(
     mask: npt.NDArray[np.bool_], owner: Prepared, onto: Prepared, pose: Matrix
 ) -> npt.NDArray[np.int8]:
     """``mask`` of ``owner`` at the body voxels of ``onto``: 1, 0, or -1 outside the scan."""
@@ -191,7 +196,9 @@ def surface_distances(
     return np.asarray(np.maximum(np.maximum(outside, inside) - step, 0.0)[surface])
 
 
-def mirrored_part(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, tick: Tick) -> float:
+def mirror_ratio(
+    fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, check_timeout: CheckTimeout
+) -> float:
     """How well the best mirrored pose scores against the pose itself, both after one ascent.
 
     Where the middle plane of the head lies is not known to better than the tilt of the head in
@@ -206,31 +213,35 @@ def mirrored_part(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, ti
     normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     flips = np.tile(np.eye(4), (len(normals), 1, 1))
     flips[:, :3, :3] -= 2 * normals[:, :, None] * normals[:, None, :]
-    found = ascend(moving, coarse, pose @ flips, FIRST, seed, tick)
-    found = distinct(found, box, apart_mm=6.0, most=9)
-    found = ascend(moving, coarse, found.poses, SECOND, seed, tick)
-    found = distinct(found, box, apart_mm=3.0, most=4)
-    final = ascend(moving, middle, np.concatenate([pose[None], found.poses]), MIRRORED, seed, tick)
+    found = ascend(moving, coarse, pose @ flips, FIRST, seed, check_timeout)
+    found = keep_distinct(found, box, apart_mm=6.0, most=9)
+    found = ascend(moving, coarse, found.poses, SECOND, seed, check_timeout)
+    found = keep_distinct(found, box, apart_mm=3.0, most=4)
+    final = ascend(
+        moving, middle, np.concatenate([pose[None], found.poses]), MIRRORED, seed, check_timeout
+    )
     return float(final.scores[1:].max() / max(final.scores[0], 1e-6))
 
 
-def local_shift(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, tick: Tick) -> float:
-    """Root mean square in mm of the shifts that eighths of the head would like to make.
+def local_shift(
+    fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, check_timeout: CheckTimeout
+) -> float:
+    """Root mean square in mm of the shifts that octants of the head would like to make.
 
-    All eighths share the joint histogram of the whole head, so that a small part has not to learn
+    All octants share the joint histogram of the whole head, so that a small part has not to learn
     what grey goes with what grey; only where it fits best is its own.
     """
     level = moving.levels[2]
     samples = sample(fixed.levels[2], draw_points(fixed, 24_000, 0.0, seed), MIDDLE.bins)
-    samples = well_inside(level, samples, pose, border_mm=8.0)
+    samples = keep_inside(level, samples, pose, border_mm=8.0)
     if len(samples.bins) < 16 * 100:
         return UNKNOWN_MM
-    blocks = eighths(samples.points.numpy())
+    blocks = octants(samples.points.numpy())
     shifts = np.zeros((8, 3))
     table = agreement(moving, samples, pose)
     for _ in range(2):
         for axis in range(3):
-            tick()
+            check_timeout()
             for block in range(8):
                 offsets = np.tile(shifts[block], (len(OFFSETS_MM), 1))
                 offsets[:, axis] += OFFSETS_MM
@@ -240,7 +251,7 @@ def local_shift(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, tick
     return float(np.sqrt((np.clip(shifts, -12, 12) ** 2).sum(axis=1).mean()))
 
 
-def eighths(points: Points) -> npt.NDArray[np.int64]:
+def octants(points: Points) -> npt.NDArray[np.int64]:
     """(n,) which of eight equally filled parts a point lies in: halves along x, then y, then z."""
     part = np.zeros(len(points), dtype=np.int64)
     for axis in range(3):

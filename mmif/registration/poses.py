@@ -22,7 +22,7 @@ def all_rotations(count: int) -> Matrix:
     return np.asarray(Rotation.from_quat(quaternions).as_matrix())
 
 
-def stepped(poses: Matrix, steps: Steps) -> Matrix:
+def move_poses(poses: Matrix, steps: Steps) -> Matrix:
     """``poses`` (..., 4, 4) moved by (..., 6): turns in mm at the head's radius, then shifts."""
     moved = np.array(poses)
     turn = Rotation.from_rotvec(np.reshape(steps[..., :3], (-1, 3)) / HEAD_RADIUS_MM).as_matrix()
@@ -32,7 +32,7 @@ def stepped(poses: Matrix, steps: Steps) -> Matrix:
 
 
 def step_between(start: Matrix, end: Matrix) -> Steps:
-    """(..., 6) the step that carries ``start`` (4, 4) to ``end`` (..., 4, 4); see `stepped`."""
+    """(..., 6) the step that carries ``start`` (4, 4) to ``end`` (..., 4, 4); see `move_poses`."""
     turn = end[..., :3, :3] @ start[:3, :3].T
     vectors = Rotation.from_matrix(turn.reshape(-1, 3, 3)).as_rotvec() * HEAD_RADIUS_MM
     return np.concatenate(
@@ -47,7 +47,7 @@ def inverse(poses: Matrix) -> Matrix:
 
 def mean_pose(poses: Matrix) -> Matrix:
     """The mean of ``poses`` (n, 4, 4) that lie near one another (in the Lie algebra)."""
-    return stepped(poses[0], step_between(poses[0], poses).mean(axis=0))
+    return move_poses(poses[0], step_between(poses[0], poses).mean(axis=0))
 
 
 def distance_mm(first: Matrix, second: Matrix, points: Points) -> float:

@@ -91,23 +91,23 @@ def prepare(volume: MetaTensor, name: str) -> Prepared:
     Raises:
         RegistrationError: not one 3-D volume of at least 3 slices, not finite, constant or empty.
     """
-    array, affine = checked(volume, name)
+    array, affine = check_volume(volume, name)
     kind = kind_of(volume, array)
-    array, affine = averaged(array, affine, FINEST_MM)
+    array, affine = average_blocks(array, affine, FINEST_MM)
     array = greys(array, kind, name)
     stack = [(array, affine)]
     for level_mm in reversed(LEVELS_MM):
-        stack.insert(0, averaged(*stack[0], level_mm))
+        stack.insert(0, average_blocks(*stack[0], level_mm))
     body = body_mask(stack[1][0], spacing_mm(stack[1][1]), kind)
     body = upper_part(body, stack[1][1])
     if not body.any():
         raise RegistrationError(f"the {name} volume shows no body; expected a head")
     centre = apply(stack[1][1], np.argwhere(body)).mean(axis=0)
-    levels = tuple(without_surroundings(a, m, body, stack[1][1], centre) for a, m in stack)
+    levels = tuple(clear_surroundings(a, m, body, stack[1][1], centre) for a, m in stack)
     return Prepared(kind, levels, body, centre)
 
 
-def checked(volume: MetaTensor, name: str) -> tuple[Array, Matrix]:
+def check_volume(volume: MetaTensor, name: str) -> tuple[Array, Matrix]:
     """The voxels (X, Y, Z) and the affine of a volume that can be registered, or an error."""
     shape = tuple(volume.shape)
     if len(shape) != 4 or shape[0] != 1:
@@ -135,7 +135,7 @@ def kind_of(volume: MetaTensor, array: Array) -> Kind:
     return Kind.CT if (thin < -500).mean() > 0.05 else Kind.MR
 
 
-def averaged(array: Array, affine: Matrix, target_mm: float) -> tuple[Array, Matrix]:
+def average_blocks(array: Array, affine: Matrix, target_mm: float) -> tuple[Array, Matrix]:
     """Blocks of voxels averaged, so that a finer spacing comes near ``target_mm``."""
     factors = [max(1, round(target_mm / s)) for s in spacing_mm(affine)]
     factors = [min(f, n // 2) if n > 3 else 1 for f, n in zip(factors, array.shape, strict=True)]
@@ -175,12 +175,12 @@ def body_mask(array: Array, spacing: tuple[float, float, float], kind: Kind) -> 
     """
     ct = kind is Kind.CT
     solid = array > (np.interp(TISSUE_HU, CT_HU, CT_GREYS) if ct else foreground_level(array))
-    opened = opening(filled(solid), 10.0 if ct else 6.0, spacing)
+    opened = opening(fill_slices(solid), 10.0 if ct else 6.0, spacing)
     parts, count = ndimage.label(opened)
     if count == 0:
         return np.asarray(opened if ct else solid)
     sizes = np.bincount(parts.ravel())[1:]
-    return filled(parts == 1 + int(np.argmax(sizes)))
+    return fill_slices(parts == 1 + int(np.argmax(sizes)))
 
 
 def upper_part(body: Mask, affine: Matrix) -> Mask:
@@ -214,12 +214,12 @@ def opening(mask: Mask, thickness_mm: float, spacing: tuple[float, float, float]
     return np.asarray((outer & padded)[1:-1, 1:-1, 1:-1])
 
 
-def filled(mask: Mask) -> Mask:
+def fill_slices(mask: Mask) -> Mask:
     """``mask`` with the holes of every slice filled, so that sinuses belong to the head."""
     return np.stack([ndimage.binary_fill_holes(m) for m in np.moveaxis(mask, 2, 0)], axis=2)
 
 
-def without_surroundings(
+def clear_surroundings(
     array: Array, affine: Matrix, body: Mask, body_affine: Matrix, centre_ras: Points
 ) -> Level:
     """A level with table, holder and far noise set to the darkest grey, in centred millimetres."""

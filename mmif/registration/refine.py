@@ -13,10 +13,10 @@ import torch
 
 from mmif.errors import RegistrationError
 from mmif.geometry import Matrix, apply, spacing_mm
-from mmif.registration.poses import HEAD_RADIUS_MM, inverse, mean_pose, stepped
+from mmif.registration.poses import HEAD_RADIUS_MM, inverse, mean_pose, move_poses
 from mmif.registration.prepare import Kind, Level, Prepared
-from mmif.registration.search import Ascent, Tick, draw_points
-from mmif.registration.similarity import Samples, pose_tensors, sample, with_gradient
+from mmif.registration.search import Ascent, CheckTimeout, draw_points
+from mmif.registration.similarity import Samples, information_gradient, pose_tensors, sample
 
 POOL = 80_000
 BORDER_MM = 4.0
@@ -40,11 +40,13 @@ class Refined:
         return mean_pose(np.stack([self.forward, self.backward]))
 
 
-def refine(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, tick: Tick) -> Refined:
+def refine(
+    fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, check_timeout: CheckTimeout
+) -> Refined:
     """``pose`` (fixed to moving) refined with the points of either volume."""
     margin_mm = skin_margin_mm(fixed, moving)
-    forward = refine_one_way(fixed, moving, pose, margin_mm, seed, tick)
-    backward = refine_one_way(moving, fixed, inverse(pose), margin_mm, seed + 1, tick)
+    forward = refine_one_way(fixed, moving, pose, margin_mm, seed, check_timeout)
+    backward = refine_one_way(moving, fixed, inverse(pose), margin_mm, seed + 1, check_timeout)
     return Refined(forward, inverse(backward))
 
 
@@ -61,7 +63,7 @@ def refine_one_way(
     pose: Matrix,
     margin_mm: float,
     seed: int,
-    tick: Tick,
+    check_timeout: CheckTimeout,
     plan: Ascent = FINE,
 ) -> Matrix:
     """``pose`` (sampled to other) after one ascent; the mean over the second half of its steps.
@@ -71,7 +73,7 @@ def refine_one_way(
     """
     level = other.levels[plan.level]
     points = draw_points(sampled, POOL, margin_mm, seed)
-    samples = well_inside(level, sample(sampled.levels[plan.level], points, plan.bins), pose)
+    samples = keep_inside(level, sample(sampled.levels[plan.level], points, plan.bins), pose)
     if not len(samples.bins):
         raise RegistrationError(
             "the two volumes hardly overlap where they fit best; expected two volumes of one head"
@@ -81,10 +83,10 @@ def refine_one_way(
     mean, square = np.zeros(6), np.zeros(6)
     visited = []
     for k in range(plan.iterations):
-        tick()
+        check_timeout()
         some = torch.randint(len(samples.bins), (plan.batch,), generator=generator)
         batch = Samples(samples.points[some], samples.bins[some], samples.bin_count)
-        _, _, slope = with_gradient(level, batch, *pose_tensors(pose[None]), beyond=True)
+        _, _, slope = information_gradient(level, batch, *pose_tensors(pose[None]), beyond=True)
         slope_mm = slope[0].double().numpy() / scale
         mean = 0.8 * mean + 0.2 * slope_mm
         square = 0.95 * square + 0.05 * slope_mm**2
@@ -92,13 +94,13 @@ def refine_one_way(
         direction = (mean / (1 - 0.8 ** (k + 1))) / (
             np.sqrt(square / (1 - 0.95 ** (k + 1))) + 1e-12
         )
-        pose = stepped(pose, rate * direction)
+        pose = move_poses(pose, rate * direction)
         if k >= plan.iterations // 2:
             visited.append(pose)
     return mean_pose(np.stack(visited))
 
 
-def well_inside(
+def keep_inside(
     level: Level, samples: Samples, pose: Matrix, border_mm: float = BORDER_MM
 ) -> Samples:
     """The samples that ``pose`` puts at least a few mm inside ``level``.

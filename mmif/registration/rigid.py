@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from mmif.config import RegistrationConfig
 from mmif.errors import RegistrationError
 from mmif.geometry import Matrix, check_rigid, world_ras_lps
-from mmif.registration.measures import Measures, measure, measure_given, score_of
+from mmif.registration.measures import Measures, information_gain, measure, measure_transform
 from mmif.registration.poses import distance_mm, inverse
 from mmif.registration.prepare import Kind, Prepared, prepare
 from mmif.registration.refine import Refined, refine
@@ -30,7 +30,7 @@ from mmif.transforms.origin import origin_of
 
 CLEARLY = 1.05  # a pose other than the headers' must score this many times better in one frame
 SMALL_MM = 1.0  # a shorter move than this is not worth leaving the headers
-SEARCHED = "rigid; mutual information; global search over all rotations, refined both ways"
+METHOD = "rigid; mutual information; global search over all rotations, refined both ways"
 
 
 @dataclass(frozen=True)
@@ -123,17 +123,17 @@ def register(
     Raises:
         RegistrationError: a volume that cannot be registered at all, or no time left.
     """
-    pair = paired(fixed, moving, config or RegistrationConfig(), device)
+    pair = prepare_pair(fixed, moving, config or RegistrationConfig(), device)
     if one_frame(fixed, moving):
         return in_one_frame(pair)
-    found = searched(pair)
+    found = search_candidates(pair)
     refined = refine(pair.fixed, pair.moving, found.poses[0], pair.seed, pair.clock)
-    measures = measured(pair, refined, found)
-    return judged(pair, refined.pose, measures, SEARCHED)
+    measures = measure_pair(pair, refined, found)
+    return judge(pair, refined.pose, measures, METHOD)
 
 
 @one_thread()
-def given(
+def check_transform(
     fixed_to_moving_lps: Matrix,
     fixed: MetaTensor,
     moving: MetaTensor,
@@ -150,11 +150,11 @@ def given(
     """
     matrix = check_rigid(fixed_to_moving_lps, "the given transform")
     unhurried = replace(config or RegistrationConfig(), timeout_s=math.inf)
-    pair = paired(fixed, moving, unhurried, "cpu")
-    measures = measure_given(
+    pair = prepare_pair(fixed, moving, unhurried, "cpu")
+    measures = measure_transform(
         pair.fixed, pair.moving, pair.centred(matrix), pair.headers, pair.seed, pair.clock
     )
-    result = judged(pair, pair.centred(matrix), measures, "given transform, not searched")
+    result = judge(pair, pair.centred(matrix), measures, "given transform, not searched")
     return replace(result, fixed_to_moving_lps=matrix, error_estimate_mm=None)
 
 
@@ -166,7 +166,7 @@ def trust_headers(
     why: tuple[str, ...] = ("not registered: the headers were trusted (--no-register)",)
     checks: tuple[Check, ...] = ()
     try:
-        looked_at = given(np.eye(4), fixed, moving, config)
+        looked_at = check_transform(np.eye(4), fixed, moving, config)
         checks = looked_at.checks
         why += looked_at.reasons
     except RegistrationError as error:
@@ -175,7 +175,9 @@ def trust_headers(
     return Registration(np.eye(4), "skipped", checks, None, "headers trusted", why, seconds)
 
 
-def paired(fixed: MetaTensor, moving: MetaTensor, config: RegistrationConfig, device: str) -> Pair:
+def prepare_pair(
+    fixed: MetaTensor, moving: MetaTensor, config: RegistrationConfig, device: str
+) -> Pair:
     """Both volumes prepared."""
     clock = Clock(time.monotonic(), config.timeout_s)
     a = prepare(fixed, "fixed")
@@ -191,7 +193,7 @@ def one_frame(fixed: MetaTensor, moving: MetaTensor) -> bool:
     return uids[0] is not None and uids[0] == uids[1]
 
 
-def searched(pair: Pair) -> Candidates:
+def search_candidates(pair: Pair) -> Candidates:
     """The best poses anywhere, fixed to moving; points are drawn in the smaller body."""
     a, b = pair.fixed, pair.moving
     if a.body_ml <= b.body_ml:
@@ -203,25 +205,26 @@ def searched(pair: Pair) -> Candidates:
 def in_one_frame(pair: Pair) -> Registration:
     """The headers' pose, unless the images clearly match better at another one."""
     identity = pair.headers
-    found = searched(pair)
+    found = search_candidates(pair)
     near = refine(pair.fixed, pair.moving, identity, pair.seed, pair.clock)
     far = refine(pair.fixed, pair.moving, found.poses[0], pair.seed, pair.clock)
     stay, move, jump = (
-        score_of(pair.fixed, pair.moving, p, pair.seed) for p in (identity, near.pose, far.pose)
+        information_gain(pair.fixed, pair.moving, p, pair.seed)
+        for p in (identity, near.pose, far.pose)
     )
     points = pair.fixed.body_points[::5]
     best, score = (far, jump) if jump > move else (near, move)
     moved_mm = distance_mm(best.pose, identity, points)
     if score < CLEARLY * stay or moved_mm < SMALL_MM:
-        measures = measured(pair, Refined(identity, identity), found)
-        return judged(
+        measures = measure_pair(pair, Refined(identity, identity), found)
+        return judge(
             pair,
             identity,
             measures,
             "one frame of reference: the headers' pose, no other is clearly better",
         )
-    measures = measured(pair, best, found)
-    result = judged(
+    measures = measure_pair(pair, best, found)
+    result = judge(
         pair,
         best.pose,
         measures,
@@ -233,12 +236,12 @@ def in_one_frame(pair: Pair) -> Registration:
     return replace(result, verdict="review", reasons=(*result.reasons, reason))
 
 
-def measured(pair: Pair, refined: Refined, found: Candidates) -> Measures:
+def measure_pair(pair: Pair, refined: Refined, found: Candidates) -> Measures:
     """The figures of ``refined``."""
     return measure(pair.fixed, pair.moving, refined, found, pair.headers, pair.seed, pair.clock)
 
 
-def judged(pair: Pair, pose: Matrix, measures: Measures, method: str) -> Registration:
+def judge(pair: Pair, pose: Matrix, measures: Measures, method: str) -> Registration:
     """``pose`` with its checks, verdict and estimated error."""
     limits = limits_for(pair.fixed.kind, pair.moving.kind)
     checks = checks_of(measures, limits)

@@ -18,20 +18,20 @@ from mmif.registration.poses import (
     all_rotations,
     corners,
     distance_mm,
-    stepped,
+    move_poses,
 )
 from mmif.registration.prepare import Level, Prepared
 from mmif.registration.similarity import (
     Samples,
     information,
+    information_gradient,
     mutual_information,
     pose_tensors,
     sample,
-    with_gradient,
 )
 
 Scores = npt.NDArray[np.float64]
-Tick = Callable[[], None]
+CheckTimeout = Callable[[], None]
 
 ROTATIONS = 480
 TRANSLATION_STEP_MM = 32.0
@@ -87,7 +87,7 @@ def draw_points(volume: Prepared, count: int, margin_mm: float, seed: int) -> Po
 
 
 def global_search(
-    sampled: Prepared, other: Prepared, seed: int, tick: Tick, device: str = "cpu"
+    sampled: Prepared, other: Prepared, seed: int, check_timeout: CheckTimeout, device: str = "cpu"
 ) -> Candidates:
     """The best distinct poses anywhere, refined on the 4 mm level.
 
@@ -106,42 +106,42 @@ def global_search(
     ):
         turned = starts.copy()
         turned[:, :3] = turn @ starts[:, :3]
-        scanned = scan(other.levels[0], first(coarse, 500), turned, tick, device)
-        more = climbed(other, scanned, coarse, middle, box, seed, tick)
-        found = ranked(together(found, more))
-        if rival(found, found.poses[0], box, ELSEWHERE_MM) < DISPUTED:
+        scanned = scan(other.levels[0], take(coarse, 500), turned, check_timeout, device)
+        more = refine_candidates(other, scanned, coarse, middle, box, seed, check_timeout)
+        found = rank(join(found, more))
+        if runner_up_ratio(found, found.poses[0], box, ELSEWHERE_MM) < DISPUTED:
             break
     return found
 
 
-def climbed(
+def refine_candidates(
     other: Prepared,
     found: Candidates,
     coarse: Samples,
     middle: Samples,
     box: Points,
     seed: int,
-    tick: Tick,
+    check_timeout: CheckTimeout,
 ) -> Candidates:
     """The best of ``found`` after ascents on the 8 mm and the 4 mm level, fewer at every step."""
-    found = distinct(found, box, apart_mm=20.0, most=40)
-    found = ascend(other, coarse, found.poses, FIRST, seed, tick)
-    found = distinct(found, box, apart_mm=12.0, most=14)
-    found = ascend(other, coarse, found.poses, SECOND, seed, tick)
-    found = distinct(found, box, apart_mm=6.0, most=6)
-    found = ranked(ascend(other, middle, found.poses, MIDDLE, seed, tick))
-    best = ascend(other, middle, found.poses[:2], MIDDLE, seed + 1, tick)
-    return together(best, Candidates(found.poses[2:], found.scores[2:]))
+    found = keep_distinct(found, box, apart_mm=20.0, most=40)
+    found = ascend(other, coarse, found.poses, FIRST, seed, check_timeout)
+    found = keep_distinct(found, box, apart_mm=12.0, most=14)
+    found = ascend(other, coarse, found.poses, SECOND, seed, check_timeout)
+    found = keep_distinct(found, box, apart_mm=6.0, most=6)
+    found = rank(ascend(other, middle, found.poses, MIDDLE, seed, check_timeout))
+    best = ascend(other, middle, found.poses[:2], MIDDLE, seed + 1, check_timeout)
+    return join(best, Candidates(found.poses[2:], found.scores[2:]))
 
 
-def together(some: Candidates, more: Candidates) -> Candidates:
+def join(some: Candidates, more: Candidates) -> Candidates:
     """All of both."""
     return Candidates(
         np.concatenate([some.poses, more.poses]), np.concatenate([some.scores, more.scores])
     )
 
 
-def rival(found: Candidates, pose: Matrix, box: Points, apart_mm: float = 15.0) -> float:
+def runner_up_ratio(found: Candidates, pose: Matrix, box: Points, apart_mm: float = 15.0) -> float:
     """The best score of a solution over ``apart_mm`` away, as a part of the best of all."""
     far = [
         s
@@ -165,20 +165,20 @@ def start_poses(sampled: Prepared, other: Prepared) -> Matrix:
     return poses.reshape(-1, 4, 4)
 
 
-def first(samples: Samples, count: int) -> Samples:
+def take(samples: Samples, count: int) -> Samples:
     """The first ``count`` of ``samples``, which are in random order."""
     return Samples(samples.points[:count], samples.bins[:count], samples.bin_count)
 
 
 def scan(
-    level: Level, samples: Samples, poses: Matrix, tick: Tick, device: str = "cpu"
+    level: Level, samples: Samples, poses: Matrix, check_timeout: CheckTimeout, device: str = "cpu"
 ) -> Candidates:
     """Every pose scored: information times overlap, so that what lies outside tells nothing.
 
     The nearest voxel counts here, not an interpolated value: a tenth of the time, for many poses.
     """
     shape = level.values.shape[2:]
-    bins = binned(level, samples.bin_count).to(device)
+    bins = bin_levels(level, samples.bin_count).to(device)
     points, own_bins = samples.points.to(device), samples.bins.to(device)
     size = torch.as_tensor(shape, device=device)
     strides = torch.as_tensor([shape[1] * shape[2], shape[2], 1], device=device)
@@ -187,7 +187,7 @@ def scan(
     scores = []
     step = max(1, CHUNK // len(samples.bins))
     for start in range(0, len(poses), step):
-        tick()
+        check_timeout()
         rotations, translations = pose_tensors(poses[start : start + step])
         turn, shift = matrix[:3, :3] @ rotations, translations @ matrix[:3, :3].T + matrix[:3, 3]
         turn, shift = turn.to(device), shift.to(device)
@@ -205,13 +205,13 @@ def scan(
     return Candidates(poses, np.concatenate(scores))
 
 
-def binned(level: Level, bin_count: int) -> torch.Tensor:
+def bin_levels(level: Level, bin_count: int) -> torch.Tensor:
     """(voxels + 1,) int64 grey level of every voxel, then ``bin_count`` for what lies outside."""
     bins = torch.clamp((level.values.ravel() * bin_count).long(), max=bin_count - 1)
     return torch.cat([bins, torch.tensor([bin_count])])
 
 
-def distinct(found: Candidates, box: Points, apart_mm: float, most: int) -> Candidates:
+def keep_distinct(found: Candidates, box: Points, apart_mm: float, most: int) -> Candidates:
     """The best ``most`` poses that put ``box`` (8, 3) at least ``apart_mm`` apart."""
     order = np.argsort(-found.scores)[: 60 * most]
     kept: list[int] = []
@@ -224,14 +224,19 @@ def distinct(found: Candidates, box: Points, apart_mm: float, most: int) -> Cand
     return Candidates(found.poses[kept], found.scores[kept])
 
 
-def ranked(found: Candidates) -> Candidates:
+def rank(found: Candidates) -> Candidates:
     """The best first."""
     order = np.argsort(-found.scores)
     return Candidates(found.poses[order], found.scores[order])
 
 
 def ascend(
-    other: Prepared, samples: Samples, poses: Matrix, plan: Ascent, seed: int, tick: Tick
+    other: Prepared,
+    samples: Samples,
+    poses: Matrix,
+    plan: Ascent,
+    seed: int,
+    check_timeout: CheckTimeout,
 ) -> Candidates:
     """``poses`` improved together by stochastic gradient ascent, scored at the end."""
     level = other.levels[plan.level]
@@ -239,10 +244,10 @@ def ascend(
     scale = np.array([HEAD_RADIUS_MM] * 3 + [1.0] * 3)
     mean, square = np.zeros((len(poses), 6)), np.zeros((len(poses), 6))
     for k in range(plan.iterations):
-        tick()
+        check_timeout()
         some = torch.randint(len(samples.bins), (plan.batch,), generator=generator)
         batch = Samples(samples.points[some], samples.bins[some], samples.bin_count)
-        _, _, slope = with_gradient(level, batch, *pose_tensors(poses))
+        _, _, slope = information_gradient(level, batch, *pose_tensors(poses))
         slope_mm = slope.double().numpy() / scale
         mean = 0.8 * mean + 0.2 * slope_mm
         square = 0.95 * square + 0.05 * slope_mm**2
@@ -250,6 +255,6 @@ def ascend(
         direction = (mean / (1 - 0.8 ** (k + 1))) / (
             np.sqrt(square / (1 - 0.95 ** (k + 1))) + 1e-12
         )
-        poses = stepped(poses, rate * direction)
-    gain, overlap = mutual_information(level, first(samples, 3 * plan.batch), *pose_tensors(poses))
+        poses = move_poses(poses, rate * direction)
+    gain, overlap = mutual_information(level, take(samples, 3 * plan.batch), *pose_tensors(poses))
     return Candidates(poses, (gain * overlap).double().numpy())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mmif.geometry import Matrix, Points, apply
+from mmif.geometry import Matrix, Points
 from mmif.registration.prepare import Level
 
 PAD = 2  # bins at each end of the histogram, for the spline's reach
@@ -43,14 +43,14 @@ def sample(level: Level, points: Points, bin_count: int, device: str = "cpu") ->
 
 def interpolate(level: Level, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Values of ``level`` at ``points`` (p, n, 3) mm, trilinear, and whether they lie inside."""
-    grid, inside = normalised(level, points)
+    grid, inside = grid_coordinates(level, points)
     values = F.grid_sample(
         level.values, grid[None, None], padding_mode="border", align_corners=True
     )
     return values[0, 0, 0], inside
 
 
-def normalised(level: Level, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def grid_coordinates(level: Level, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``points`` (p, n, 3) mm in the coordinates of ``grid_sample`` (z, y, x in -1..1)."""
     shape = level.values.shape[2:]
     scale = np.array([2 / (s - 1) for s in shape])
@@ -80,7 +80,7 @@ def mutual_information(
     return information(joint), inside.float().mean(dim=1)
 
 
-def with_gradient(
+def information_gradient(
     level: Level,
     samples: Samples,
     rotations: torch.Tensor,
@@ -166,8 +166,3 @@ def pose_tensors(poses: Matrix) -> tuple[torch.Tensor, torch.Tensor]:
     """(p, 3, 3) and (p, 3) float32 of ``poses`` (p, 4, 4)."""
     stack = torch.as_tensor(np.asarray(poses), dtype=torch.float32)
     return stack[:, :3, :3].contiguous(), stack[:, :3, 3].contiguous()
-
-
-def moved(points: Points, pose: Matrix) -> Points:
-    """``points`` (n, 3) of the sampled volume in the other one's millimetres."""
-    return apply(pose, points)

@@ -18,18 +18,18 @@ from mmif.io import load
 from mmif.io.transform_files import read_transform
 from mmif.registration import (
     Registration,
-    given,
+    check_transform,
     register,
     trust_headers,
 )
 from mmif.registration.measures import Measures
-from mmif.registration.poses import all_rotations, step_between, stepped
+from mmif.registration.poses import all_rotations, move_poses, step_between
 from mmif.registration.prepare import Kind, body_mask, greys, prepare
 from mmif.registration.similarity import (
+    information_gradient,
     mutual_information,
     pose_tensors,
     sample,
-    with_gradient,
 )
 from mmif.registration.verdict import checks_of, limits_for, verdict_of
 from mmif.transforms.register import RegisterRigidd
@@ -199,14 +199,14 @@ def test_the_wrong_patients_that_came_closest_to_a_pass_have_none(kinds, measure
 
 def test_a_given_transform_is_checked_and_kept(mri: MetaTensor, ct: MetaTensor, truth: dict):
     matrix = np.array(truth["mri_to_ct"])
-    found = given(matrix, mri, ct, PATIENT)
+    found = check_transform(matrix, mri, ct, PATIENT)
     np.testing.assert_array_equal(found.fixed_to_moving_lps, matrix)
     assert found.verdict == "pass", found.reasons
 
 
 def test_a_given_transform_that_is_far_off_fails(mri, ct, truth: dict):
     wrong = random_pose(1, 15, 30, np.zeros(3)) @ np.array(truth["mri_to_ct"])
-    found = given(wrong, mri, ct, PATIENT)
+    found = check_transform(wrong, mri, ct, PATIENT)
     assert found.verdict == "fail"
     assert found.reasons
 
@@ -245,7 +245,7 @@ def test_volumes_of_a_few_voxels_are_refused_in_one_line():
 
 
 def test_it_runs_on_one_thread_and_leaves_torch_as_it_was(monkeypatch, mri: MetaTensor):
-    from mmif.registration import rigid as registering
+    from mmif.registration import rigid
 
     seen = []
 
@@ -253,11 +253,11 @@ def test_it_runs_on_one_thread_and_leaves_torch_as_it_was(monkeypatch, mri: Meta
         seen.append(torch.get_num_threads())
         raise RegistrationError("stop here")
 
-    monkeypatch.setattr(registering, "prepare", prepared)
+    monkeypatch.setattr(rigid, "prepare", prepared)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for run in (lambda: register(mri, mri), lambda: given(np.eye(4), mri, mri)):
+        for run in (lambda: register(mri, mri), lambda: check_transform(np.eye(4), mri, mri)):
             with pytest.raises(RegistrationError, match="stop here"):
                 run()
             assert torch.get_num_threads() == 2
@@ -307,14 +307,14 @@ def test_the_gradient_is_the_slope_of_the_information(mri: MetaTensor, ct: MetaT
     fixed, moving = prepare(ct, "fixed"), prepare(mri, "moving")
     points = np.random.default_rng(0).uniform(-35, 35, (20_000, 3))
     samples = sample(fixed.levels[1], points, 24)
-    pose = stepped(np.eye(4), np.array([1.0, -2.0, 1.5, 2.0, -3.0, 1.0]))
+    pose = move_poses(np.eye(4), np.array([1.0, -2.0, 1.5, 2.0, -3.0, 1.0]))
     level = moving.levels[0]
-    _, _, gradient = with_gradient(level, samples, *pose_tensors(pose[None]))
+    _, _, gradient = information_gradient(level, samples, *pose_tensors(pose[None]))
     slope = gradient[0].double().numpy() / np.array([70.0] * 3 + [1.0] * 3)
     steps = 0.25 * np.eye(6)
     both = [
         mutual_information(
-            level, samples, *pose_tensors(stepped(np.tile(pose, (6, 1, 1)), s * steps))
+            level, samples, *pose_tensors(move_poses(np.tile(pose, (6, 1, 1)), s * steps))
         )[0]
         for s in (1, -1)
     ]
@@ -332,5 +332,5 @@ def test_the_rotations_leave_no_gap_larger_than_their_basin():
 def test_a_step_there_is_the_step_between():
     start = random_pose(0, 40, 30, np.zeros(3))
     steps = np.random.default_rng(1).normal(size=(5, 6)) * 10
-    there = stepped(np.tile(start, (5, 1, 1)), steps)
+    there = move_poses(np.tile(start, (5, 1, 1)), steps)
     np.testing.assert_allclose(step_between(start, there), steps, atol=1e-9)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, spacing_mm
@@ -14,6 +15,10 @@ SPACING_RANGE_MM = (0.01, 100.0)
 
 DARK_PERCENT, NO_AIR_HU = 5, -200.0
 """Where a CT's darkest share does not reach down to this, its values are hardly HU."""
+
+BACKGROUND_BELOW, BACKGROUND_SHARE = -500.0, 0.01
+"""A lone value below the first, in more than this share, is padding: writers use -1000, -1024,
+-2000, -32768; no sequence reaches there by chance while all else is positive."""
 
 _BLOCK = 1 << 24
 
@@ -35,6 +40,58 @@ def check_values(volume: npt.NDArray[np.float32], where: str) -> tuple[float, fl
     if low == high:
         raise InputError(f"{where}: every voxel is {low:g}; expected an image")
     return low, high
+
+
+def fill_unmeasured(volume: npt.NDArray[np.float32], where: str) -> tuple[str, ...]:
+    """Set NaN and infinities that reach the volume's border to its lowest value, in place.
+
+    Returns:
+        A note, where there were any.
+
+    Raises:
+        InputError: such values stand inside of the image, or nowhere else is a finite one.
+    """
+    if np.isfinite(volume.min()) and np.isfinite(volume.max()):
+        return ()
+    bad = ~np.isfinite(volume)
+    count = int(np.count_nonzero(bad))
+    labels, pieces = ndimage.label(bad)
+    edges = [labels.take(end, axis=axis) for axis in range(3) for end in (0, -1)]
+    outside = np.unique(np.concatenate([edge.ravel() for edge in edges]))
+    inside = int(np.count_nonzero(~np.isin(labels, outside)))  # 0, no piece, is outside or absent
+    inside -= 0 if 0 in outside else volume.size - count
+    if count == volume.size or inside > 0:
+        raise InputError(
+            f"{where}: {inside or count} values are NaN or infinite inside of the image "
+            f"({pieces} pieces); expected finite values"
+        )
+    low = np.float32(volume[~bad].min())
+    volume[bad] = low
+    share = 100 * count / volume.size
+    return (f"NaN or infinite outside of the image ({share:.1f} %): not measured, set to {low:g}",)
+
+
+def fill_background(volume: npt.NDArray[np.float32], role: str | None) -> tuple[str, ...]:
+    """Set a background far below every other value to the lowest of those, in place.
+
+    Only a negative value that many voxels share, while nothing else is negative, is such one:
+    -2000 or -32768 in an MRI, SPECT or PET, whose values begin at 0.
+
+    Returns:
+        A note, where there was one.
+    """
+    low = float(volume.min())
+    if role in {None, "ct"} or low > BACKGROUND_BELOW:
+        return ()
+    background = volume == low
+    share = float(np.mean(background))
+    if share < BACKGROUND_SHARE or share == 1:
+        return ()
+    rest = float(volume.min(where=~background, initial=np.inf))
+    if rest < 0:
+        return ()
+    volume[background] = rest
+    return (f"a background of {low:g} ({100 * share:.1f} % of the voxels) was set to {rest:g}",)
 
 
 def check_grid(shape: tuple[int, ...], affine: Matrix, where: str) -> None:

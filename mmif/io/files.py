@@ -9,7 +9,7 @@ from typing import Literal
 
 from mmif.errors import InputError
 
-Kind = Literal["dicom", "nifti", "analyze", "itk", "zip", "empty", "other"]
+Kind = Literal["dicom", "nifti", "analyze", "mgh", "itk", "zip", "empty", "other"]
 
 MAX_FILES = 200_000
 """Files looked at in one tree; a larger one is refused."""
@@ -56,6 +56,51 @@ def existing(path: str | Path) -> Path:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path}: neither a file nor a folder; a pipe or a device is not read")
     return found
+
+
+def sibling(path: Path, endings: tuple[str, ...]) -> Path | None:
+    """The regular file beside ``path`` with its stem and one of ``endings``, in any capitals.
+
+    Args:
+        path: ``a.hdr``, or ``a.hdr.gz``.
+        endings: in lower case, the preferred one first.
+
+    Raises:
+        InputError: it is a link that leaves the folder.
+    """
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    stem = Path(name).stem
+    for ending in endings:
+        exact = path.with_name(stem + ending)
+        if _is_ordinary(exact):
+            return own_file(path, exact.name)
+    wanted = {(stem.lower() + ending): number for number, ending in enumerate(endings)}
+    try:
+        beside = [p for p in sorted(path.parent.iterdir()) if p.name.lower() in wanted]
+    except OSError:
+        return None
+    beside = [p for p in beside if p.stem.split(".")[0] == stem.split(".")[0] and _is_ordinary(p)]
+    if not beside:
+        return None
+    return own_file(path, min(beside, key=lambda p: wanted[p.name.lower()]).name)
+
+
+def own_file(header: Path, name: str) -> Path:
+    """The regular file ``name`` in the folder of the detached header that names it.
+
+    Raises:
+        InputError: it lies elsewhere, by its name or as a link, or is no regular file.
+    """
+    plain = name not in {"", ".", ".."} and not {"/", "\\", "\0"} & set(name)
+    if not plain or len(os.fsencode(name)) > 255:
+        raise InputError(f"{header}: names pixels in {name[:80]!r}; expected a file of its folder")
+    data = header.parent / name
+    homes = {header.parent.resolve(), header.resolve().parent}
+    if data.resolve().parent not in homes:
+        raise InputError(f"{header}: {name!r} is a link out of its folder; expected a file there")
+    if not _is_ordinary(data):
+        raise InputError(f"{header}: {name!r} is missing or no regular file")
+    return data
 
 
 def walk(folder: Path) -> Iterator[FoundFile]:
@@ -109,12 +154,17 @@ def _kind_inside_gzip(path: Path) -> Kind:
 
     try:
         with gzip.open(path) as file:
-            kind = _kind_of_bytes(file.read(_SNIFFED_BYTES))
+            head = file.read(_SNIFFED_BYTES)
+        if _foreign_name(head):
+            return "other"
+        kind = _kind_of_bytes(head)
     except (OSError, EOFError, zlib.error):
         kind = "other"
-    if kind not in {"nifti", "analyze"} and path.name.lower().endswith((".nii.gz", ".nii")):
+    if kind == "other" and path.name.lower().endswith((".mgz", ".mgh.gz")):
+        return "mgh"
+    if kind not in {"nifti", "analyze", "mgh"} and path.name.lower().endswith((".nii.gz", ".nii")):
         return "nifti"
-    return kind if kind in {"nifti", "analyze"} else "other"
+    return kind if kind in {"nifti", "analyze", "mgh"} else "other"
 
 
 def _kind_of_bytes(head: bytes) -> Kind:
@@ -131,7 +181,70 @@ def _kind_of_bytes(head: bytes) -> Kind:
         return "itk"
     if head[:4] in {b"\x5c\x01\0\0", b"\0\0\x01\x5c"} and len(head) >= 348:
         return "analyze"
+    if _is_mgh(head):
+        return "mgh"
     return "other"
+
+
+def _is_mgh(head: bytes) -> bool:
+    """Whether ``head`` is a FreeSurfer volume's: version 1, four sizes, a known type."""
+    words = [int.from_bytes(head[at : at + 4], "big", signed=True) for at in range(0, 24, 4)]
+    known = {0, 1, 3, 4, 10}  # uint8, int32, float32, int16, uint16 (FreeSurfer's MGH format)
+    return len(head) >= 284 and words[0] == 1 and min(words[1:5]) > 0 and words[5] in known
+
+
+_FOREIGN = (
+    (b"version https://git-lfs", "the pointer of a large-file store (Git LFS), not its content"),
+    (b"/annex/objects/", "the pointer of git-annex, not its content"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a rar archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"PK\x03\x04", "a zip archive inside"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%!PS", "a PostScript document"),
+    (b"CDF\x01", "a MINC 1 volume"),
+)
+
+
+def foreign_content(path: Path) -> str:
+    """What a file that is no volume is instead, in words; "" where that is not known either."""
+    import gzip
+    import zlib
+
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+        if head[:2] != b"\x1f\x8b":
+            return _foreign_name(head)
+        try:
+            with gzip.open(path) as packed:
+                inside = packed.read(512)
+        except (OSError, EOFError, zlib.error):
+            return "gzip that is damaged or cut short"
+        if _kind_of_bytes(inside[:_SNIFFED_BYTES]) == "dicom":
+            return "a DICOM file packed with gzip (.dcm.gz)"
+        return _foreign_name(inside) or "gzip of something that is no volume"
+    except OSError:
+        return ""
+
+
+def _foreign_name(head: bytes) -> str:
+    """As `foreign_content`, of the first bytes."""
+    for start, name in _FOREIGN:
+        if head.startswith(start):
+            return name
+    if head[257:262] == b"ustar":
+        return "a tar archive; unpack it, or pack it as zip"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head")):
+        return "a web page (HTML): the download answered with an error?"
+    if head.lstrip().startswith((b"<?xml", b"{")):
+        return "a text (XML or JSON)"
+    return ""
 
 
 def _is_bare_dicom(head: bytes) -> bool:

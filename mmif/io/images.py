@@ -15,6 +15,8 @@ Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 JPEG_QUALITY = 95
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+"""All that Pillow may open: others start interpreters (EPS) or follow their own rules."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ def read_image(path: Path) -> Image2D:
         found = "a folder" if path.is_dir() else "nothing"
         raise InputError(f"{path}: found {found}, expected an image file")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             _check(image, path)
             name = image.format or "unknown"
             upright = ImageOps.exif_transpose(image)

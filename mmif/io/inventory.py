@@ -92,9 +92,10 @@ def _volume(file: FoundFile) -> VolumeInfo:
     """What the header of a volume file says, or why it cannot be read."""
     kind = kind_of(file.path)
     is_nifti = kind in {"nifti", "analyze"}
+    look = {"nifti": _nifti, "analyze": _nifti, "mgh": _freesurfer}.get(kind, _itk)
     name = Path(file.name)
     try:
-        matrix, frames, affine, warnings, colour = (_nifti if is_nifti else _itk)(file.path)
+        matrix, frames, affine, warnings, colour = look(file.path)
     except MmifError as error:
         reason = one_line(error, 400).replace(str(file.path), file.name)
         return VolumeInfo(name, "nifti" if is_nifti else "other", None, 0, None, "", (), reason, ())
@@ -123,12 +124,20 @@ def _nifti(path: Path) -> _Header:
     return info.shape, info.frames, info.affine_ras, info.warnings, info.colour
 
 
+def _freesurfer(path: Path) -> _Header:
+    """The same of a FreeSurfer volume."""
+    from mmif.io.nifti.freesurfer import mgh_info
+
+    info = mgh_info(path)
+    return info.shape, info.frames, info.affine_ras, (), False
+
+
 def _itk(path: Path) -> _Header:
     """The same of a file that SimpleITK reads."""
     from mmif.io.itk.header import read_itk_header
 
     header = read_itk_header(path)
-    return header.size[:3], header.frames, header.affine_ras, (), header.colour
+    return header.size[:3], header.frames, header.affine_ras, header.warnings, header.colour
 
 
 def _reason(matrix: tuple[int, ...], frames: int, affine: Matrix, colour: bool) -> str:

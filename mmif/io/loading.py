@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmif.errors import InputError
 from mmif.io.dicom.read.series import ROLES, Scan, scanned
-from mmif.io.files import Kind, existing, kind_of
+from mmif.io.files import Kind, existing, kind_of, sibling
 from mmif.io.source import SOURCE_KEY
 
 if TYPE_CHECKING:
@@ -49,12 +49,10 @@ def load(
 
 def _of_pair(path: Path, kind: Kind | None) -> tuple[Path, Kind | None]:
     """The header file of a ``.hdr``/``.img`` pair of which the image was named."""
-    name = path.name.removesuffix(".gz")
-    if kind == "other" and name.lower().endswith(".img"):
-        for ending in (".hdr", ".hdr.gz"):
-            header = path.with_name(str(Path(name).with_suffix(ending)))
-            if header.is_file():
-                return header, kind_of(header)
+    if kind == "other" and path.name.lower().endswith((".img", ".img.gz")):
+        header = sibling(path, (".hdr", ".hdr.gz"))
+        if header is not None:
+            return header, kind_of(header)
     return path, kind
 
 
@@ -96,6 +94,10 @@ def _reader(kind: Kind | None, role: str | None, frame: int | None) -> "ImageRea
         from mmif.io.nifti.reader import NiftiVolumeReader
 
         return NiftiVolumeReader(role=role, frame=frame)
+    if kind == "mgh":
+        from mmif.io.nifti.freesurfer import FreesurferReader
+
+        return FreesurferReader(role=role, frame=frame)
     from mmif.io.itk.reader import SimpleItkReader
 
     return SimpleItkReader(role=role, frame=frame)

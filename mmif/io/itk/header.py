@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from mmif.errors import InputError
 from mmif.geometry import Matrix, ras_lps
 from mmif.io.checks import MAX_VOXELS
+from mmif.io.files import foreign_content, own_file
 
 MAX_RATIO = 2_000
 """Voxels claimed per byte of file; zlib packs at most about 1,000 to 1."""
@@ -40,11 +41,13 @@ class ItkHeader:
         reader: has seen the header, and can read the pixels.
         size: voxels along each axis, 3 or 4 of them.
         affine_ras: voxel to RAS mm.
+        warnings: what was noticed, in words.
     """
 
     reader: sitk.ImageFileReader
     size: tuple[int, ...]
     affine_ras: Matrix
+    warnings: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -62,6 +65,9 @@ def read_itk_header(path: Path) -> ItkHeader:
     with path.open("rb") as file:
         if file.read(4) == b"CDF\x01":
             raise InputError(f"{path}: MINC 1 is not read; expected NIfTI, MetaImage or NRRD")
+    what = foreign_content(path)
+    if what:
+        raise InputError(f"{path}: {what}; expected an image volume")
     fields = _geometry_fields(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -85,7 +91,55 @@ def read_itk_header(path: Path) -> ItkHeader:
     direction = np.reshape(reader.GetDirection(), (n, n))[:3, :3]
     affine[:3, :3] = direction * reader.GetSpacing()[:3]
     affine[:3, 3] = reader.GetOrigin()[:3]
-    return ItkHeader(reader, size, ras_lps(affine))
+    return ItkHeader(reader, size, ras_lps(affine), _place_warnings(fields))
+
+
+def _place_warnings(fields: dict[str, str]) -> tuple[str, ...]:
+    """A note where a MetaImage or NRRD does not say where its volume lies."""
+    if not fields or any(fields.get(name) for name in _PLACES):
+        return ()
+    return (f"no {' or '.join(_PLACES[:2])}: the position is not known, 0 0 0 is taken",)
+
+
+def _check_data_files(path: Path, found: dict[str, str], is_nrrd: bool) -> None:
+    """Refuse a header whose pixels are not one regular file of its own folder, or within it."""
+    name = found.get("data file") or found.get("datafile") if is_nrrd else found.get(_META_DATA)
+    if name is None and is_nrrd:
+        return
+    if not is_nrrd and name is not None and name.upper() == "LOCAL":
+        return
+    if not name or name.split()[0].upper() == "LIST" or "%" in name:
+        raise InputError(f"{path}: pixels in {name or 'no file'}; expected them in one file")
+    own_file(path, name)
+
+
+def _check_nrrd_axes(path: Path, found: dict[str, str]) -> None:
+    """Refuse NRRD axes that are neither space nor a plain list, and lengths not in mm.
+
+    ITK reads neither ``space units`` nor ``kinds``.
+    """
+    for field in ("space units", "units"):
+        units = {unit.lower() for unit in re.findall(r'"([^"]*)"', found.get(field, ""))}
+        lengths = units & _OTHER_LENGTHS if field == "units" else units - _MILLIMETRES
+        if lengths:
+            raise InputError(f"{path}: {field} {', '.join(sorted(lengths))}; expected mm")
+    kinds = [kind.lower() for kind in found.get("kinds", "").split()]
+    for kind in kinds:
+        if kind not in _NRRD_KINDS:
+            raise InputError(
+                f"{path}: an axis of kind {kind} (components, no space); expected grey"
+            )
+
+
+_META_DATA = "ElementDataFile"
+_PLACES = ("Offset", "Position", "Origin", "space origin")
+_MILLIMETRES = frozenset({"mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "?"})
+_OTHER_LENGTHS = frozenset({"m", "cm", "um", "µm", "nm", "in", "inch", "meter", "metre", "micron"})
+_NRRD_KINDS = frozenset(
+    {"domain", "space", "time", "list", "none", "???", "scalar", "stub"}
+    | {"rgb-color", "3-color", "vector", "3-vector"}
+)
+"""Kinds that are read; the last four as three channels, which no role takes."""
 
 
 def _geometry_fields(path: Path) -> dict[str, str]:
@@ -110,6 +164,12 @@ def _geometry_fields(path: Path) -> dict[str, str]:
     for names in _NRRD_FIELDS if is_nrrd else _META_FIELDS:
         if not any(found.get(field) for field in names):
             raise InputError(f"{path}: no {' or '.join(names)}; expected the volume's geometry")
+    _check_data_files(path, found, is_nrrd)
+    if is_nrrd:
+        _check_nrrd_axes(path, found)
+    unit = found.get("DistanceUnits", "mm").lower()
+    if not is_nrrd and unit not in _MILLIMETRES:
+        raise InputError(f"{path}: DistanceUnits {unit[:20]}; expected mm")
     if is_nrrd and found["space"].lower() not in _NRRD_SPACES:
         raise InputError(f"{path}: NRRD space of another kind; expected RAS, LAS or LPS")
     return found

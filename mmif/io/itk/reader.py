@@ -8,7 +8,13 @@ import SimpleITK as sitk
 
 from mmif.errors import InputError
 from mmif.geometry import spacing_mm
-from mmif.io.checks import check_grid, check_role, check_values
+from mmif.io.checks import (
+    check_grid,
+    check_role,
+    check_values,
+    fill_background,
+    fill_unmeasured,
+)
 from mmif.io.itk.header import ItkHeader, read_itk_header
 from mmif.io.meta import monai_meta
 from mmif.io.paths import ContentReader, Unread
@@ -37,11 +43,20 @@ class SimpleItkReader(ContentReader):
         """
         path, where = img.path, str(img.path)
         header = read_itk_header(path)
+        channels = header.reader.GetNumberOfComponents()
+        if channels > 1 and self.role is not None:
+            raise InputError(
+                f"{where}: {channels} channels (colour); expected the grey {self.role} source"
+            )
         image = _chosen(header, self.frame, where)
         voxels, affine = _voxels(image), header.affine_ras
         check_grid(voxels.shape[-3:], affine, where)
+        warnings = header.warnings
+        if voxels.ndim == 3:
+            warnings += fill_unmeasured(voxels, where)
+            warnings += check_role(voxels, self.role, where)
+            warnings += fill_background(voxels, self.role)
         check_values(voxels, where)
-        warnings = check_role(voxels, self.role, where) if voxels.ndim == 3 else ()
         shape = voxels.shape[-3:]
         source = Source(
             path=path,

@@ -138,6 +138,15 @@ def _affine(
         raise GeometryError(f"{path}: no valid orientation ({codes}); expected a valid sform")
     if sform is None and int(header["sform_code"]) > 0:
         notes += ("the sform is not valid; the qform is used",)
+    if sform is not None and _is_never_set(sform, header):
+        if qform is None:
+            steps = " x ".join(f"{float(step):g}" for step in header["pixdim"][1:4])
+            raise GeometryError(
+                f"{path}: the sform is the identity, pixdim says {steps}, and there is no valid "
+                "qform; expected an orientation that fits its spacing"
+            )
+        notes += ("the sform is the identity and does not fit pixdim; the qform is used",)
+        sform = None
     affine = sform if sform is not None else cast(Matrix, qform)
     unit = int(header["xyzt_units"]) & 7
     scale = _MM_PER_UNIT.get(unit, 1.0)
@@ -165,6 +174,13 @@ def _valid(header: Header, form: str) -> Matrix | None:
     if not np.isfinite(matrix).all() or np.abs(matrix).max() > 1e6:
         return None
     return matrix if min(spacing_mm(matrix)) > 0 and _is_invertible(matrix) else None
+
+
+def _is_never_set(sform: Matrix, header: Header) -> bool:
+    """Whether an sform is the identity that software writes by default, against pixdim."""
+    steps = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
+    told = np.isfinite(steps).all() and bool((steps > 0).all())
+    return bool(np.array_equal(sform, np.eye(4)) and told and np.abs(steps - 1).max() > 1e-3)
 
 
 def _is_invertible(matrix: Matrix) -> bool:

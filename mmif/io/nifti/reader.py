@@ -13,7 +13,14 @@ import numpy.typing as npt
 
 from mmif.errors import InputError
 from mmif.geometry import Matrix, spacing_mm
-from mmif.io.checks import check_grid, check_role, check_values
+from mmif.io.checks import (
+    check_grid,
+    check_role,
+    check_values,
+    fill_background,
+    fill_unmeasured,
+)
+from mmif.io.files import sibling
 from mmif.io.meta import monai_meta
 from mmif.io.nifti.header import Header, NiftiInfo, nifti_info, opened, reading_nifti
 from mmif.io.paths import ContentReader, Unread
@@ -21,6 +28,9 @@ from mmif.io.regrid import SHEAR_MM, shear_mm, unsheared
 from mmif.io.source import Source
 
 Volume = npt.NDArray[np.float32]
+
+_VECTOR_INTENTS = {1004, 1005, 1006, 1007, 1009, 2003, 2004}
+"""NIfTI-1 intent codes of values with several components: matrices, vectors, RGB, RGBA."""
 
 
 class NiftiVolumeReader(ContentReader):
@@ -61,8 +71,12 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
     with reading_nifti(path):
         stored = _stored(info, _frame_number(info, frame))
     voxels = _physical(stored, info)
+    filled: tuple[str, ...] = ()
+    if not info.colour:
+        filled = fill_unmeasured(voxels, where)
+        filled += check_role(voxels, role, where) + fill_background(voxels, role)
     check_values(voxels, where)
-    notes = (*info.warnings, *(check_role(voxels, role, where) if not info.colour else ()))
+    notes = (*info.warnings, *filled)
     affine = info.affine_ras
     if not info.colour and shear_mm(affine, info.shape) > SHEAR_MM:
         voxels, affine = unsheared(voxels, affine, float(voxels.min()), where)
@@ -82,6 +96,11 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
 
 def _frame_number(info: NiftiInfo, frame: int | None) -> int:
     """Which volume to read."""
+    if frame is None and int(info.header["intent_code"]) in _VECTOR_INTENTS:
+        raise InputError(
+            f"{info.path}: {info.frames} channels (components of a vector or colour); "
+            "expected grey values"
+        )
     if frame is None and info.frames > 1:
         raise InputError(
             f"{info.path}: 4-D with {info.frames} volumes; "
@@ -131,11 +150,9 @@ def _read(file: BinaryIO, size: int) -> bytearray:
 
 def _image_file(path: Path) -> Path:
     """The ``.img`` beside a ``.hdr``; or the file itself, where it is the image."""
-    name = path.name.removesuffix(".gz")
-    for ending in (".img", ".img.gz", ".IMG"):
-        beside = path.with_name(str(Path(name).with_suffix(ending)))
-        if beside.is_file():
-            return beside
+    beside = sibling(path, (".img", ".img.gz"))
+    if beside is not None:
+        return beside
     raise InputError(f"{path}: the .img file of the pair is missing")
 
 

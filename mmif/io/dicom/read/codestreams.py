@@ -38,6 +38,63 @@ def check_codestream(pixel_data: bytes, stored: "PixelFormat", index: int) -> No
         raise InputError(
             f"compressed pixels of {size[0]} x {size[1]}; expected {stored.columns} x {stored.rows}"
         )
+    _check_samples(frame, stored)
+    _check_end(frame)
+
+
+def _check_samples(frame: bytes, stored: "PixelFormat") -> None:
+    """Refuse a codestream whose components, depth or sign cannot be those of the header."""
+    found = codestream_samples(frame)
+    if found is None:
+        raise InputError("compressed pixels without a depth of their own (truncated)")
+    components, bits, signed = found
+    if components != stored.samples and stored.photometric != "PALETTE COLOR":
+        raise InputError(f"compressed pixels of {components} components; expected {stored.samples}")
+    if bits > stored.bits_allocated:
+        raise InputError(
+            f"compressed pixels of {bits} bits; expected at most {stored.bits_allocated}"
+        )
+    if signed is not None and signed and not stored.signed:
+        raise InputError("compressed pixels are signed; the header says unsigned")
+    if stored.signed and bits < stored.bits_stored and not signed:
+        raise InputError(
+            f"compressed pixels of {bits} bits; expected {stored.bits_stored}, with their sign"
+        )
+
+
+def _check_end(frame: bytes) -> None:
+    """Refuse a codestream without its end marker, or with less between than its parts claim."""
+    end = len(frame)
+    while end and frame[end - 1] in {0, 0xFF}:  # padding to an even length, NEMA's among them
+        end -= 1
+    if frame[max(end - 2, 0) : end] != b"\xff\xd9":
+        raise InputError("compressed pixels without an end marker (truncated)")
+    start = frame.find(_JPEG_2000, 0, _SEARCHED_BYTES)
+    if start >= 0 and not _tiles_reach(frame, start + 2, end - 2):
+        raise InputError("compressed pixels whose tiles do not reach their end (truncated)")
+
+
+def _tiles_reach(frame: bytes, at: int, end: int) -> bool:
+    """Whether the tile-parts of a JPEG 2000 lead exactly to ``end`` (ISO 15444-1 A.4.2)."""
+    while at < end and frame[at : at + 2] != b"\xff\x90":
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    while at < end and frame[at : at + 2] == b"\xff\x90":
+        length = int.from_bytes(frame[at + 6 : at + 10], "big")
+        at = at + length if length else end  # 0: to the end
+    return at == end
+
+
+def codestream_samples(frame: bytes) -> tuple[int, int, bool | None] | None:
+    """Components, bits of one and whether they are signed (None: JPEG does not say)."""
+    start = frame.find(_JPEG_2000, 0, _SEARCHED_BYTES)
+    if start >= 0:
+        marker = frame[start + 2 : start + 43]
+        if len(marker) < 41:
+            return None
+        depth = marker[40]
+        return int.from_bytes(marker[38:40], "big"), (depth & 0x7F) + 1, bool(depth & 0x80)
+    at = _jpeg_frame_header(frame)
+    return None if at is None else (frame[at + 9], frame[at + 4], None)
 
 
 def _check_rle(frame: bytes, stored: "PixelFormat") -> None:
@@ -97,6 +154,15 @@ def _jpeg_2000_size(marker: bytes) -> tuple[int, int] | None:
 
 def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
     """Columns and rows of the first frame header of a JPEG or JPEG-LS (ISO 10918-1 B.2.2)."""
+    at = _jpeg_frame_header(frame)
+    if at is None:
+        return None
+    rows = int.from_bytes(frame[at + 5 : at + 7], "big")
+    return int.from_bytes(frame[at + 7 : at + 9], "big"), rows
+
+
+def _jpeg_frame_header(frame: bytes) -> int | None:
+    """Where the first frame header of a JPEG or JPEG-LS starts, at its marker."""
     at = frame.find(b"\xff\xd8", 0, 64) + 2
     while 2 <= at < min(len(frame) - 9, _SEARCHED_BYTES):
         if frame[at] != 0xFF:
@@ -106,7 +172,6 @@ def _jpeg_size(frame: bytes) -> tuple[int, int] | None:
             at += 1
             continue
         if marker in _JPEG_FRAMES:
-            rows = int.from_bytes(frame[at + 5 : at + 7], "big")
-            return int.from_bytes(frame[at + 7 : at + 9], "big"), rows
+            return at
         at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     return None

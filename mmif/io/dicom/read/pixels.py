@@ -265,6 +265,8 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
                 raise InputError(f"{name}: decodes to {pixels.shape}; expected {expected}")
             if stored.photometric == "PALETTE COLOR":
                 return np.asarray(apply_color_lut(pixels, dataset))
+            if stored.samples == 1 and 8 * pixels.dtype.itemsize == stored.bits_allocated:
+                return _used_bits(pixels, stored)
             return np.asarray(pixels)
 
     return read

@@ -65,7 +65,7 @@ from mmif.io.dicom.read.headers import (
     words,
 )
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
-from mmif.io.files import FoundFile, IgnoredFile, existing, kind_of, walk
+from mmif.io.files import FoundFile, IgnoredFile, existing, foreign_content, kind_of, walk
 
 Role = Literal["ct", "mri", "spect", "pet"]
 
@@ -431,10 +431,11 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool) -> Scan:
                     continue
                 groups[_series_key(header, file)].append((file, header))
                 damaged[_folder(file)] += lacks_pixels(header) or _is_cut_short(header)
-            elif kind in {"nifti", "itk"}:
+            elif kind in {"nifti", "itk", "mgh"}:
                 volumes.append(file)
             else:
-                ignored.append(IgnoredFile(file.name, _REASONS[kind]))
+                reason = foreign_content(file.path) if kind == "other" else ""
+                ignored.append(IgnoredFile(file.name, reason or _REASONS[kind]))
         except MmifError as error:
             reason = str(error).removeprefix(f"{file.name}: ")
             ignored.append(IgnoredFile(file.name, reason))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmif.errors import InputError
-from mmif.io.dicom.read.series import ROLES, Scan, scanned
+from mmif.io.dicom.read.series import ROLES, Scan, describe, scanned
 from mmif.io.files import Kind, existing, kind_of, sibling
 from mmif.io.source import SOURCE_KEY
 
@@ -63,7 +63,8 @@ def _from_scan(
     from mmif.io.dicom.read.reader import read_scan
     from mmif.io.meta import monai_meta, to_volume
 
-    if scan.series or not scan.volumes or series_uid is not None:
+    strays = len(scan.volumes) == 1 and not any(describe(s, frame).spacing_mm for s in scan.series)
+    if series_uid is not None or not scan.volumes or (scan.series and not strays):
         voxels, affine, source = read_scan(scan, role, series_uid, frame)
         return to_volume(voxels, monai_meta(voxels, affine, source))
     if len(scan.volumes) > 1:

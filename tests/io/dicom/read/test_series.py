@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -554,3 +555,9 @@ def test_magnitude_is_read_before_phase_and_b_0_before_other_b_values(tmp_path: 
     source = load(tmp_path / "b", role="mri").meta["source"]
     assert source.headers[0].DiffusionBValue == 0
     assert any("b = 0" in warning for warning in source.warnings)
+
+
+def test_a_volume_file_is_read_beside_a_stray_localizer(tmp_path: Path) -> None:
+    write_series(tmp_path, part(SMALL, [3]), MR, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.eye(4)), tmp_path / "v.nii")
+    assert load(tmp_path, role="mri").shape == (1, 8, 8, 8)

@@ -71,6 +71,7 @@ SEPARATORS = (
     "NominalCardiacTriggerDelayTime",
     "NominalPercentageOfCardiacPhase",
     "DiffusionBValue",
+    "DiffusionGradientOrientation",
     "ImageType",
     "FrameType",
     "ComplexImageComponent",
@@ -89,7 +90,11 @@ _NM_VECTORS = {
 }
 
 
-LABEL_KEYWORDS = tuple(k for k in SEPARATORS if k not in _NM_VECTORS.values())
+LABEL_KEYWORDS = (
+    *(k for k in SEPARATORS if k not in _NM_VECTORS.values()),
+    "RepetitionTime",
+    "SliceThickness",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,26 @@ MAX_GAP_MM = 12.0
 MAX_FINER = 4
 """A variable spacing becomes a regular one with at most so many times the slices."""
 
+MAX_THICKNESSES = 3
+MAX_UNSEEN_MM = 5.0
+"""Slices further apart than so many thicknesses, with so many mm unseen between, are no volume."""
+
+CONTRASTS = (
+    "EchoTime",
+    "EffectiveEchoTime",
+    "EchoNumbers",
+    "InversionTime",
+    "RepetitionTime",
+    "DiffusionBValue",
+    "ComplexImageComponent",
+    "KVP",
+    "ConvolutionKernel",
+)
+"""Attributes of which one image has one value."""
+
+SAME_CONTRAST = 0.02
+"""By which fraction numbers of one contrast may differ: scanners round times slice by slice."""
+
 MAX_GROUPS = 64
 """Orientations or sizes in one series; more are refused."""
 
@@ -103,6 +123,9 @@ def stacks(frames: Sequence[Frame]) -> tuple[list[Stack], tuple[str, ...]]:
     for group in groups:
         label = f"{plane_name(group[0])}, {group[0].size[0]}x{group[0].size[1]}"
         found += _separated(group, label if len(groups) > 1 else "")
+    shared = len(unique) - sum(len(stack.frames) for stack in found)
+    if shared:
+        notes += (f"blocks of several thicknesses share {shared} slices: the thinner were kept",)
     return sorted(found, key=lambda stack: -len(stack.frames)), notes
 
 
@@ -113,6 +136,10 @@ def chosen(found: Sequence[Stack], frame: int | None) -> tuple[Stack, tuple[str,
         InputError: several volumes and no clear or valid choice.
     """
     by_label = sorted(found, key=lambda stack: _natural(stack.label))
+    if frame is None:
+        found, choice = _meant(found)
+        if choice:
+            return found[0], choice
     listed = "; ".join(
         f"{i}: {stack.label or plane_name(stack.frames[0])} ({len(stack.frames)} slices)"
         for i, stack in enumerate(by_label[:8])
@@ -127,11 +154,60 @@ def chosen(found: Sequence[Stack], frame: int | None) -> tuple[Stack, tuple[str,
     enough = max(MIN_SLICES, CLEARLY_MORE * len(second.frames))
     if len(first.frames) < enough:
         raise InputError(
-            f"one series holds {len(found)} volumes and no clear choice (4-D); "
+            f"one series holds {len(found)} volumes and no clear choice"
+            f"{' (4-D)' if _is_repeated(found) else ''}; "
             f"choose one frame of {listed}"
         )
     rest = sum(len(stack.frames) for stack in found[1:])
     return first, (f"{rest} images of the series are not of its main volume and were left out",)
+
+
+def _is_repeated(found: Sequence[Stack]) -> bool:
+    """Whether the volumes lie in one plane and each has enough slices: not so in a localizer."""
+    first = found[0].frames[0]
+    return all(
+        _is_alike(first, stack.frames[0]) and len(stack.frames) >= MIN_SLICES for stack in found
+    )
+
+
+def _meant(found: Sequence[Stack]) -> tuple[Sequence[Stack], tuple[str, ...]]:
+    """The volume that is meant where magnitude stands beside phase, or b = 0 beside other b-values.
+
+    Returns:
+        That volume alone and a note; or all of ``found`` and none.
+    """
+    left = list(found)
+    images = [stack for stack in left if not _is_phase(stack)]
+    reasons = []
+    if 0 < len(images) < len(left):
+        left, reasons = images, ["magnitude before phase, real and imaginary images"]
+    values = [_number(stack.frames[0].labels.get("DiffusionBValue", "")) for stack in left]
+    if len({value for value in values if value is not None}) > 1 and 0.0 in values:
+        left = [stack for stack, value in zip(left, values, strict=True) if value == 0]
+        reasons.append("diffusion: b = 0 before other b-values")
+    if len(left) != 1 or not reasons:
+        return found, ()
+    return left, (f"{' and '.join(reasons)}: 1 of {len(found)} volumes of the series is read",)
+
+
+def _is_phase(stack: Stack) -> bool:
+    """Whether a volume is phase, or the real or imaginary part (ImageType, PS3.3 C.8.3.1.1.1)."""
+    labels = stack.frames[0].labels
+    kinds = labels.get("ImageType", "").upper().split("\\")[2:]
+    component = labels.get("ComplexImageComponent", "").upper()
+    return not PHASE.isdisjoint({*kinds, component})
+
+
+def _number(label: str) -> float | None:
+    """A label as a number, None where it is none."""
+    try:
+        return float(label)
+    except ValueError:
+        return None
+
+
+PHASE = frozenset({"P", "R", "I", "PHASE", "REAL", "IMAGINARY", "PHASE MAP"})
+"""Values of ImageType and ComplexImageComponent that are no magnitude."""
 
 
 def place(stack: Stack) -> Placement:
@@ -149,6 +225,7 @@ def place(stack: Stack) -> Placement:
     points = positions(frames)
     depths, i_mm, j_mm = points @ along, points @ row, points @ column
     step, jitter = _regular_step(depths)
+    _check_is_covered(frames, float(np.diff(depths).max()))
     tolerance = min(JITTER_FRACTION * step, JITTER_MM)
     if jitter >= tolerance:
         _check_nothing_missing(depths)
@@ -171,6 +248,23 @@ def place(stack: Stack) -> Placement:
             notes,
         )
     return _resampled(frames, axes, np.stack([i_mm, j_mm, depths], axis=1), regular_depths)
+
+
+def _check_is_covered(frames: Sequence[Frame], widest_mm: float) -> None:
+    """Refuse slices that lie so far apart that most of the patient between them was not seen.
+
+    Raises:
+        GeometryError: how far apart, and how thick they are.
+    """
+    known = [_number(frame.labels.get("SliceThickness", "")) or 0.0 for frame in frames]
+    thickness = max(known)
+    if thickness <= 0:
+        return
+    if widest_mm > MAX_THICKNESSES * thickness and widest_mm - thickness > MAX_UNSEEN_MM:
+        raise GeometryError(
+            f"slices of {thickness:g} mm with a gap of up to {widest_mm:.1f} mm from one to the "
+            f"next; expected at most {MAX_THICKNESSES} thicknesses (slices missing?)"
+        )
 
 
 def _resampled(
@@ -298,8 +392,9 @@ def _is_one_volume(frames: Sequence[Frame]) -> bool:
 
 def _separated(frames: Sequence[Frame], label: str) -> list[Stack]:
     """The volumes among alike ``frames``."""
+    frames = _joined_blocks(frames)
     if _is_one_volume(frames):
-        return _acquisitions(frames, label)
+        return _contrasts(frames, label) or _acquisitions(frames, label)
     keys = [k for k in SEPARATORS if len({frame.labels.get(k) for frame in frames}) > 1]
     for count in (1, 2, 3) if len(frames) <= 2000 else (1, 2):
         for chosen_keys in itertools.combinations(keys, count):
@@ -312,6 +407,45 @@ def _separated(frames: Sequence[Frame], label: str) -> list[Stack]:
         f"{len(frames)} images at {places} place{'s' * (places > 1)} and no attribute that "
         "separates them (time points, echoes or repeated slices)"
     )
+
+
+def _contrasts(frames: Sequence[Frame], label: str) -> list[Stack]:
+    """The images among slices at different places, where a contrast changes; else none."""
+    for key in CONTRASTS:
+        parts = _by_labels(frames, (key,))
+        if len(parts) > 1 and not _is_rounding([values[0] for values in parts]):
+            return [_stack(part, label, (key,), values) for values, part in parts.items()]
+    return []
+
+
+def _is_rounding(labels: list[str]) -> bool:
+    """Whether numbers differ by so little that they are one."""
+    found = [_number(label) for label in labels]
+    known = [value for value in found if value is not None]
+    if len(known) < len(found):
+        return False
+    return max(known) - min(known) <= SAME_CONTRAST * max(map(abs, known))
+
+
+def _joined_blocks(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """``frames`` without the thicker slice where two blocks of different thickness meet."""
+    blocks = sorted(
+        _by_labels(frames, ("SliceThickness",)).items(),
+        key=lambda item: _number(item[0][0]) or np.inf,
+    )
+    parts = [part for _, part in blocks]
+    if not 1 < len(parts) <= 4 or min(map(len, parts)) < 2:
+        return frames
+    if not all(map(_is_one_volume, parts)) or _overlap(parts):
+        return frames
+    along = normal(frames[0])
+    kept: list[Frame] = []
+    for part in parts:  # the thinnest first
+        taken = positions(kept) @ along if kept else np.empty(0)
+        depths = positions(part) @ along
+        free = [not (np.abs(taken - depth) <= SAME_PLACE_MM).any() for depth in depths]
+        kept += [frame for frame, is_free in zip(part, free, strict=True) if is_free]
+    return kept
 
 
 def _acquisitions(frames: Sequence[Frame], label: str) -> list[Stack]:

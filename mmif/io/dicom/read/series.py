@@ -6,14 +6,19 @@ this order; the first one that leaves a single series decides:
 1. modality: CT for ct, MR for mri, NM for spect, PT for pet;
 2. usable: slices with a place in the patient that form one volume of grey values;
 3. image type: original before derived images;
-4. orientation: axial before other planes;
-5. number of slices: one with at least 1.5 times those of every other;
-6. volume covered: one with at least 1.5 times that of every other.
+4. attenuation correction: corrected before uncorrected activity;
+5. orientation: axial before other planes, unless another is more than twice as fine;
+6. number of slices: one with at least 1.5 times those of every other;
+7. volume covered: one with at least 1.5 times that of every other.
+
+Phase images, parameter maps, projections and transmission maps have no role. Nothing is chosen
+across patients, or across studies of several days.
 
 Where they leave several, nothing is guessed: the choice is the user's, by SeriesInstanceUID.
 This module needs neither torch nor MONAI.
 """
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,7 +29,7 @@ from typing import Literal
 
 import pydicom
 
-from mmif.errors import InputError, MmifError
+from mmif.errors import GeometryError, InputError, MmifError
 from mmif.geometry import spacing_mm
 from mmif.io.archive import unpacked
 from mmif.io.dicom.read.frames import (
@@ -36,7 +41,15 @@ from mmif.io.dicom.read.frames import (
     lacks_pixels,
     sop_class_name,
 )
-from mmif.io.dicom.read.geometry import Placement, Stack, chosen, place, plane_name, stacks
+from mmif.io.dicom.read.geometry import (
+    PHASE,
+    Placement,
+    Stack,
+    chosen,
+    place,
+    plane_name,
+    stacks,
+)
 from mmif.io.dicom.read.headers import (
     Header,
     clean,
@@ -93,6 +106,8 @@ _LOOKED_AT = (
     "RescaleType",
     "ImagePositionPatient",
     "ImageOrientationPatient",
+    "CorrectedImage",
+    "StudyDate",
     "SpacingBetweenSlices",
     "DetectorInformationSequence",
     "SharedFunctionalGroupsSequence",
@@ -128,6 +143,8 @@ class SeriesInfo:
         files: its files, by the name to show.
         frame_of_reference_uid: FrameOfReferenceUID.
         volume_ml: what its volume covers.
+        study_date: StudyDate.
+        attenuation_corrected: whether CorrectedImage names ATTN.
     """
 
     uid: str
@@ -149,10 +166,15 @@ class SeriesInfo:
     files: tuple[Path, ...]
     frame_of_reference_uid: str | None
     volume_ml: float
+    study_date: str = ""
+    attenuation_corrected: bool = False
 
     def line(self) -> str:
-        """One line that tells it from others: UID, modality, slices and description."""
-        return f"{self.uid} ({self.modality} {self.slices} slices {self.description!r})"
+        """One line that tells it from others: UID, modality, slices, description, size, spacing."""
+        size = f", {self.matrix[0]} x {self.matrix[1]}" if self.matrix else ""
+        if self.spacing_mm:
+            size += f", {' x '.join(f'{step:.4g}' for step in self.spacing_mm)} mm"
+        return f"{self.uid} ({self.modality} {self.slices} slices {self.description!r}{size})"
 
 
 @dataclass(frozen=True)
@@ -202,9 +224,18 @@ class Series:
         if not frames or 2 * len(left_out) > len(self.headers):
             raise InputError(left_out[0])
         datasets = [self.headers[n].dataset for n in {frame.file for frame in frames}]
-        _check_is_one_place(datasets)
+        _check_nothing_is_gone(self.files)
+        place_notes = _check_is_one_place(datasets)
         _check_is_whole(datasets)
-        found, notes = stacks(frames)
+        try:
+            found, notes = stacks(frames)
+        except GeometryError:
+            once = self._without_equal_pixels(frames)
+            if len(once) == len(frames):
+                raise
+            found, notes = stacks(once)
+            notes += (f"{len(frames) - len(once)} identical copies of images were left out",)
+        notes += place_notes
         if left_out:
             notes += (f"{len(left_out)} images of the series left out: {left_out[0]}",)
         if self.damaged_beside and len(self.files) > 1:
@@ -213,6 +244,22 @@ class Series:
                 "slices may be missing at its ends",
             )
         return found, notes
+
+    def _without_equal_pixels(self, frames: list[Frame]) -> list[Frame]:
+        """``frames`` of single-frame files without those equal in place and pixels to another."""
+        if any(_frame_count(header.dataset) > 1 for header in self.headers):
+            return frames
+        known: set[tuple[object, ...]] = set()
+        once = []
+        for frame in frames:
+            with self.files[frame.file].path.open("rb") as file:
+                file.seek(self.headers[frame.file].pixel_offset or 0)
+                digest = hashlib.sha256(file.read()).digest()
+            key = (frame.position_lps, frame.row_lps, frame.column_lps, frame.size, digest)
+            if key not in known:
+                known.add(key)
+                once.append(frame)
+        return once
 
     def volume(self, frame: int | None = None) -> tuple[Stack, Placement, tuple[str, ...]]:
         """The volume to read: its slices, where they go, and what was noticed.
@@ -226,19 +273,45 @@ class Series:
         return stack, placement, (*notes, *choice, *placement.warnings)
 
 
-def _check_is_one_place(datasets: Sequence[pydicom.Dataset]) -> None:
-    """Refuse slices that share a SeriesInstanceUID by mistake; the values themselves stay unsaid.
+def _check_nothing_is_gone(files: Sequence[FoundFile]) -> None:
+    """Refuse a series beside which links lead nowhere: they may have been slices of it.
 
     Raises:
-        InputError: they are of several patients, or of several frames of reference.
+        InputError: how many.
     """
-    for keyword, what in (
-        ("PatientID", "PatientIDs"),
-        ("FrameOfReferenceUID", "frames of reference"),
-    ):
-        found = {text(dataset, keyword) for dataset in datasets} - {""}
-        if len(found) > 1:
-            raise InputError(f"{len(found)} {what} in one series; expected one")
+    folders = {file.path.parent for file in files}
+    dead = sum(p.is_symlink() and not p.exists() for folder in folders for p in folder.iterdir())
+    if dead:
+        raise InputError(f"{dead} dead links beside the slices; slices are missing")
+
+
+def _check_is_one_place(datasets: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
+    """Refuse slices that share a SeriesInstanceUID by mistake; the values themselves stay unsaid.
+
+    Returns:
+        What was noticed.
+
+    Raises:
+        InputError: they are of several patients, modalities, or frames of reference.
+    """
+    patients = {text(dataset, "PatientID") for dataset in datasets} - {""}
+    if len(patients) > 1:
+        raise InputError(f"{len(patients)} PatientIDs in one series; expected one")
+    modalities = Counter(text(dataset, "Modality") for dataset in datasets)
+    if len(modalities) > 1:
+        rare = modalities.most_common()[-1][0]
+        odd = next(dataset for dataset in datasets if text(dataset, "Modality") == rare)
+        raise InputError(
+            f"Modality {_plain(rare)} at {_plain(text(odd, 'ImagePositionPatient'))} "
+            f"among {_plain(modalities.most_common()[0][0])} images of one series; "
+            "expected one modality"
+        )
+    frames = {text(dataset, "FrameOfReferenceUID") for dataset in datasets} - {""}
+    if 1 < len(frames) == len(datasets):  # an anonymiser's fault
+        return ("every slice has a FrameOfReferenceUID of its own; read as one volume",)
+    if len(frames) > 1:
+        raise InputError(f"{len(frames)} frames of reference in one series; expected one")
+    return ()
 
 
 def _check_is_whole(datasets: Sequence[pydicom.Dataset]) -> None:
@@ -389,9 +462,18 @@ _REASONS: dict[str, str] = {
 
 
 def _series_key(header: Header, file: FoundFile) -> str:
-    """SeriesInstanceUID; a folder's name where a file has none."""
+    """SeriesInstanceUID; the modality and the folder's name where a file has none."""
     uid = text(header.dataset, "SeriesInstanceUID")
-    return clean(uid) if uid else f"without SeriesInstanceUID in {_folder(file)}"
+    if uid:
+        return clean(uid)
+    modality = _plain(text(header.dataset, "Modality"))
+    of = f" of modality {modality}" if modality else ""
+    return f"without SeriesInstanceUID{of} in {_folder(file)}"
+
+
+def _plain(label: str) -> str:
+    """A short attribute for a message: printable ASCII, at most 60 characters."""
+    return "".join(letter for letter in label if " " <= letter <= "~")[:60]
 
 
 def _is_cut_short(header: Header) -> bool:
@@ -459,6 +541,8 @@ def _described(series: Series, frame: int | None) -> SeriesInfo:
         files=_names(series),
         frame_of_reference_uid=text(dataset, "FrameOfReferenceUID") or None,
         volume_ml=0.0,
+        study_date=text(dataset, "StudyDate"),
+        attenuation_corrected="ATTN" in words(dataset, "CorrectedImage"),
     )
     try:
         stack, placement, notes = series.volume(frame)
@@ -486,6 +570,8 @@ def _with_volume(
         roles, reason = (), f"{info.object_name}: values without a unit; no source for a role"
     if info.colour:
         roles, reason = (), "colour, not grey values; no source for a role"
+    if roles and (what := _auxiliary(info, stack)):
+        roles, reason = (), f"{what}, not the image itself; no source for a role"
     return replace(
         info,
         slices=len(stack.frames),
@@ -497,6 +583,27 @@ def _with_volume(
         warnings=notes,
         volume_ml=x * y * z * columns * rows * slices / 1000,
     )
+
+
+def _auxiliary(info: SeriesInfo, stack: Stack) -> str:
+    """What a series is where it is no image of anatomy or activity; "" where it is one."""
+    kinds = {
+        part.strip() for part in stack.frames[0].labels.get("ImageType", "").upper().split("\\")[2:]
+    } | set(info.image_type[2:])
+    if info.modality == "MR" and not kinds.isdisjoint(PHASE) and "M" not in kinds:
+        return "a phase, real or imaginary image"
+    if info.modality == "NM" and "TRANSMISSION" in kinds:
+        return "a transmission (attenuation) map"
+    found = sorted(kinds & _AUXILIARY)
+    return f"a derived image of type {found[0]}" if found else ""
+
+
+_AUXILIARY = frozenset(
+    {"ADC", "FA", "TRACEW", "MAP", "B0", "B1", "T1_MAP", "T2_MAP", "T2_STAR_MAP", "MTT", "CBF"}
+    | {"CBV", "RCBF", "RCBV", "TTP", "TMAX", "PERFUSION", "SUBTRACTION", "SUB", "MIP", "MINIP"}
+    | {"PROJECTION", "SCOUT", "ATTENUATION", "SCATTER"}
+) | {"ADC MAP", "FIELD MAP", "B0 MAP", "B1 MAP", "T1 MAP", "T2 MAP", "FA MAP", "PROJECTION IMAGE"}
+"""Values of ImageType after the second that scanners and workstations give to maps."""
 
 
 _WITHOUT_UNITS = frozenset(
@@ -559,6 +666,7 @@ def select(
     if series_uid is not None:
         return _by_uid(infos, where, role, series_uid)
     usable = [info for info in infos if (role in info.roles if role else _is_volume(info))]
+    _check_one_patient_and_day(infos, usable, where)
     if not usable:
         wanted = f"{ROLES[role]} series usable as {role}" if role else "usable series"
         raise InputError(f"{where}: no {wanted}; found {_listed(infos)}")
@@ -577,6 +685,34 @@ def select(
             f"{where}: {len(left)} series fit equally: {lines}; choose one with --series-uid"
         )
     return left[0], f"{said}: {left[0].line()}"
+
+
+def _check_one_patient_and_day(
+    infos: Sequence[SeriesInfo], usable: Sequence[SeriesInfo], where: Path
+) -> None:
+    """Refuse to choose across patients, or across studies of several days.
+
+    Raises:
+        InputError: how many there are, and their series.
+    """
+    patients = {info.patient_key for info in infos} - {None}
+    if len(patients) > 1:
+        raise InputError(
+            f"{where}: {len(patients)} patients; expected one: {_lines(infos)}; "
+            "choose one with --series-uid"
+        )
+    days = {(info.study_uid, info.study_date) for info in usable}
+    if len({study for study, _ in days}) > 1 and len({day for _, day in days}) > 1:
+        raise InputError(
+            f"{where}: {len(days)} studies of several days; expected one: {_lines(usable)}; "
+            "choose one with --series-uid"
+        )
+
+
+def _lines(infos: Sequence[SeriesInfo]) -> str:
+    """The first series, a line each, on one line."""
+    more = f"; and {len(infos) - 6} more" if len(infos) > 6 else ""
+    return "; ".join(info.line() for info in infos[:6]) + more
 
 
 def _by_uid(
@@ -628,8 +764,17 @@ def _original(infos: list[SeriesInfo]) -> list[SeriesInfo]:
 
 
 def _axial(infos: list[SeriesInfo]) -> list[SeriesInfo]:
-    """Axial series, where there are any."""
-    return [i for i in infos if i.orientation.endswith("axial")] or infos
+    """Axial series, where there are any; not before a volume that is far finer."""
+    axial = [i for i in infos if i.orientation.endswith("axial")]
+    if not axial:
+        return infos
+    finest = min(max(i.spacing_mm or (0.0,)) for i in infos)
+    return axial if min(max(i.spacing_mm or (0.0,)) for i in axial) <= 2 * finest else infos
+
+
+def _corrected(infos: list[SeriesInfo]) -> list[SeriesInfo]:
+    """Series corrected for attenuation, where there are any."""
+    return [i for i in infos if i.attenuation_corrected] or infos
 
 
 def _leading(
@@ -647,6 +792,7 @@ def _leading(
 
 _RULES: tuple[tuple[str, Callable[[list[SeriesInfo]], list[SeriesInfo]]], ...] = (
     ("image type (original)", _original),
+    ("attenuation correction", _corrected),
     ("orientation (axial)", _axial),
     ("number of slices", _leading(lambda info: info.slices)),
     ("volume covered", _leading(lambda info: info.volume_ml)),

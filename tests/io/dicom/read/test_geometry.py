@@ -313,9 +313,39 @@ def test_planes_that_each_frame_states_itself(tmp_path: Path) -> None:
 def test_repeated_slices_that_nothing_separates_are_refused(tmp_path: Path) -> None:
     write_series(tmp_path, scan())
     uid = load(tmp_path).meta["source"].series_uid
-    write_series(tmp_path, scan(), name="b", SeriesInstanceUID=uid)
+    write_series(tmp_path, scan(), name="b", SeriesInstanceUID=uid, change=_brighten)
     with pytest.raises(MmifError, match="56 images at 28 places and no attribute"):
         load(tmp_path)
+
+
+def _brighten(ds: Dataset, k: int) -> None:
+    ds.PixelData = (np.frombuffer(ds.PixelData, "<u2") + 1).tobytes()
+
+
+def test_identical_slices_under_new_uids_are_read_once_with_a_warning(tmp_path: Path) -> None:
+    uid = write_series(tmp_path, scan())
+    write_series(tmp_path, scan(), name="b", SeriesInstanceUID=uid)
+    volume = load(tmp_path)
+    assert volume.shape[3] == 28
+    assert landmark_error_mm(volume) < 0.1
+    assert "28 identical copies of images were left out" in volume.meta["source"].warnings
+
+
+def test_thin_slices_far_apart_are_refused_by_their_gap(tmp_path: Path) -> None:
+    write_series(tmp_path, scan(depths_mm=tuple(np.arange(5) * 30.0 - 60)), SliceThickness=3.0)
+    with pytest.raises(MmifError, match=r"slices of 3 mm with a gap of up to 30\.0 mm"):
+        load(tmp_path)
+
+
+def test_two_thicknesses_that_share_a_slice_are_one_volume(tmp_path: Path) -> None:
+    low, high = np.arange(12) * 5.0 - 60, -5 + np.arange(8) * 10.0
+    uid = write_series(tmp_path, scan(depths_mm=tuple(low)), SliceThickness=5.0)
+    write_series(
+        tmp_path, scan(depths_mm=tuple(high)), name="b", SeriesInstanceUID=uid, SliceThickness=10.0
+    )
+    volume = load(tmp_path)
+    assert landmark_error_mm(volume) < 1
+    assert any("share 1 slices" in warning for warning in volume.meta["source"].warnings)
 
 
 def test_second_copies_of_the_same_files_are_left_out(tmp_path: Path) -> None:

@@ -455,3 +455,102 @@ def test_landmarks_survive_a_mixed_study(tmp_path: Path) -> None:
     write_series(tmp_path, scan(), CT)
     mixed_study(tmp_path / "more" / "study")
     assert landmark_error_mm(load(tmp_path / sorted(p.name for p in tmp_path.glob("a*"))[0])) < 0.1
+
+
+def contrast(keyword: str, *values: object):
+    """Gives slice k one of ``values`` in turn."""
+    return lambda ds, k: setattr(ds, keyword, values[k % len(values)])
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "keyword", "values"),
+    [
+        (MR, "EchoTime", (12, 90)),
+        (MR, "InversionTime", (100, 900)),
+        (MR, "RepetitionTime", (600, 4000)),
+        (MR, "DiffusionBValue", (500.0, 1000.0)),
+        (CT, "KVP", (80, 140)),
+        (CT, "ConvolutionKernel", ("B30f", "B70f")),
+    ],
+)
+def test_slices_of_alternating_contrast_are_no_volume(
+    tmp_path: Path, sop_class: str, keyword: str, values: tuple[object, ...]
+) -> None:
+    write_series(tmp_path, SMALL, sop_class, change=contrast(keyword, *values))
+    with pytest.raises(InputError, match=f"holds 2 volumes and no clear choice.*{keyword}"):
+        load(tmp_path)
+
+
+def test_a_slice_of_another_modality_is_refused_by_its_place(tmp_path: Path) -> None:
+    write_series(
+        tmp_path, SMALL, PT, change=lambda ds, k: setattr(ds, "Modality", "CT" if k == 3 else "PT")
+    )
+    with pytest.raises(InputError, match=r"Modality CT at .* among PT images"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["P", "R", "ADC", "T1 MAP", "MIP"])
+def test_an_auxiliary_series_is_refused_alone_and_never_chosen(tmp_path: Path, kind: str) -> None:
+    write_series(tmp_path / "a", SMALL, MR, ImageType=["ORIGINAL", "PRIMARY", kind])
+    with pytest.raises(InputError, match="not the image itself"):
+        load(tmp_path / "a", role="mri")
+    uid = write_series(tmp_path / "b", SMALL, MR, name="b", ImageType=["DERIVED", "PRIMARY", "M"])
+    assert load(tmp_path, role="mri").meta["source"].series_uid == uid
+
+
+def test_activity_corrected_for_attenuation_is_chosen(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, PT, CorrectedImage=["DECY"])
+    uid = write_series(tmp_path, SMALL, PT, name="b", CorrectedImage=["DECY", "ATTN"])
+    source = load(tmp_path, role="pet").meta["source"]
+    assert source.series_uid == uid
+    assert "attenuation correction left 1" in source.selection
+
+
+def test_nothing_is_chosen_across_patients_or_days(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", SMALL, MR, StudyDate="20200102")
+    later = write_series(
+        tmp_path / "b", SMALL, MR, name="b", StudyDate="20250102", StudyInstanceUID="1.2.3"
+    )
+    with pytest.raises(InputError, match=r"2 studies of several days"):
+        load(tmp_path, role="mri")
+    assert load(tmp_path, role="mri", series_uid=later).shape[3] == 16
+    write_series(tmp_path / "c", SMALL, MR, name="c", PatientID="other")
+    with pytest.raises(InputError, match="2 patients") as refusal:
+        load(tmp_path, role="mri")
+    assert "other" not in str(refusal.value)
+
+
+def test_dead_links_count_as_missing_slices(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, CT)
+    (tmp_path / "gone.dcm").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="1 dead links beside the slices"):
+        load(tmp_path)
+
+
+def test_one_frame_of_reference_a_slice_is_read_with_a_warning_and_two_are_refused(
+    tmp_path: Path,
+) -> None:
+    write_series(
+        tmp_path / "a",
+        SMALL,
+        CT,
+        change=lambda ds, k: setattr(ds, "FrameOfReferenceUID", f"1.2.{k + 1}"),
+    )
+    assert any("of its own" in w for w in load(tmp_path / "a").meta["source"].warnings)
+    write_series(tmp_path / "b", SMALL, CT, change=contrast("FrameOfReferenceUID", "1.2", "1.3"))
+    with pytest.raises(InputError, match="2 frames of reference"):
+        load(tmp_path / "b")
+
+
+def test_magnitude_is_read_before_phase_and_b_0_before_other_b_values(tmp_path: Path) -> None:
+    uid = write_series(tmp_path / "a", SMALL, MR, ImageType=["ORIGINAL", "PRIMARY", "M"])
+    phase = {"SeriesInstanceUID": uid, "ImageType": ["ORIGINAL", "PRIMARY", "P"]}
+    write_series(tmp_path / "a", SMALL, MR, name="p", **phase)
+    volume = load(tmp_path / "a", role="mri")
+    assert volume.meta["source"].headers[0].ImageType[2] == "M"
+    uid = write_series(tmp_path / "b", SMALL, MR, DiffusionBValue=0.0)
+    weighted = {"SeriesInstanceUID": uid, "DiffusionBValue": 1000.0}
+    write_series(tmp_path / "b", SMALL, MR, name="d", **weighted)
+    source = load(tmp_path / "b", role="mri").meta["source"]
+    assert source.headers[0].DiffusionBValue == 0
+    assert any("b = 0" in warning for warning in source.warnings)

@@ -17,14 +17,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
+    HTJ2K,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
     JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
 )
 
 from mmif.errors import InputError
@@ -41,6 +48,7 @@ from mmif.io.dicom.read.headers import (
     text,
     value,
 )
+from mmif.io.dicom.read.jpeg import JPEG_SYNTAXES, decode_jpeg
 
 AIR_HU = -1024.0
 """What padding in a CT becomes, and the lowest value that a CT can have."""
@@ -51,6 +59,14 @@ _INVERTED_MODALITIES = frozenset({"MR", "OT", ""})
 _THREE_SAMPLES = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"}
 )
+_DECODERS = {
+    **dict.fromkeys(JPEG_SYNTAXES, "gdcm"),
+    **dict.fromkeys(JPEGLSTransferSyntaxes, "gdcm"),
+    **dict.fromkeys(JPEG2000TransferSyntaxes, "pylibjpeg"),
+    **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL, RLELossless), "pylibjpeg"),
+}
+"""The one plug-in of pydicom for each syntax: where it fails, no other guesses."""
+
 _PET_UNITS = frozenset(
     {
         *("CNTS", "NONE", "CM2", "CM2ML", "PCNT", "CPS", "BQML", "MGMINML", "UMOLMINML", "MLMING"),
@@ -259,7 +275,12 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
         with reading(name):
             if stored.transfer_syntax.is_encapsulated:
                 check_codestream(dataset.PixelData, stored, index)
-            pixels, _ = decoder.as_array(dataset, index=index)
+            if stored.transfer_syntax in JPEG_SYNTAXES and stored.samples == 1:
+                frame = get_frame(dataset.PixelData, index, number_of_frames=stored.frames)
+                pixels = decode_jpeg(frame, stored)
+            else:
+                plugin = _DECODERS.get(stored.transfer_syntax, "")
+                pixels, _ = decoder.as_array(dataset, index=index, decoding_plugin=plugin)
             expected = (stored.rows, stored.columns, 3)[: 3 if stored.samples == 3 else 2]
             if pixels.shape != expected:
                 raise InputError(f"{name}: decodes to {pixels.shape}; expected {expected}")

@@ -1,0 +1,77 @@
+"""JPEG frames decoded by GDCM: baseline, extended of 8 and 12 bits, and lossless.
+
+pydicom's own door to GDCM turns away extended JPEG of 12 bits; this one does not.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import gdcm
+import numpy as np
+import numpy.typing as npt
+from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
+
+from mmif.errors import InputError
+
+if TYPE_CHECKING:
+    from mmif.io.dicom.read.pixels import PixelFormat
+
+JPEG_SYNTAXES = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1})
+
+
+_MORE_SCAN = bytes(range(1, 65)) * 4
+"""Bytes that no whole scan reaches: its decoder stops at its last block."""
+
+
+def decode_jpeg(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
+    """The samples of a grey JPEG frame: (rows, columns).
+
+    Decoders fill up a scan that ends before its last block. So the frame is decoded once more
+    with bytes before its end marker: where they change the picture, blocks were missing.
+
+    Raises:
+        InputError: GDCM does not decode it, or the scan ends early.
+    """
+    pixels = _decode(frame, stored)
+    end = frame.rfind(b"\xff\xd9")
+    longer = _decode(frame[:end] + _MORE_SCAN + frame[end:], stored)
+    if not np.array_equal(pixels, longer):
+        raise InputError("compressed pixels whose scan ends early (truncated)")
+    return pixels
+
+
+def _decode(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
+    """As `decode_jpeg`, without the look for an early end."""
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((stored.columns, stored.rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation.GetPIType(stored.photometric)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    syntax = gdcm.TransferSyntax.GetTSType(str.__str__(stored.transfer_syntax))
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    image.SetPixelFormat(
+        gdcm.PixelFormat(
+            1,
+            stored.bits_allocated,
+            stored.bits_stored,
+            stored.bits_stored - 1,
+            int(stored.signed),
+        )
+    )
+    try:
+        text = image.GetBuffer()
+    except Exception as error:  # GDCM's wrapper raises what its C++ does
+        raise InputError("compressed pixels that GDCM does not decode (broken)") from error
+    if not isinstance(text, str):
+        raise InputError("compressed pixels that GDCM does not decode (broken)")
+    data = text.encode("utf-8", errors="surrogateescape")
+    if len(data) != stored.frame_bytes:
+        raise InputError(f"compressed pixels decode to {len(data)} bytes; not {stored.frame_bytes}")
+    kind_of_sample = f"<{'i' if stored.signed else 'u'}{stored.bits_allocated // 8}"
+    return np.frombuffer(data, dtype=kind_of_sample).reshape(stored.rows, stored.columns)

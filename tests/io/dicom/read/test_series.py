@@ -559,5 +559,6 @@ def test_magnitude_is_read_before_phase_and_b_0_before_other_b_values(tmp_path: 
 
 def test_a_volume_file_is_read_beside_a_stray_localizer(tmp_path: Path) -> None:
     write_series(tmp_path, part(SMALL, [3]), MR, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.eye(4)), tmp_path / "v.nii")
+    data = np.arange(512, dtype=np.float32).reshape(8, 8, 8)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "v.nii")
     assert load(tmp_path, role="mri").shape == (1, 8, 8, 8)

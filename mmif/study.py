@@ -22,7 +22,7 @@ from mmif.config import Pipeline, load_pipeline, task_of
 from mmif.errors import ConfigError, InputError, OutputError, RegistrationError
 from mmif.fusion import FusionResult, Progress, fuse_volumes, fused_grid, silent
 from mmif.io import load
-from mmif.io.atomic import publish, refuse_existing, unfinished
+from mmif.io.atomic import publish_together, refuse_existing, unfinished
 from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_summary, deidentify_volumes
 from mmif.io.dicom.write.derived import Alignment, DerivedSeries, DicomEncoding, Kind
 from mmif.io.dicom.write.registration import write_spatial_registration
@@ -586,8 +586,7 @@ def _publish(request: StudyRequest, out: Path) -> None:
         if request.preview:
             beside = stack.enter_context(unfinished(request.preview)) / "preview.png"
             finished.append(shutil.copyfile(out.parent / "preview.png", beside))
-        for made, place in zip(finished, _targets(request), strict=True):
-            publish(made, place)
+        publish_together(list(zip(finished, _targets(request), strict=True)))
 
 
 def _write_json(summary: Mapping[str, Any], path: Path) -> None:

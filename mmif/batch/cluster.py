@@ -7,6 +7,7 @@ worker sees.
 """
 
 import logging
+import os
 import queue
 import uuid
 from types import TracebackType
@@ -101,7 +102,10 @@ class DaskExecutor:
     def __enter__(self) -> "DaskExecutor":
         if self._address == "local":
             logging.getLogger("distributed").setLevel(logging.ERROR)
+            # its processes are Python's own: no module of the working folder comes first in them
+            os.environ["PYTHONSAFEPATH"] = "1"
             self._cluster = LocalCluster(
+                host="127.0.0.1",  # nobody else reaches the workers of this machine
                 n_workers=self._jobs,
                 threads_per_worker=1,
                 memory_limit=0,  # the processes that work are watched by us

@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from types import TracebackType
 
-from mmif.batch.worker import START_TIMEOUT_S, WorkerError, environment
+from mmif.batch.worker import START_TIMEOUT_S, WorkerError, environment, isolated
 from mmif.config import Pipeline
 from mmif.networks.remote import GpuAddress, serve
 
@@ -85,9 +84,8 @@ class GpuOwner:
         """
         Path(self.address.path).unlink(missing_ok=True)
         ours, theirs = Pipe()
-        script = f"from mmif.batch.gpu import main; main({theirs.fileno()})"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script],
+            isolated(f"from mmif.batch.gpu import main; main({theirs.fileno()})"),
             pass_fds=[theirs.fileno()],
             env=environment(threads=os.cpu_count() or 1 if self._device == "cpu" else 1),
             stdin=subprocess.DEVNULL,

@@ -9,13 +9,14 @@ again.
 """
 
 import json
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mmif.batch.locks import Claims
 from mmif.errors import ConfigError, InputError
@@ -65,6 +66,11 @@ class Ledger:
         self.claims = claims
         self._clock = clock
         self._offsets: dict[str, int] = {}
+        self._latest = 0.0
+
+    def now(self) -> float:
+        """Seconds of the epoch, never before a line that was read: a clock may be set back."""
+        return max(round(self._clock(), 3), self._latest)
 
     def begin(self, parameters: Mapping[str, Any]) -> None:
         """Read what there is and start a ledger of ``parameters`` if there is none.
@@ -127,7 +133,7 @@ class Ledger:
         """
         if not lines:
             return
-        now = round(self._clock(), 3)
+        now = self.now()
         text = "".join(json.dumps({**line, "time": now}, allow_nan=False) + "\n" for line in lines)
         with self.claims.writing(self.path.name):
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
@@ -157,9 +163,9 @@ class Ledger:
         for text in whole.splitlines():
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 line = None
-            if isinstance(line, dict):
+            if _is_line(line):
                 yield line
             elif text.strip():
                 self.torn += 1
@@ -168,6 +174,7 @@ class Ledger:
         if "ledger" in line:
             self.headers[name] = line
             return
+        self._latest = max(self._latest, float(line["time"]))
         job_id, state = str(line.get("job", "")), str(line.get("state", ""))
         old = self.entries.get(job_id)
         if state == "planned" and old and old.state != "withdrawn":
@@ -177,7 +184,8 @@ class Ledger:
             tries[str(line.get("run", "")), state] += 1
         else:
             tries = Counter()
-        if old and old.line.get("time", 0) > line.get("time", 0):
+        # Within one ledger the order of its lines counts, not the clock of who wrote them.
+        if old and old.ledger != name and old.line["time"] > line["time"]:
             return
         self.entries[job_id] = Entry(state, line, name, tries)
 
@@ -205,6 +213,30 @@ def refuse_other(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:12]}..."
+
+
+def _is_line(line: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether a value is a line as `Ledger.extend` writes them; any other is as good as torn."""
+    if not isinstance(line, dict):
+        return False
+    if "ledger" in line:
+        return isinstance(line.get("parameters"), dict)
+    time_s, row, job = line.get("time"), line.get("row", {}), line.get("job")
+    return (
+        isinstance(job, str)
+        and is_safe(job)
+        and isinstance(line.get("state"), str)
+        and isinstance(time_s, int | float)
+        and math.isfinite(time_s)
+        and isinstance(row, dict)
+        and isinstance(row.get("metrics") or {}, dict)
+        and isinstance(line.get("files", {}), dict)
+    )
+
+
+def is_safe(job_id: str) -> bool:
+    """Whether a job's id stays inside of ``OUT/studies``: a tampered ledger leads nowhere else."""
+    return not job_id.startswith("/") and not {"", ".", ".."} & set(job_id.split("/"))
 
 
 def _is_torn(file: int) -> bool:

@@ -133,19 +133,28 @@ def csv_text(rows: Iterable[Row]) -> str:
     for row in rows:
         writer.writerow(
             {
-                "study": row.study,
-                "task": row.task,
+                "study": plain_cell(row.study),
+                "task": plain_cell(row.task),
                 "state": row.state,
-                "verdict": row.figures.get("verdict"),
+                "verdict": plain_cell(str(row.figures.get("verdict") or "")),
                 "registration_error_mm": row.figures.get("registration_error_mm"),
                 **row.metrics,
                 "seconds": row.figures.get("seconds"),
-                "cause": row.cause,
-                "reason": row.reason,
-                "output": row.output,
+                "cause": plain_cell(row.cause),
+                "reason": plain_cell(row.reason),
+                "output": plain_cell(row.output),
             }
         )
     return text.getvalue()
+
+
+def plain_cell(text: str) -> str:
+    """``text`` as a cell that no spreadsheet takes for a formula (OWASP, CSV injection).
+
+    >>> plain_cell("=HYPERLINK(1)"), plain_cell("case 7")
+    ("'=HYPERLINK(1)", 'case 7')
+    """
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def page(out: Path, rows: Sequence[Row]) -> str:

@@ -97,7 +97,7 @@ def run_batch(
         tally.earlier = len(plan.jobs) - len(todo)
         watch(tally, None)
         run = uuid.uuid4().hex[:12]
-        tasks = {job.id: Task(job, out, ledger_name, run, time.time()) for job in todo}
+        tasks = {job.id: Task(job, out, ledger_name, run, ledger.now()) for job in todo}
         with executor:
             _work_through(tasks, executor, tally, watch)
         ledger.refresh()

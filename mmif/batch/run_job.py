@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from mmif.batch.jobs import Job, printable
 from mmif.batch.ledger import Ledger
 from mmif.errors import MmifError
+from mmif.io.atomic import flush_to_disk
 
 MAX_TRIES = 3
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -112,7 +113,28 @@ def is_finished(job: Job, ledger: Ledger, out: Path, stamp: str | None = None) -
     entry = ledger.entries.get(job.id)
     if entry is None or entry.state != "done" or not job.output(out).exists():
         return False
+    if not _is_whole(job.output(out), entry.line.get("files")):
+        return False
     return ledger.is_done(job.id, stamp or job.stamp(), content)
+
+
+def file_sizes(output: Path) -> dict[str, int]:
+    """The files at ``output``, a folder or one file, relative to it, with their sizes in bytes."""
+    if not output.is_dir():
+        return {"": output.stat().st_size}
+    return {
+        Path(top, name).relative_to(output).as_posix(): Path(top, name).stat().st_size
+        for top, _, names in os.walk(output)
+        for name in names
+    }
+
+
+def _is_whole(output: Path, files: Mapping[str, int] | None) -> bool:
+    """Whether every file that the ledger names is there in its size; older ledgers name none."""
+    try:
+        return all((output / name).stat().st_size == size for name, size in (files or {}).items())
+    except OSError:
+        return False
 
 
 def _do(task: Task, work: Work, step: Step, ledger: Ledger, stamp: str) -> Outcome:
@@ -129,11 +151,11 @@ def _do(task: Task, work: Work, step: Step, ledger: Ledger, stamp: str) -> Outco
     try:
         content = job.content()
         figures = work(job, output, step)
+        flush_to_disk(output)  # before the ledger says done
     except Exception as error:
         return _failed(task, error, ledger)
-    ledger.append(
-        job.id, "done", task=job.task, run=task.run, stamp=stamp, content=content, row=dict(figures)
-    )
+    said = {"stamp": stamp, "content": content, "row": dict(figures), "files": file_sizes(output)}
+    ledger.append(job.id, "done", task=job.task, run=task.run, **said)
     return Outcome(job.id, "done")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import mmif
 from mmif.batch import resources
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
@@ -166,9 +167,9 @@ class Worker:
         """A new process."""
         ours, theirs = Pipe()
         errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115
-        script = f"from mmif.batch.worker_main import main; main({theirs.fileno()}, {os.getpid()})"
+        call = f"from mmif.batch.worker_main import main; main({theirs.fileno()}, {os.getpid()})"
         process = subprocess.Popen(
-            [sys.executable, "-c", script],
+            isolated(call),
             pass_fds=[theirs.fileno()],
             env=environment(self._limits.threads),
             stdin=subprocess.DEVNULL,
@@ -235,12 +236,25 @@ def resident_mib(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") // MIB
 
 
+def isolated(call: str) -> list[str]:
+    """The command that runs ``call`` in an interpreter of its own, isolated (``python -I``).
+
+    Neither the working folder nor a variable of the environment says what it imports. Our own
+    import path follows behind the interpreter's, so that an editable or a user's install is found
+    and nothing of it comes before the standard library or the installed packages.
+    """
+    home = str(Path(mmif.__file__).parent.parent)
+    unwanted = {"", str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    paths = [home, *(p for p in sys.path if p not in unwanted)]
+    script = f"import sys; sys.path += [p for p in {paths!r} if p not in sys.path]; {call}"
+    return [sys.executable, "-I", "-c", script]
+
+
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a worker: our import path, and a bound on every thread pool."""
+    """The environment of a worker: without Python's variables, and a bound on every thread pool."""
     pools = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
     return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
         **{f"{pool}_NUM_THREADS": str(threads) for pool in pools},
         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave the core to other workers

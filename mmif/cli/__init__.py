@@ -1,7 +1,9 @@
 """The command line: one file a command, imported only when that command is called."""
 
+import errno
 import importlib
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -84,6 +86,18 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except MmifError as error:
             click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; nothing unfinished was left", err=True)
+            ctx.exit(128 + signal.SIGINT)
+        except MemoryError:
+            click.echo("Error: out of memory; expected more, or smaller volumes", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = f"{error.filename}: " if error.filename else ""
+            click.echo(f"Error: {printable(place + os.strerror(error.errno))}", err=True)
             ctx.exit(1)
 
 

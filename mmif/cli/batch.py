@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 @click.option("--jobs", type=click.IntRange(min=1), help="Worker processes. [one a core]")
 @click.option(
     "--shard",
-    metavar="I/N",
-    help="Do the I-th of N parts, I from 0. [SLURM_ARRAY_TASK_ID and _COUNT, or "
-    "JOB_COMPLETION_INDEX and JOB_COMPLETIONS, where they are set]",
+    metavar="I/N|auto",
+    help="Do the I-th of N parts, I from 0; auto: as SLURM_ARRAY_TASK_ID and _COUNT, or "
+    "JOB_COMPLETION_INDEX and JOB_COMPLETIONS say. [everything]",
 )
 @click.option(
     "--resume/--restart",
@@ -141,7 +141,7 @@ def _summary(out: Path) -> int:
 def _batch(options: Mapping[str, Any]) -> int:
     """Plan, then work; the exit code."""
     from mmif.batch.fuse_job import parameters
-    from mmif.batch.plan import TASKS, make_plan, write_list
+    from mmif.batch.plan import TASKS, make_plan
     from mmif.batch.run import done_earlier, shard
 
     part = _shard(options["shard"], os.environ)
@@ -154,11 +154,15 @@ def _batch(options: Mapping[str, Any]) -> int:
         raise ConfigError(
             "--restart with a shard; expected a new OUT, or --restart once without shards"
         )
+    _refuse_output(options)
     plan = make_plan(options["studies"], tuple(pipelines))
     if part:
+        whole = len(plan.jobs) + len(plan.rejected)
         plan = shard(plan, *part)
+        ours = len(plan.jobs) + len(plan.rejected)
+        click.echo(f"shard {part[0]}/{part[1]}: {ours} of {whole} studies and tasks")
     if options["save_list"]:
-        write_list(plan, options["save_list"])
+        _save_list(plan, options)
     if options["dry_run"] or options["output"] is None:
         begun = options["output"] is not None and options["resume"] is not False
         said = parameters(pipelines, _shared(options))
@@ -166,6 +170,33 @@ def _batch(options: Mapping[str, Any]) -> int:
         say_plan(plan, options["studies"], done)
         return 0 if plan.jobs else 1
     return _work(plan, part, pipelines, options)
+
+
+def _refuse_output(options: Mapping[str, Any]) -> None:
+    """Refuse, before the work, an OUT in which the studies lie and a list that would be lost.
+
+    Raises:
+        OutputError: OUT is the folder of the studies or one above it; the list exists already.
+    """
+    from mmif.errors import OutputError
+    from mmif.io.atomic import refuse_existing
+
+    studies, out = options["studies"].resolve(), options["output"]
+    if out is not None and (out.resolve() == studies or out.resolve() in studies.parents):
+        raise OutputError(f"{out} holds the studies {studies.name}; expected another OUT")
+    if options["save_list"]:
+        refuse_existing(options["save_list"], overwrite=False, inputs=[studies])
+
+
+def _save_list(plan: "Plan", options: Mapping[str, Any]) -> None:
+    """The list of ``--save-list``, whole or not at all."""
+    from mmif.batch.plan import write_list
+    from mmif.io.atomic import publish, unfinished
+
+    path = options["save_list"]
+    with unfinished(path) as folder:
+        write_list(plan, folder / path.name)
+        publish(folder / path.name, path)
 
 
 def _shared(options: Mapping[str, Any]) -> "FuseOptions":
@@ -270,21 +301,26 @@ def _with_limit(pipeline: "Pipeline", options: Mapping[str, Any]) -> "Pipeline":
 
 
 def _shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:
-    """(I, N) of ``--shard``, of a Slurm array or of a Kubernetes indexed job; None for all.
+    """(I, N) of ``--shard``; of a Slurm array or Kubernetes indexed job for ``auto``; None for all.
 
     Raises:
         ConfigError: not I/N, or an index without its count.
     """
-    if text is None and "SLURM_ARRAY_TASK_ID" in environment:
+    if text is None:
+        return None
+    if text == "auto" and "SLURM_ARRAY_TASK_ID" in environment:
         first = _number(environment, "SLURM_ARRAY_TASK_MIN", "0")
         step = _number(environment, "SLURM_ARRAY_TASK_STEP", "1")
         index = (_number(environment, "SLURM_ARRAY_TASK_ID") - first) // max(1, step)
         text = f"{index}/{_number(environment, 'SLURM_ARRAY_TASK_COUNT')}"
-    elif text is None and "JOB_COMPLETION_INDEX" in environment:
+    elif text == "auto" and "JOB_COMPLETION_INDEX" in environment:
         index = _number(environment, "JOB_COMPLETION_INDEX")
         text = f"{index}/{_number(environment, 'JOB_COMPLETIONS')}"
-    if text is None:
-        return None
+    elif text == "auto":
+        raise ConfigError(
+            "--shard auto: neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX is set; expected "
+            "a job array, or --shard I/N"
+        )
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
         raise ConfigError(f"shard {text}: expected I/N with I from 0 to N-1")

@@ -39,7 +39,6 @@ def case_list(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, None),
         ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "10"}, (7, 10)),
         (
             {
@@ -62,9 +61,27 @@ def case_list(tmp_path: Path) -> Path:
     ],
 )
 def test_the_shard_comes_from_a_slurm_array_or_a_kubernetes_job(
-    environment: dict[str, str], expected: tuple[int, int] | None
+    environment: dict[str, str], expected: tuple[int, int]
 ) -> None:
-    assert _shard(None, environment) == expected
+    assert _shard("auto", environment) == expected
+    assert _shard(None, environment) is None  # an array made for something else
+
+
+def test_auto_outside_of_an_array_is_refused() -> None:
+    with pytest.raises(ConfigError, match="neither SLURM_ARRAY_TASK_ID nor JOB_COMPLETION_INDEX"):
+        _shard("auto", {})
+
+
+def test_an_out_that_holds_the_studies_is_refused(case_list: Path, tmp_path: Path) -> None:
+    refused(run(tmp_path, "-o", tmp_path), "holds the studies")
+    refused(run(case_list, "-o", tmp_path), "holds the studies")
+    assert not (tmp_path / ".claims").exists()
+
+
+def test_a_list_that_exists_is_not_replaced(case_list: Path) -> None:
+    before = case_list.read_bytes()
+    refused(run(case_list, "--dry-run", "--save-list", case_list), "exists")
+    assert case_list.read_bytes() == before
 
 
 def test_a_shard_that_is_named_comes_before_the_environment() -> None:
@@ -99,12 +116,12 @@ def test_an_environment_that_says_no_shard_is_refused(
     environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        _shard(None, environment)
+        _shard("auto", environment)
 
 
 def test_a_dry_run_of_a_shard_shows_its_part(case_list: Path) -> None:
     environment = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
-    result = run(case_list, "--dry-run", env=environment)
+    result = run(case_list, "--dry-run", "--shard", "auto", env=environment)
     assert "second" in result.stdout
     assert "first" not in result.stdout
 

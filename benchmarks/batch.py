@@ -44,7 +44,7 @@ from batch_works import Copy  # noqa: E402
 from batch_works import make_plan as copied_files  # noqa: E402
 
 from mmif.batch.executors import LocalExecutor  # noqa: E402
-from mmif.batch.fuse_job import FuseOptions, FuseWork, parameters  # noqa: E402
+from mmif.batch.fuse_job import FuseWork, parameters  # noqa: E402
 from mmif.batch.jobs import Job  # noqa: E402
 from mmif.batch.plan import Plan, make_plan  # noqa: E402
 from mmif.batch.resources import cores  # noqa: E402
@@ -53,6 +53,7 @@ from mmif.batch.run import Tally, run_batch  # noqa: E402
 from mmif.batch.run_job import Work  # noqa: E402
 from mmif.batch.worker import Limits  # noqa: E402
 from mmif.config import GridConfig, load_pipeline  # noqa: E402
+from mmif.options import FuseOptions  # noqa: E402
 
 TASKS = ("ct-mri", "spect-mri")
 PIPELINES = {task: load_pipeline(task) for task in TASKS}

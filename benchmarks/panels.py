@@ -12,9 +12,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from mmif.baselines import BASELINES
-from mmif.config import TASKS, load_pipeline
+from mmif.config import load_pipeline
 from mmif.images import fuse_pixels
 from mmif.io.images import read_image
+from mmif.roles import TASKS
 from mmif.studies.slice_pairs import find_pair_files
 from mmif.weights import load_weights
 

@@ -46,7 +46,7 @@ def write_rire(folder: Path) -> None:
     """RIRE's contact sheet, and six slices around the one from which on the CT shows nothing."""
     ct, mri = folder / "training_001_ct_on_mr_grid.nii.gz", folder / "training_001_mr_T1.nii.gz"
     result = mmif.fuse(ct=ct, mri=mri)
-    end = int(np.flatnonzero(result.covered_fraction > 0)[-1])
+    end = int(np.flatnonzero(result.moving[0].covered_fraction > 0)[-1])
     for name, slices in {"rire": (), "rire-top": range(end - 2, end + 4)}.items():
         sheet = Image.fromarray(contact_sheet(result, slices)).quantize(128)
         sheet.save(DOCS / "panels" / f"{name}.png", optimize=True)

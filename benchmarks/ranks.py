@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from published_rows import NAMES, ROWS, ranks, shifted
 
-from mmif.config import TASKS, load_pipeline
+from mmif.config import load_pipeline
+from mmif.roles import TASKS
 from mmif.training.pairs import Pair, find_pairs, split_by_case
 from mmif.training.validation import Means, Validator
 from mmif.weights import load_weights

@@ -19,7 +19,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,9 +254,12 @@ def from_volume(output: Path) -> tuple[Sample, torch.nn.Module | None]:
     With the network of the same weights, where these are shipped ones.
     """
     from mmif.config import Pipeline, build
-    from mmif.fusion import brightness, prepare
+    from mmif.fusion import fusion_transforms
     from mmif.io import load
+    from mmif.transforms.fuse import FuseSlicesd, brightness
+    from mmif.transforms.register import RegisterToReferenced
     from mmif.transforms.slices import to_slices
+    from mmif.transforms.step import study_of
 
     fused_path, summary_path = written(output)
     if not summary_path.is_file():
@@ -271,22 +274,29 @@ def from_volume(output: Path) -> tuple[Sample, torch.nn.Module | None]:
     moving = next(role for role in volumes if role != reference)
     transform = np.array(summary["registration"]["fixed_to_moving_lps"])
     registration = SimpleNamespace(fixed_to_moving_lps=transform)
-    prepared = prepare(volumes[reference], volumes[moving], registration, pipeline, reference)  # type: ignore[arg-type]
+
+    def use_registration(data: dict) -> dict:
+        return {**data, "study": replace(study_of(data), registrations={moving: registration})}
+
+    steps = fusion_transforms(pipeline).exchange(RegisterToReferenced, use_registration)
+    data = steps.up_to(FuseSlicesd)(volumes)
+    grid = study_of(data).grid
+    anatomical, other = (data[role] for role in pipeline.roles)
     fused = np.asarray(load(fused_path))  # (channels, X, Y, Z)
-    if fused.shape[1:] != tuple(prepared.grid.shape):
-        raise MmifError(f"{output}: fused volume of {fused.shape}, expected {prepared.grid.shape}")
+    if fused.shape[1:] != tuple(grid.shape):
+        raise MmifError(f"{output}: fused volume of {fused.shape}, expected {grid.shape}")
     if fused.max() > 1:  # grey DICOM
         fused = fused / FUSED_WHITE
     colour = None
-    if prepared.other_unit.shape[0] == 3:
-        colour = to_uint8(np.asarray(prepared.other_unit).transpose(3, 2, 1, 0))
+    if other.shape[0] == 3:
+        colour = to_uint8(np.asarray(other).transpose(3, 2, 1, 0))
     pixels = to_uint8(fused.transpose(3, 2, 1, 0))  # (s, rows, columns, channels)
     print(f"{summary['task']}: {output}, {pixels.shape[0]} slices")
     sample = Sample(
         summary["task"],
         pixels if colour is not None else pixels[..., 0],
-        to_uint8(to_slices(prepared.anatomical_unit).numpy()),
-        to_uint8(to_slices(brightness(prepared.other_unit)).numpy()),
+        to_uint8(to_slices(anatomical).numpy()),
+        to_uint8(to_slices(brightness(other)).numpy()),
         colour,
         list(pairwise(range(pixels.shape[0]))),
     )

@@ -24,7 +24,7 @@ def fused(role: str, moving: Path, mri: Path) -> tuple[Any, dict[str, Any]]:
     volumes = {role: mmif.load(moving, role=role), "mri": mmif.load(mri, role="mri")}
     result = mmif.fuse(**volumes, device="cpu", accept_registration=True)
     pipeline = mmif.load_pipeline(f"{role}-mri")
-    return result, summarise(result, volumes, pipeline, "benchmarks/report.py")
+    return result, summarise(result, pipeline, "benchmarks/report.py").plain()
 
 
 def best_of(repeats: int, job: Any) -> tuple[float, float]:
@@ -70,7 +70,8 @@ def main() -> None:
         page = options.keep or Path(folder) / "report.html"
         wall, processor = best_of(3, lambda: write_report(result, summary, page))
         x, y, slices = result.grid.shape
-        print(f"grid                  {x} x {y} x {slices}, verdict {result.registration.verdict}")
+        verdict = result.moving[0].registration.verdict
+        print(f"grid                  {x} x {y} x {slices}, verdict {verdict}")
         print(f"report                {wall:.2f} s ({processor:.2f} s of processor)   bar 3 s")
         print(f"size                  {page.stat().st_size / 1e6:.2f} MB   bar 8 MB for 40 slices")
         wall, processor = best_of(3, lambda: write_preview(result, Path(folder) / "sheet.png"))

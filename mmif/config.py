@@ -9,26 +9,17 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
 from mmif.errors import ConfigError
+from mmif.options import Fov, FuseOptions
+from mmif.roles import TASKS
 
-PAIRS = {
-    "ct-mri": ("mri", "ct"),
-    "spect-mri": ("mri", "spect"),
-    "pet-mri": ("mri", "pet"),
-    "ir-vis": ("visible", "ir"),
-}
-"""Each task and its two roles: (anatomical, other)."""
-
-TASKS = tuple(PAIRS)
-
-Fov = Literal["reference", "head"]
 Precision = Literal["auto", "fp32", "bf16"]
 ScaleKind = Literal["window", "percentile"]
 Schedule = Literal["constant", "one-cycle"]
@@ -186,15 +177,19 @@ class TrainingConfig:
 class Pipeline:
     """One task from files to files.
 
-    ``roles`` are (anatomical, other): the anatomical source (MRI, visible) is network channel 0
-    and image A of the metrics; the other (CT, SPECT, PET, infrared) is channel 1 and image B.
-    ``colour_map`` names the pseudo-colour map of the other source, or is None for grey fusion.
+    ``roles`` are those of the task (`mmif.roles`): the first is network channel 0 and image A of
+    the metrics, the second is channel 1 and image B; a third, an activity, lies over both.
+    ``reference`` names the one whose frame the fused volume has.
+    ``weights`` of the only pass; of three sources those of the second, activity over the fused
+    grey ones, and ``grey_weights`` those of the first.
+    ``colour_map`` names the pseudo-colour map of the activity, or is None for grey fusion.
     """
 
     task: str
-    roles: tuple[str, str]
+    roles: tuple[str, ...]
     reference: str
     weights: str
+    grey_weights: str | None = None
     colour_map: str | None = None
     intensity: Mapping[str, IntensityConfig] = field(default_factory=dict)
     grid: GridConfig = GridConfig()
@@ -206,17 +201,48 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         """Refuse roles that are not the task's."""
-        if self.task not in PAIRS:
+        if self.task not in TASKS:
             raise ConfigError(f"task: found {self.task!r}, expected one of {', '.join(TASKS)}")
-        if self.roles != PAIRS[self.task]:
-            found, expected = (" and ".join(roles) for roles in (self.roles, PAIRS[self.task]))
+        wanted = TASKS[self.task].roles
+        if self.roles != wanted:
+            found, expected = (" and ".join(roles) for roles in (self.roles, wanted))
             raise ConfigError(f"roles: found {found}, expected {expected} for task {self.task}")
+        if (self.grey_weights is None) == (len(self.roles) == 3):
+            found = f"{self.grey_weights!r} for {len(self.roles)} sources"
+            raise ConfigError(f"grey_weights: found {found}; expected them for three sources alone")
         if self.reference not in self.roles:
             expected = " or ".join(self.roles)
             raise ConfigError(f"reference: found {self.reference!r}, expected {expected}")
         if strangers := sorted(set(self.intensity) - set(self.roles)):
             expected = " and ".join(self.roles)
             raise ConfigError(f"intensity: found {', '.join(strangers)}, expected {expected}")
+
+    @property
+    def activity(self) -> str | None:
+        """The role that is shown in colour, None where all are grey."""
+        return TASKS[self.task].activity
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The weights of each pass of the network."""
+        return (self.weights,) if self.grey_weights is None else (self.grey_weights, self.weights)
+
+    def with_options(self, options: FuseOptions) -> "Pipeline":
+        """The pipeline with what ``options`` say in place of its own.
+
+        Raises:
+            ConfigError: a reference that is none of the roles.
+        """
+        grid = replace(self.grid, fov=options.fov or self.grid.fov)
+        timeout_s = options.registration_timeout or self.registration.timeout_s
+        return replace(
+            self,
+            reference=options.reference or self.reference,
+            weights=options.weights or self.weights,
+            colour_map=options.colour_map or self.colour_map,
+            grid=replace(grid, size=options.size or grid.size),
+            registration=replace(self.registration, timeout_s=timeout_s),
+        )
 
     def intensity_of(self, role: str) -> IntensityConfig:
         """How the values of ``role`` become 0..1; slices and images do not need it.
@@ -254,22 +280,6 @@ def load_pipeline(name_or_file: str | Path) -> Pipeline:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not readable as YAML ({reason})") from error
     return build(Pipeline, data, str(path))
-
-
-def task_of(roles: Collection[str]) -> str:
-    """The task that two roles name.
-
-    Raises:
-        ConfigError: not a pair that mmif fuses.
-
-    >>> task_of({"ct", "mri"})
-    'ct-mri'
-    """
-    for task, pair in PAIRS.items():
-        if set(pair) == set(roles):
-            return task
-    found = " and ".join(roles) or "nothing"
-    raise ConfigError(f"found {found}; expected ct, spect or pet with mri, or ir with visible")
 
 
 T = TypeVar("T")

@@ -1,374 +1,324 @@
-"""Two volumes in, a FusionResult out; no files.
+"""The fusion as a list of MONAI transforms, and the runner that goes through it.
 
-The whole job reads top to bottom in :func:`fuse_volumes`: register, resample both onto the fused
-grid, bring intensities to 0..1, fuse slice by slice, put the colour back.
+`fusion_transforms` is the whole job, from paths to the fused (and saved) volume: ``mmif fuse`` and
+``batch`` run exactly this list, ``train`` the same list up to the network.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from monai.data import MetaTensor
+from monai.transforms import Compose, MapTransform
+from torch import nn
 
-from mmif.config import GridConfig, Pipeline
-from mmif.errors import RegistrationError
-from mmif.geometry import Grid, axial_grid
-from mmif.metrics import REPORTED, evaluate_stack
-from mmif.networks.inference import InferenceInfo, fuse_slices
-from mmif.registration import Registration
-from mmif.transforms.colour import apply_colour_map, luminance, restore_colour, rgb_to_yuv
-from mmif.transforms.head import head_box_ras, head_mask
-from mmif.transforms.intensity import Window, apply_window, window_of
-from mmif.transforms.slices import (
-    coverage,
-    covered_fraction,
-    from_slices,
-    grid_of,
-    on_grid,
-    to_grid,
-    to_slices,
-)
+from mmif.config import Pipeline, load_pipeline
+from mmif.errors import ConfigError
+from mmif.io.dicom.write.derived import Alignment
+from mmif.options import FuseOptions
+from mmif.result import FUSED_KEY, FusionResult, StepRecord
+from mmif.transforms.axial_grid import ResampleToAxialGridd
+from mmif.transforms.colour import ColourActivityd
+from mmif.transforms.fuse import FuseSlicesd, MeasureFusiond, mean_metrics
+from mmif.transforms.intensity import ChooseWindowsd, ScaleToUnitd
+from mmif.transforms.load import CheckOnePatientd, LoadVolumed
+from mmif.transforms.register import RegisterToReferenced
+from mmif.transforms.save import DeidentifyVolumesd, SaveFusedd
+from mmif.transforms.step import Step, study_of
 from mmif.weights import Weights
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]
-"""Told a step's name and the share of it that is done."""
+"""Told a part of the job and the share of it that is done."""
 
-PARTLY = 0.99
-"""A slice of which less than this share is covered is named in a warning."""
+FusionWeights = str | Path | Weights | nn.Module
 
 
-def silent(step: str, share: float) -> None:
+def silent(part: str, share: float) -> None:
     """The progress of nobody watching."""
 
 
-@dataclass(frozen=True, eq=False)
-class FusionResult:
-    """A fused volume, what it was made of, and how.
+class FusionTransforms(Compose):  # type: ignore[misc]
+    """MONAI's ``Compose`` of the steps of a fusion; printed, it is the list.
 
-    All volumes lie on ``grid``; (C, X, Y, Z) with X = columns from the patient's right to left,
-    Y = rows from anterior to posterior, Z = slices from inferior to superior.
-
-    Attributes:
-        task: ``ct-mri``, ``spect-mri`` or ``pet-mri``.
-        reference_role: the role whose frame the grid lies in.
-        moving_role: the other one.
-        fused: (1 or 3, X, Y, Z), values in 0..1; three channels are RGB.
-        reference: (1, X, Y, Z), the reference on the grid, in its own units.
-        moving: (1, X, Y, Z), the registered moving volume on the grid, in its own units.
-        reference_unit: (1, X, Y, Z), the reference as the network saw it, 0..1.
-        moving_unit: (1 or 3, X, Y, Z), the moving volume as it is shown, 0..1 (RGB with a colour
-            map).
-        coverage: (1, X, Y, Z), weight of the moving volume, 0..1.
-        covered_fraction: (Z,), share of the reference's head in each slice that the moving
-            volume covers.
-        registration: the transform and its verdict.
-        windows: role to the window that became 0..1.
-        metrics: the eight fusion metrics and SSIM255, mean over the slices that are not empty.
-        metrics_per_slice: name to (Z,); NaN where a slice is empty.
-        fusion: device, precision, slice batch, weights name and sha256, slices, seconds.
-        warnings: all that a reader of the volume must know.
-        seconds: time by step.
+    Called as any Compose, it takes a dictionary of role to path (or volume) and gives it back with
+    ``"fused"`` and the `StudyRecord` under ``"study"``. A refusal stays an `MmifError`: MONAI's own
+    call would wrap it.
     """
 
-    task: str
-    reference_role: str
-    moving_role: str
-    grid: Grid
-    fused: MetaTensor
-    reference: MetaTensor
-    moving: MetaTensor
-    reference_unit: MetaTensor
-    moving_unit: MetaTensor
-    coverage: MetaTensor
-    covered_fraction: npt.NDArray[np.float64]
-    registration: Registration
-    windows: Mapping[str, Window]
-    metrics: Mapping[str, float]
-    metrics_per_slice: Mapping[str, npt.NDArray[np.float64]]
-    fusion: Mapping[str, Any]
-    warnings: tuple[str, ...]
-    seconds: Mapping[str, float]
+    def __call__(self, data: Mapping[Hashable, Any], **_: Any) -> dict[Hashable, Any]:
+        """``data`` through every step."""
+        return run_steps(self, data)[0]
+
+    def __repr__(self) -> str:
+        lines = "".join(f"    {step!r},\n" for step in self.transforms)
+        return f"{type(self).__name__}([\n{lines}])"
+
+    def exchange(self, step: type, by: Callable[..., Any]) -> Self:
+        """The list with ``by`` in place of each step of the class ``step``.
+
+        Raises:
+            ConfigError: no such step in the list.
+        """
+        self._index(step)
+        return type(self)([by if isinstance(one, step) else one for one in self.transforms])
+
+    def up_to(self, step: type) -> Self:
+        """The list before the first step of the class ``step``.
+
+        Raises:
+            ConfigError: no such step in the list.
+        """
+        return type(self)(self.transforms[: self._index(step)])
+
+    def starting_at(self, step: type) -> Self:
+        """The list from the first step of the class ``step`` on.
+
+        Raises:
+            ConfigError: no such step in the list.
+        """
+        return type(self)(self.transforms[self._index(step) :])
+
+    def find(self, step: type) -> Any:
+        """The first step of the class ``step``.
+
+        Raises:
+            ConfigError: no such step in the list.
+        """
+        return self.transforms[self._index(step)]
+
+    def _index(self, step: type) -> int:
+        names = [type(one).__name__ for one in self.transforms]
+        for index, one in enumerate(self.transforms):
+            if isinstance(one, step):
+                return index
+        raise ConfigError(f"no step {step.__name__} in the list; it has {', '.join(names)}")
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Two registered sources on one grid, in their own units and in 0..1.
+def fusion_transforms(
+    task_or_pipeline: str | Path | Pipeline,
+    *,
+    output: str | Path | None = None,
+    weights: FusionWeights | Sequence[FusionWeights] | None = None,
+    options: FuseOptions | None = None,
+    **keywords: Any,
+) -> FusionTransforms:
+    """The whole job as a MONAI ``Compose``: from paths to the fused (and saved) volume.
 
-    Attributes:
-        grid: the fused grid.
-        reference: (1, X, Y, Z), physical values.
-        moving: (1, X, Y, Z), physical values.
-        anatomical_unit: (1, X, Y, Z), 0..1: MRI; faded out where it moves and its coverage ends.
-        other_unit: (1 or 3, X, Y, Z), 0..1: CT, or SPECT or PET in colour; faded likewise.
-        moving_is_other: which of the two moved.
-        coverage: (1, X, Y, Z), weight of the moving volume.
-        covered_fraction: (Z,), share of the reference's head that the moving volume covers.
-        windows: role to window.
+    Args:
+        task_or_pipeline: a task (``ct-mri``), a pipeline file, or a `Pipeline`.
+        output: where to save; None leaves the volume in the dictionary, under ``"fused"``.
+        weights: in place of the pipeline's; of three sources a sequence of two.
+        options: how; see `mmif.options.FuseOptions`.
+        **keywords: the same by name.
+
+    Returns:
+        A list to be called with ``{"ct": path, "mri": path}``.
+
+    Raises:
+        ConfigError: no such pipeline or option.
     """
+    pipeline = (
+        task_or_pipeline
+        if isinstance(task_or_pipeline, Pipeline)
+        else load_pipeline(task_or_pipeline)
+    )
+    chosen = options or FuseOptions.of({**keywords, **_named_weights(weights)})
+    pipeline = pipeline.with_options(chosen)
+    roles, reference = pipeline.roles, pipeline.reference
+    steps: list[MapTransform] = [
+        LoadVolumed(roles, chosen.series_uid, chosen.frame),
+        CheckOnePatientd(roles, reference, chosen.accept_different_patients),
+        RegisterToReferenced(
+            roles,
+            reference,
+            transform=given_transforms(pipeline, chosen),
+            register=chosen.register,
+            accept_registration=chosen.accept_registration,
+            device=chosen.device,
+            **asdict(pipeline.registration),
+        ),
+        *([DeidentifyVolumesd(roles)] if chosen.deidentify else []),
+        ChooseWindowsd(roles, {role: pipeline.intensity_of(role) for role in roles}),
+        ResampleToAxialGridd(
+            roles,
+            reference,
+            **asdict(pipeline.grid),
+            transition_mm=pipeline.fusion.transition_mm,
+        ),
+        ScaleToUnitd(roles),
+        *_colour_steps(pipeline),
+        FuseSlicesd(
+            roles,
+            _passes(pipeline, weights),
+            device=chosen.device,
+            precision=pipeline.fusion.precision,
+            slice_batch=pipeline.fusion.slice_batch,
+        ),
+        MeasureFusiond(roles),
+        *([save_step(pipeline, output, chosen)] if output is not None else []),
+    ]
+    return FusionTransforms(steps)
 
-    grid: Grid
-    reference: MetaTensor
-    moving: MetaTensor
-    anatomical_unit: MetaTensor
-    other_unit: MetaTensor
-    moving_is_other: bool
-    coverage: MetaTensor
-    covered_fraction: npt.NDArray[np.float64]
-    windows: Mapping[str, Window]
 
-    @property
-    def reference_unit(self) -> MetaTensor:
-        """The reference as it is shown."""
-        return self.anatomical_unit if self.moving_is_other else self.other_unit
+def save_step(pipeline: Pipeline, output: str | Path, options: FuseOptions) -> SaveFusedd:
+    """The step that writes what ``options`` want to ``output``."""
+    return SaveFusedd(
+        pipeline.roles,
+        output,
+        format=options.format,
+        dicom_encoding=options.dicom_encoding,
+        save_registered=options.save_registered,
+        overwrite=options.overwrite,
+        alignment=_alignment(options),
+        deidentified=options.deidentify,
+        recipe={"pipeline": asdict(pipeline)},
+    )
 
-    @property
-    def moving_unit(self) -> MetaTensor:
-        """The moving volume as it is shown."""
-        return self.other_unit if self.moving_is_other else self.anatomical_unit
 
-    @property
-    def other_brightness(self) -> MetaTensor:
-        """(1, X, Y, Z): the brightness of the other source, as the network sees it."""
-        return brightness(self.other_unit)
+def given_transforms(pipeline: Pipeline, options: FuseOptions) -> dict[str, Path]:
+    """Role to the file of its given transform.
+
+    Raises:
+        ConfigError: a transform without its role where several sources move.
+    """
+    moving = [role for role in pipeline.roles if role != pipeline.reference]
+    if options.transform is None:
+        return {}
+    if len(moving) > 1:
+        raise ConfigError(f"transform: one file for {' and '.join(moving)}; expected two sources")
+    return {moving[0]: options.transform}
 
 
 def fuse_volumes(
-    reference: MetaTensor,
-    moving: MetaTensor,
-    pipeline: Pipeline,
-    weights: Weights,
-    *,
-    reference_role: str,
-    registering: Callable[[], Registration],
-    device: str = "auto",
+    volumes: Mapping[str, Any],
+    steps: Compose,
+    task: str,
     progress: Progress = silent,
 ) -> FusionResult:
-    """The fusion of two volumes on the axial grid of the reference.
+    """The result of ``steps`` (those of `fusion_transforms`) on ``volumes``.
 
     Args:
-        reference: (1, X, Y, Z), physical values; its frame is the fused volume's.
-        moving: (1, X, Y, Z), physical values.
-        pipeline: windows, grid, colour map, slice batch.
-        weights: the network.
-        reference_role: which role of the pipeline ``reference`` plays.
-        registering: gives the reference-to-moving registration, or refuses.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        progress: told each step and its share done.
+        volumes: role to a path, or to a volume (1, X, Y, Z) in physical values.
+        steps: up to the fused volume.
+        task: what the result is called.
+        progress: told each part of the job and its share done.
 
     Raises:
-        MmifError: the registration is refused, or a volume cannot be windowed or fused.
+        MmifError: whatever cannot be done right.
     """
-    clock = Clock(progress)
-    with clock("register"):
-        registration = registering()
-    for check in registration.checks:
-        log.info("  %s %.3g (limit %.3g)", check.name, check.value, check.limit)
-    with clock("resample"):
-        prepared = prepare(reference, moving, registration, pipeline, reference_role)
-    with clock("fuse"):
-        fused, info = fuse_prepared(prepared, pipeline, weights, device, progress)
-    log.info("  %s slices on %s in %s", prepared.grid.shape[2], info.device, info.precision)
-    with clock("metrics"):
-        per_slice = slice_metrics(fused, prepared)
-    metrics = {name: _mean(values) for name, values in per_slice.items()}
-    log.info("  %s", ", ".join(f"{name} {value:.3g}" for name, value in metrics.items()))
-    first, second = pipeline.roles
-    moving_role = second if reference_role == first else first
+    inputs: dict[Hashable, Any] = dict(volumes.items())
+    data, records = run_steps(steps, inputs, progress)
+    study = study_of(data)
     return FusionResult(
-        task=pipeline.task,
-        reference_role=reference_role,
-        moving_role=moving_role,
-        grid=prepared.grid,
-        fused=fused,
-        reference=prepared.reference,
-        moving=prepared.moving,
-        reference_unit=prepared.reference_unit,
-        moving_unit=prepared.moving_unit,
-        coverage=prepared.coverage,
-        covered_fraction=prepared.covered_fraction,
-        registration=registration,
-        windows=prepared.windows,
-        metrics=metrics,
-        metrics_per_slice=per_slice,
-        fusion=_fusion_summary(info, weights, prepared.grid),
-        warnings=(
-            *_registration_warnings(registration),
-            *_coverage_warnings(prepared.covered_fraction, moving_role),
-            *info.warnings,
-        ),
-        seconds=clock.seconds,
+        task=task,
+        reference=study.reference,
+        grid=study.grid if study.grid is not None else _missing("grid"),
+        fused=data[FUSED_KEY],
+        sources=study.sources,
+        metrics=mean_metrics(study.metrics_per_slice),
+        metrics_per_slice=study.metrics_per_slice,
+        fusion=study.fusion,
+        warnings=study.warnings,
+        seconds=seconds_by_part(steps, records),
+        steps=records,
     )
 
 
-def fused_grid(reference: MetaTensor, config: GridConfig) -> Grid:
-    """The axial grid over the field of view, or the head, of ``reference``."""
-    box = head_box_ras(reference) if config.fov == "head" else None
-    return axial_grid(grid_of(reference), config.size, box)
+def run_steps(
+    steps: Compose, data: Mapping[Hashable, Any], progress: Progress = silent
+) -> tuple[dict[Hashable, Any], tuple[StepRecord, ...]]:
+    """``data`` through ``steps`` one by one, and the time and figures of each.
 
-
-def prepare(
-    reference: MetaTensor,
-    moving: MetaTensor,
-    registration: Registration,
-    pipeline: Pipeline,
-    reference_role: str,
-) -> Prepared:
-    """Both sources on the fused grid, one interpolation each, and in 0..1 by one window each.
-
-    Raises:
-        RegistrationError: the two do not overlap under the registration.
-        InputError: a volume cannot be windowed.
-        ConfigError: the pipeline has no window for one of them.
+    Progress, times and figures are the runner's; the steps know nothing of them.
     """
-    anatomical_role, other_role = pipeline.roles
-    moving_is_other = reference_role == anatomical_role
-    moving_role = other_role if moving_is_other else anatomical_role
-    to_moving = registration.fixed_to_moving_lps
-    grid = fused_grid(reference, pipeline.grid)
-    reference_there = to_grid(reference, grid)
-    moving_there = to_grid(moving, grid, to_moving, reference=reference)
-    weight = coverage(moving, grid, to_moving, pipeline.fusion.transition_mm)
-    if not bool(weight.any()):
-        raise RegistrationError(
-            f"the {moving_role.upper()} and the {reference_role.upper()} do not overlap; "
-            "expected two volumes of one head"
-        )
-    windows = {
-        reference_role: window_of(reference, pipeline.intensity_of(reference_role)),
-        moving_role: window_of(moving, pipeline.intensity_of(moving_role)),
-    }
-    still = apply_window(reference_there, windows[reference_role])
-    moved = on_grid(apply_window(moving_there, windows[moving_role]) * weight, grid)
-    anatomical, other = (still, moved) if moving_is_other else (moved, still)
-    return Prepared(
-        grid=grid,
-        reference=reference_there,
-        moving=moving_there,
-        anatomical_unit=anatomical,
-        other_unit=_coloured(other, pipeline.colour_map),
-        moving_is_other=moving_is_other,
-        coverage=weight,
-        covered_fraction=covered_fraction(weight, head_mask(reference_there)),
-        windows=windows,
+    flowing, records = dict(data), []
+    parts = [part_of(step) for step in steps.transforms]
+    for index, step in enumerate(steps.transforms):
+        if index == 0 or parts[index] != parts[index - 1]:
+            progress(parts[index], 0.0)
+        began = time.perf_counter()
+        flowing = step(flowing)
+        seconds = time.perf_counter() - began
+        record = _record(step, flowing, seconds)
+        records.append(record)
+        log.info("  %s %.2f s %s", record.name, seconds, _in_words(record.figures))
+        if index + 1 == len(parts) or parts[index] != parts[index + 1]:
+            progress(parts[index], 1.0)
+    return flowing, tuple(records)
+
+
+def part_of(step: Callable[..., Any]) -> str:
+    """The part of the job that the time of ``step`` counts to; its own name if it is not ours."""
+    return step.part if isinstance(step, Step) and step.part else type(step).__name__
+
+
+def seconds_by_part(steps: Compose, records: Sequence[StepRecord]) -> dict[str, float]:
+    """Seconds by part of the job, in the order they ran."""
+    seconds: dict[str, float] = {}
+    for step, record in zip(steps.transforms, records, strict=True):
+        seconds[part_of(step)] = seconds.get(part_of(step), 0.0) + record.seconds
+    return seconds
+
+
+@contextmanager
+def timed(seconds: dict[str, float], part: str, progress: Progress = silent) -> Iterator[None]:
+    """Count what runs inside as ``part`` of the job."""
+    progress(part, 0.0)
+    began = time.perf_counter()
+    yield
+    seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - began
+    progress(part, 1.0)
+
+
+def _record(step: Callable[..., Any], data: Mapping[Hashable, Any], seconds: float) -> StepRecord:
+    if not isinstance(step, Step):
+        return StepRecord(type(step).__name__, {}, seconds, {})
+    return StepRecord(type(step).__name__, step.parameters, seconds, step.figures(data))
+
+
+def _in_words(figures: Mapping[str, Any]) -> str:
+    """Figures in one line of a log: numbers and words, no nested ones."""
+    plain = {k: v for k, v in figures.items() if isinstance(v, float | int | str) and v != ""}
+    return ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in plain.items()
     )
 
 
-def fuse_prepared(
-    prepared: Prepared,
-    pipeline: Pipeline,
-    weights: Weights,
-    device: str = "auto",
-    progress: Progress = silent,
-) -> tuple[MetaTensor, InferenceInfo]:
-    """The fused volume (1 or 3, X, Y, Z) in 0..1, and how the network ran.
-
-    Where the coverage of the moving volume ends, the fused volume goes over softly into the
-    reference alone at its own brightness.
-    """
-    stack, info = fuse_slices(
-        weights.network,
-        to_slices(prepared.anatomical_unit),
-        to_slices(prepared.other_brightness),
-        device=device,
-        precision=pipeline.fusion.precision,
-        batch=pipeline.fusion.slice_batch,
-        progress=lambda done, total: progress("fuse", done / total),
-    )
-    fused: torch.Tensor = from_slices(stack, prepared.anatomical_unit).as_subclass(torch.Tensor)
-    if prepared.other_unit.shape[0] == 3:
-        chroma = rgb_to_yuv(prepared.other_unit.as_subclass(torch.Tensor))
-        fused = restore_colour(fused, chroma[1:2], chroma[2:3])
-    weight = prepared.coverage.as_subclass(torch.Tensor)
-    alone = prepared.reference_unit.as_subclass(torch.Tensor)
-    return on_grid(weight * fused + (1 - weight) * alone, prepared.grid), info
+def _colour_steps(pipeline: Pipeline) -> list[MapTransform]:
+    """The activity in colour, where the pipeline names a colour map."""
+    activity = pipeline.activity
+    if activity is None or pipeline.colour_map is None:
+        return []
+    return [ColourActivityd(activity, pipeline.colour_map)]
 
 
-def slice_metrics(fused: MetaTensor, prepared: Prepared) -> dict[str, npt.NDArray[np.float64]]:
-    """Each metric of `mmif.metrics.REPORTED` for each slice (Z,); NaN where a source is empty."""
-    stacks = [
-        to_slices(volume).mul(255).round().to(torch.uint8).numpy()
-        for volume in (brightness(fused), prepared.anatomical_unit, prepared.other_brightness)
-    ]
-    filled = np.all([stack.any(axis=(1, 2)) for stack in stacks[1:]], axis=0)
-    result = {name: np.full(len(filled), np.nan) for name in REPORTED}
-    if filled.any():
-        values = evaluate_stack(*(stack[filled] for stack in stacks))
-        for name in REPORTED:
-            result[name][filled] = values[name]
-    return result
+def _passes(
+    pipeline: Pipeline, weights: FusionWeights | Sequence[FusionWeights] | None
+) -> list[FusionWeights]:
+    """The weights of each pass of the network."""
+    if weights is None:
+        return list(pipeline.passes)
+    if isinstance(weights, str | Path | Weights | nn.Module):
+        return [*pipeline.passes[:-1], weights]
+    return list(weights)
 
 
-def brightness(volume: MetaTensor) -> MetaTensor:
-    """(1, X, Y, Z): the volume itself if it is grey, its luminance Y if it is RGB."""
-    if volume.shape[0] == 1:
-        return volume
-    return on_grid(luminance(volume.as_subclass(torch.Tensor)), grid_of(volume))
+def _named_weights(weights: Any) -> dict[str, str]:
+    return {"weights": str(weights)} if isinstance(weights, str | Path) else {}
 
 
-class Clock:
-    """Seconds by step, told to a progress as they pass."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        """Count what runs inside as ``step``."""
-        self.progress(step, 0.0)
-        start = time.perf_counter()
-        yield
-        self.seconds[step] = time.perf_counter() - start
-        self.progress(step, 1.0)
+def _alignment(options: FuseOptions) -> Alignment:
+    """Where the transforms of a study are from."""
+    if options.transform:
+        return "given"
+    return "searched" if options.register else "headers"
 
 
-def _coloured(unit: MetaTensor, colour_map: str | None) -> MetaTensor:
-    if colour_map is None:
-        return unit
-    return on_grid(apply_colour_map(unit.as_subclass(torch.Tensor), colour_map), grid_of(unit))
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    """The mean of what is not NaN; NaN if nothing is."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
-
-
-def _fusion_summary(info: InferenceInfo, weights: Weights, grid: Grid) -> dict[str, Any]:
-    return {
-        "device": info.device,
-        "precision": info.precision,
-        "slice_batch": info.slice_batch,
-        "weights": {"name": weights.name, "sha256": weights.sha256},
-        "slices": grid.shape[2],
-        "seconds": info.seconds,
-        "seconds_per_slice": round(info.seconds / grid.shape[2], 5),
-    }
-
-
-def _registration_warnings(registration: Registration) -> tuple[str, ...]:
-    reasons = "; ".join(registration.reasons) or registration.method
-    return {
-        "pass": (),
-        "review": (f"registration to be reviewed: {reasons}",),
-        "fail": (f"registration failed, accepted by option: {reasons}",),
-        "skipped": (reasons,),
-    }[registration.verdict]
-
-
-def _coverage_warnings(covered: npt.NDArray[np.float64], moving_role: str) -> tuple[str, ...]:
-    partly = np.flatnonzero(covered < PARTLY)
-    if not partly.size:
-        return ()
-    return (
-        f"the {moving_role.upper()} does not cover the head in {partly.size} of {covered.size} "
-        f"slices (mean coverage {covered.mean():.0%}); the reference stands alone there",
-    )
+def _missing(what: str) -> Any:
+    raise ConfigError(f"the steps left no {what}; expected those of mmif.fusion_transforms")

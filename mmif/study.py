@@ -1,42 +1,58 @@
-"""One study: files in, files out. The only place where fusion meets io.
+"""One study: files in, files out.
 
-``run_study`` reads as the command does: load, check, fuse, write, report. Outputs appear whole or
-not at all: everything is written into a temporary folder beside the output and renamed.
+``run_study`` reads as the command does: check, run the steps of `mmif.fusion_transforms`, write,
+report. Outputs appear whole or not at all: everything is written into a temporary folder beside
+the output and renamed.
 """
 
+import inspect
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from monai.data import MetaTensor
 
-from mmif.config import Pipeline, load_pipeline, task_of
-from mmif.errors import ConfigError, InputError, OutputError, RegistrationError
-from mmif.fusion import FusionResult, Progress, fuse_volumes, fused_grid, silent
-from mmif.io import load
+from mmif.config import Pipeline, load_pipeline
+from mmif.errors import ConfigError, InputError, OutputError
+from mmif.fusion import (
+    FusionTransforms,
+    FusionWeights,
+    Progress,
+    fuse_volumes,
+    fusion_transforms,
+    given_transforms,
+    save_step,
+    silent,
+    timed,
+)
 from mmif.io.atomic import publish_together, refuse_existing, unfinished
-from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_summary, deidentify_volumes
-from mmif.io.dicom.write.derived import Alignment, DerivedSeries, DicomEncoding, Kind
-from mmif.io.dicom.write.registration import write_spatial_registration
-from mmif.io.source import Source, source_of
-from mmif.io.transform_files import read_transform, write_itk_transform
-from mmif.io.writing import write_dicom_series, write_nifti
-from mmif.networks.inference import choose_device
-from mmif.registration import Registration, check_transform, register, trust_headers
-from mmif.summary import grid_summary, input_summary, summarise
+from mmif.io.dicom.deidentify import PROFILE, WITHHELD, clean_words
+from mmif.io.source import source_of
+from mmif.io.transform_files import read_transform
+from mmif.options import FuseOptions
+from mmif.pair import check_one_patient, reader_warnings
+from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StudyRecord
+from mmif.roles import VOLUME_ROLES, task_of
+from mmif.summary import (
+    GridSummary,
+    InputSummary,
+    Summary,
+    summarise,
+    summarise_grid,
+    summarise_volume,
+)
+from mmif.transforms.axial_grid import fused_grid
+from mmif.transforms.load import LoadVolumed
+from mmif.transforms.save import SaveFusedd
 from mmif.weights import Weights, load_weights
 
 log = logging.getLogger(__name__)
-
-OutputFormat = Literal["auto", "dicom", "nifti", "both"]
 
 
 @dataclass(frozen=True)
@@ -46,64 +62,47 @@ class StudyRequest:
     Attributes:
         inputs: role (``ct``, ``mri``, ``spect``, ``pet``) to a file, folder or zip.
         output: ``X.nii`` or ``X.nii.gz`` for one NIfTI file, else a folder.
-        pipeline: the task.
-        series_uid: role to the SeriesInstanceUID to take.
-        frame: role to the frame to take of a 4-D volume.
-        reference: role whose frame the fused volume has; the pipeline's by default.
-        fov: ``reference`` or ``head``; the pipeline's by default.
-        format: of the fused volume; ``auto`` is the reference's.
-        dicom_encoding: ``series`` (one file a slice) or ``multiframe`` (colour only).
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        weights: shipped name or file; the pipeline's by default.
-        transform: file with a given reference-to-moving transform.
-        register: False trusts the headers.
-        accept_registration: go on with a registration of verdict fail.
-        accept_different_patients: go on with two PatientIDs.
-        save_registered: write the moving volume on the fused grid too.
-        report: write ``report.html`` (folder outputs).
-        preview: PNG file for a contact sheet.
-        overwrite: replace an output that exists.
-        deidentify: leave no identity in any output.
+        pipeline: the task, with what the options say in place of its own.
+        options: how; `mmif.options.FuseOptions`.
         command: the command line, for the summary.
     """
 
     inputs: Mapping[str, Path]
     output: Path
     pipeline: Pipeline
-    series_uid: Mapping[str, str] = field(default_factory=dict)
-    frame: Mapping[str, int] = field(default_factory=dict)
-    reference: str | None = None
-    fov: Literal["reference", "head"] | None = None
-    format: OutputFormat = "auto"
-    dicom_encoding: DicomEncoding = "series"
-    device: str = "auto"
-    weights: str | None = None
-    transform: Path | None = None
-    register: bool = True
-    accept_registration: bool = False
-    accept_different_patients: bool = False
-    save_registered: bool = False
-    report: bool = True
-    preview: Path | None = None
-    overwrite: bool = False
-    deidentify: bool = False
+    options: FuseOptions = field(default_factory=FuseOptions)
     command: str = ""
+
+    def __post_init__(self) -> None:
+        """Let the pipeline say what the options say."""
+        object.__setattr__(self, "pipeline", self.pipeline.with_options(self.options))
 
     @property
     def single_file(self) -> bool:
         """Whether the output is one NIfTI file rather than a folder."""
         return self.output.name.endswith((".nii", ".nii.gz"))
 
-    @property
-    def reference_role(self) -> str:
-        """The role whose frame the fused volume has."""
-        return self.reference or self.pipeline.reference
+    def steps(self, weights: Weights | None = None) -> FusionTransforms:
+        """The steps from paths to files; loaded ``weights`` in place of the pipeline's."""
+        loaded: list[FusionWeights] = [
+            *map(load_weights, self.pipeline.passes[:-1]),
+            weights or load_weights(self.pipeline.weights, self.pipeline.task),
+        ]
+        return fusion_transforms(
+            self.pipeline, output=self.output, weights=loaded, options=self.options
+        )
 
-    @property
-    def moving_role(self) -> str:
-        """The other role."""
-        first, second = self.pipeline.roles
-        return second if self.reference_role == first else first
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What `run_study` would do, known before anything is registered or written."""
+
+    task: str
+    inputs: tuple[InputSummary, ...]
+    reference: str
+    grid: GridSummary
+    outputs: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def run_study(
@@ -111,38 +110,26 @@ def run_study(
     *,
     weights: Weights | None = None,
     progress: Progress = silent,
-    seen: Callable[[FusionResult], None] | None = None,
-) -> dict[str, Any]:
-    """Fuse one study and write its outputs; the content of ``summary.json``.
+    on_result: Callable[[FusionResult], None] | None = None,
+) -> Summary:
+    """Fuse one study and write its outputs.
 
     Args:
         request: what to do.
         weights: loaded weights (a batch loads them once); else loaded here.
-        progress: called with a step's name and the share of it that is done.
-        seen: called with the result before it is written (a batch makes its pictures of it).
+        progress: called with a part of the job and the share of it that is done.
+        on_result: called with the result before it is written (a batch makes its pictures of it).
 
     Raises:
         MmifError: whatever cannot be done right; nothing is left at the output then.
     """
     start = time.perf_counter()
     check_request(request)
-    volumes = _load(request, progress)
-    loaded = time.perf_counter()
-    # A given DICOM transform is found by the true UIDs; nothing else may see them.
-    shown = deidentify_volumes(volumes) if request.deidentify else volumes
-    warnings = _check_pair(request, shown)
-    weights = weights or load_weights(
-        request.weights or request.pipeline.weights, request.pipeline.task
-    )
-    result = _fuse(request, volumes, weights, progress)
-    result = replace(
-        result,
-        warnings=warnings + result.warnings,
-        seconds={"read": loaded - start, **result.seconds},
-    )
-    if seen is not None:
-        seen(result)
-    return _write(request, result, shown, progress, start)
+    steps = request.steps(weights)
+    result = _fuse(steps.up_to(SaveFusedd), request, request.inputs, progress)
+    if on_result is not None:
+        on_result(result)
+    return _write(request, steps.find(SaveFusedd), result, progress, start)
 
 
 def fuse(
@@ -151,27 +138,26 @@ def fuse(
     pipeline: str | Path | Pipeline | None = None,
     progress: Progress = silent,
     **inputs_and_options: Any,
-) -> dict[str, Any] | FusionResult:
-    """Fuse two volumes of one patient; the Python twin of ``mmif fuse``.
+) -> Summary | FusionResult:
+    """Fuse the volumes of one patient; the Python twin of ``mmif fuse``.
 
     Args:
         output: where to write, as the command's ``-o``. None fuses in memory.
-        pipeline: name, YAML file or Pipeline; by default the task that the two roles name.
-        progress: called with a step's name and the share of it that is done.
-        **inputs_and_options: two roles of ``ct``, ``mri``, ``spect`` and ``pet`` (paths; or
-            MetaTensors (1, X, Y, Z) with ``output=None``), and any field of `StudyRequest`.
+        pipeline: name, YAML file or Pipeline; by default the task that the roles name.
+        progress: called with a part of the job and the share of it that is done.
+        **inputs_and_options: roles, ``ct``, ``mri``, ``spect`` and ``pet``, as paths, or as
+            MetaTensors (1, X, Y, Z) with ``output=None``; and any of `FuseOptions` by name.
 
     Returns:
-        The summary (a dict) if ``output`` is given, else a `FusionResult`.
+        The `Summary` if ``output`` is given, else a `FusionResult`.
 
     Raises:
         MmifError: whatever cannot be done right.
+        UnknownOptionError: a name that is no option; it says the nearest one.
     """
-    roles = {
-        k: inputs_and_options.pop(k)
-        for k in ("ct", "mri", "spect", "pet")
-        if inputs_and_options.get(k) is not None
-    }
+    given = {k: v for k, v in inputs_and_options.items() if v is not None}
+    roles = {role: given.pop(role) for role in VOLUME_ROLES if role in given}
+    options = FuseOptions.of(given, also=(*VOLUME_ROLES, "output", "pipeline", "progress"))
     chosen = (
         pipeline if isinstance(pipeline, Pipeline) else load_pipeline(pipeline or task_of(roles))
     )
@@ -181,14 +167,11 @@ def fuse(
             f"task {chosen.task} expects {' and '.join(chosen.roles)}"
         )
     in_memory = {k: v for k, v in roles.items() if isinstance(v, MetaTensor)}
-    for name in ("transform", "preview"):
-        if inputs_and_options.get(name) is not None:
-            inputs_and_options[name] = Path(inputs_and_options[name])
     request = StudyRequest(
         inputs={k: Path(v) for k, v in roles.items() if k not in in_memory},
-        output=Path(output) if output is not None else Path(),
+        output=Path(output) if output is not None else Path("fused"),
         pipeline=chosen,
-        **inputs_and_options,
+        options=options,
     )
     if output is not None and not in_memory:
         return run_study(request, progress=progress)
@@ -196,28 +179,27 @@ def fuse(
         raise ConfigError(
             "volumes in memory are fused in memory; expected output=None, then mmif.save"
         )
-    _check_in_memory(request, in_memory)
-    volumes = {**_load(request, progress), **in_memory}
-    warnings = _check_pair(request, volumes)
-    weights = load_weights(request.weights or chosen.weights, chosen.task)
-    result = _fuse(request, volumes, weights, progress)
-    return replace(result, warnings=warnings + result.warnings)
-
-
-def _check_in_memory(request: StudyRequest, volumes: Mapping[str, MetaTensor]) -> None:
-    """Refuse what makes no sense without an output.
-
-    Raises:
-        MmifError: options that only files obey, or a volume of more than one channel.
-    """
     _check_options(request)
-    if request.preview or request.save_registered or request.deidentify:
+    if options.preview or options.save_registered or options.deidentify:
         raise ConfigError("preview, save_registered and deidentify concern files; expected output")
-    for role, volume in volumes.items():
-        if volume.ndim != 4 or volume.shape[0] != 1:
-            raise InputError(
-                f"the {role.upper()} has shape {tuple(volume.shape)}; expected (1, X, Y, Z)"
-            )
+    steps = request.steps().up_to(SaveFusedd)
+    return _fuse(steps, request, {**request.inputs, **in_memory}, progress)
+
+
+def _keywords() -> inspect.Signature:
+    """The signature of `fuse` with every keyword by its name, of the one table of options."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    own = [p for p in inspect.signature(fuse).parameters.values() if p.kind is kind]
+    roles = [inspect.Parameter(role, kind, default=None) for role in VOLUME_ROLES]
+    plain = FuseOptions()
+    options = [
+        inspect.Parameter(f.name, kind, default=getattr(plain, f.name), annotation=f.type)
+        for f in fields(FuseOptions)
+    ]
+    return inspect.Signature([*roles, *own, *options])
+
+
+fuse.__signature__ = _keywords()  # type: ignore[attr-defined]
 
 
 def check_request(request: StudyRequest) -> None:
@@ -227,10 +209,11 @@ def check_request(request: StudyRequest) -> None:
         MmifError: a missing path, an output that exists or cannot be, options that contradict.
     """
     _check_options(request)
-    if request.preview and not request.preview.absolute().parent.is_dir():
-        raise OutputError(f"{request.preview.parent}: no such folder; expected one for the preview")
-    if request.preview and request.output.resolve() in request.preview.resolve().parents:
-        raise OutputError(f"{request.preview} lies inside the output; expected a place beside it")
+    preview = request.options.preview
+    if preview and not preview.absolute().parent.is_dir():
+        raise OutputError(f"{preview.parent}: no such folder; expected one for the preview")
+    if preview and request.output.resolve() in preview.resolve().parents:
+        raise OutputError(f"{preview} lies inside the output; expected a place beside it")
     _check_targets(request)
 
 
@@ -240,152 +223,60 @@ def _check_options(request: StudyRequest) -> None:
     Raises:
         MmifError: a missing path, or options that do not go together.
     """
+    options, pipeline = request.options, request.pipeline
     for role, path in request.inputs.items():
         if not path.exists():
             raise InputError(f"{path}: no such file or folder; expected the {role.upper()}")
-    if request.reference_role not in request.pipeline.roles:
-        raise ConfigError(
-            f"reference {request.reference_role}; expected {' or '.join(request.pipeline.roles)}"
-        )
-    for role in request.pipeline.roles:
-        request.pipeline.intensity_of(role)
-    if request.transform and not request.register:
+    for role in pipeline.roles:
+        pipeline.intensity_of(role)
+    if options.transform and not options.register:
         raise ConfigError("--transform and --no-register contradict each other; expected one")
-    if request.single_file and request.format in ("dicom", "both"):
-        raise ConfigError(f"{request.output}: one NIfTI file cannot hold format {request.format}")
-    if request.single_file and request.save_registered:
-        raise ConfigError(
-            f"{request.output}: one NIfTI file cannot hold the registered volume too; "
-            "expected a folder for --save-registered"
-        )
-    if request.preview and request.preview.suffix.lower() != ".png":
-        raise ConfigError(f"{request.preview}: a preview is a PNG file; expected a name in .png")
+    given_transforms(pipeline, options)
+    save_step(pipeline, request.output, options)
+    if options.preview and options.preview.suffix.lower() != ".png":
+        raise ConfigError(f"{options.preview}: a preview is a PNG file; expected a name in .png")
 
 
-def plan(request: StudyRequest) -> dict[str, Any]:
+def plan(request: StudyRequest) -> StudyPlan:
     """What `run_study` would do: inputs, grid and outputs, nothing registered or written.
 
     Raises:
         MmifError: whatever can be refused from the inputs alone.
     """
     check_request(request)
-    load_weights(request.weights or request.pipeline.weights, request.pipeline.task)
-    volumes = _load(request, silent)
-    warnings = _check_pair(request, volumes)
-    if request.transform:
-        moving = source_of(volumes[request.moving_role])
-        read_transform(request.transform, source_of(volumes[request.reference_role]), moving)
-    reference = volumes[request.reference_role]
-    return {
-        "task": request.pipeline.task,
-        "inputs": [input_summary(role, volumes[role]) for role in request.pipeline.roles],
-        "reference": request.reference_role,
-        "grid": grid_summary(fused_grid(reference, _pipeline(request).grid)),
-        "outputs": _names(request, volumes),
-        "warnings": list(warnings),
-    }
-
-
-def _pipeline(request: StudyRequest) -> Pipeline:
-    """The request's pipeline with the options that override it."""
-    if request.fov is None:
-        return request.pipeline
-    return replace(request.pipeline, grid=replace(request.pipeline.grid, fov=request.fov))
-
-
-def _load(request: StudyRequest, progress: Progress) -> dict[str, MetaTensor]:
-    """Both volumes, read side by side."""
-    progress("read", 0.0)
-
-    def one(role: str) -> MetaTensor:
-        return load(
-            request.inputs[role],
-            role=role,
-            series_uid=request.series_uid.get(role),
-            frame=request.frame.get(role),
-        )
-
-    with ThreadPoolExecutor(len(request.inputs) or 1) as pool:
-        volumes = dict(zip(request.inputs, pool.map(one, request.inputs), strict=True))
-    progress("read", 1.0)
-    return volumes
-
-
-def _check_pair(request: StudyRequest, volumes: Mapping[str, MetaTensor]) -> tuple[str, ...]:
-    """What must be said of the two inputs together and each alone.
-
-    Raises:
-        InputError: two patients, not accepted.
-    """
-    warnings = _said_of_each(volumes)
-    keys = {s.patient_key for s in map(source_of, volumes.values()) if s and s.patient_key}
-    if len(keys) > 1:
-        found = f"{' and '.join(str(p) for p in request.inputs.values())}: two different PatientIDs"
-        if not request.accept_different_patients:
-            raise InputError(f"{found}; expected one patient, or --accept-different-patients")
-        warnings.append("the two inputs carry different PatientIDs; accepted by option")
-    return tuple(warnings)
-
-
-def _said_of_each(volumes: Mapping[str, MetaTensor]) -> list[str]:
-    """What the readers warned of, by role."""
-    sources = {role: source_of(volume) for role, volume in volumes.items()}
-    return [f"{role.upper()}: {w}" for role, s in sources.items() if s for w in s.warnings]
+    steps, pipeline, options = request.steps(), request.pipeline, request.options
+    volumes = steps.find(LoadVolumed)(request.inputs)
+    said = check_one_patient(volumes, options.accept_different_patients)
+    warnings = (*reader_warnings(volumes), *said)
+    origins = {role: source_of(volumes[role]) for role in pipeline.roles}
+    for role, path in given_transforms(pipeline, options).items():
+        read_transform(path, origins[pipeline.reference], origins[role])
+    outputs = steps.find(SaveFusedd).names(origins, pipeline.reference)
+    return StudyPlan(
+        task=pipeline.task,
+        inputs=tuple(summarise_volume(role, volumes[role]) for role in pipeline.roles),
+        reference=pipeline.reference,
+        grid=summarise_grid(fused_grid(volumes[pipeline.reference], pipeline.grid)),
+        outputs=(*outputs, *_page_names(request)),
+        warnings=warnings,
+    )
 
 
 def _fuse(
+    steps: FusionTransforms,
     request: StudyRequest,
-    volumes: Mapping[str, MetaTensor],
-    weights: Weights,
+    inputs: Mapping[str, Any],
     progress: Progress,
 ) -> FusionResult:
-    """Registration as the request wants it, then the fusion.
-
-    Raises:
-        RegistrationError: the two cannot be brought together; it names both inputs.
-    """
-    pipeline = _pipeline(request)
-    reference, moving = volumes[request.reference_role], volumes[request.moving_role]
-
-    def registering() -> Registration:
-        if not request.register:
-            return trust_headers(reference, moving, pipeline.registration)
-        if request.transform:
-            matrix = read_transform(request.transform, source_of(reference), source_of(moving))
-            return check_transform(matrix, reference, moving, pipeline.registration)
-        device = str(choose_device(request.device))
-        return register(reference, moving, pipeline.registration, device=device)
-
-    try:
-        return fuse_volumes(
-            reference,
-            moving,
-            pipeline,
-            weights,
-            reference_role=request.reference_role,
-            registering=lambda: _judged(request, registering()),
-            device=request.device,
-            progress=progress,
-        )
-    except RegistrationError as error:
-        paths = " and ".join(str(request.inputs.get(r, r)) for r in request.pipeline.roles)
-        said = "; ".join([str(error), *_said_of_each(volumes)])  # which may be why
-        raise RegistrationError(f"{paths}: {said}") from error
-
-
-def _judged(request: StudyRequest, registration: Registration) -> Registration:
-    """The registration, unless its verdict is a refusal.
-
-    Raises:
-        RegistrationError: the verdict is fail and was not accepted.
-    """
-    if registration.verdict == "fail" and not request.accept_registration:
-        reasons = "; ".join(registration.reasons)
-        raise RegistrationError(
-            f"the registration failed ({reasons}); expected two volumes of one head, "
-            "or --accept-registration"
-        )
-    return registration
+    """The result of the steps; what the readers noticed comes before all other warnings."""
+    result = fuse_volumes(inputs, steps, request.pipeline.task, progress)
+    noticed = [
+        f"{role.upper()}: {warning}"
+        for role in request.pipeline.roles
+        if (origin := result.sources[role].origin) is not None
+        for warning in origin.warnings
+    ]
+    return replace(result, warnings=(*noticed, *result.warnings))
 
 
 # Writing
@@ -393,7 +284,7 @@ def _judged(request: StudyRequest, registration: Registration) -> Registration:
 
 def _targets(request: StudyRequest) -> tuple[Path, ...]:
     """The paths that a run creates at the top: OUT, its JSON beside a single file, the preview."""
-    preview = (request.preview,) if request.preview else ()
+    preview = (request.options.preview,) if request.options.preview else ()
     if not request.single_file:
         return request.output, *preview
     stem = request.output.name.removesuffix(".gz").removesuffix(".nii")
@@ -406,171 +297,77 @@ def _check_targets(request: StudyRequest) -> None:
     Raises:
         OutputError: one of the targets exists, or cannot be written.
     """
-    given_files = [request.transform] if request.transform else []
+    given_files = [request.options.transform] if request.options.transform else []
     refuse_existing(
         *_targets(request),
-        overwrite=request.overwrite,
+        overwrite=request.options.overwrite,
         inputs=[*request.inputs.values(), *given_files],
         made_by_mmif=["summary.json"],
     )
 
 
-def _formats(request: StudyRequest, reference: MetaTensor) -> tuple[bool, bool]:
-    """Whether to write DICOM, and whether NIfTI."""
+def _page_names(request: StudyRequest) -> list[str]:
+    """What a run leaves beside the volumes and transforms."""
     if request.single_file:
-        return False, True
-    source = source_of(reference)
-    came_as = "dicom" if source and source.format == "dicom" else "nifti"
-    wanted = came_as if request.format == "auto" else request.format
-    return wanted in ("dicom", "both"), wanted in ("nifti", "both")
-
-
-def _names(request: StudyRequest, volumes: Mapping[str, MetaTensor]) -> list[str]:
-    """What a run leaves at the output."""
-    if request.single_file:
-        return [path.name for path in _targets(request)[:2]]
-    dicom, nifti = _formats(request, volumes[request.reference_role])
-    kinds = ["fused", *["registered"] * request.save_registered]
-    return [
-        *[f"{kind}/*.dcm" for kind in kinds if dicom],
-        *[f"{kind}.nii.gz" for kind in kinds if nifti],
-        "registration.tfm",
-        *["registration.dcm"] * _all_dicom(volumes),
-        "summary.json",
-        *["report.html"] * request.report,
-    ]
+        return [_targets(request)[1].name]
+    return ["summary.json", *["report.html"] * request.options.report]
 
 
 def _write(
     request: StudyRequest,
+    save: SaveFusedd,
     result: FusionResult,
-    volumes: Mapping[str, MetaTensor],
     progress: Progress,
     start: float,
-) -> dict[str, Any]:
-    """Write every output, whole or not at all; the summary."""
-    began = time.perf_counter()
-    progress("write", 0.0)
+) -> Summary:
+    """Write every output, whole or not at all."""
+    seconds = dict(result.seconds)
     with unfinished(request.output) as folder:
         out = folder / "out"
         out.mkdir()
-        warnings = _write_volumes(request, result, volumes, out)
-        seconds = {**result.seconds, "write": time.perf_counter() - began}
+        with timed(seconds, "write", progress):
+            warnings = save.write(_data(result), out)
         result = replace(result, warnings=result.warnings + warnings, seconds=seconds)
-        summary = summarise(result, volumes, _pipeline(request), request.command)
-        summary["outputs"] = _names(request, volumes)
-        if request.deidentify:
-            summary = deidentify_summary(summary)
-        progress("write", 1.0)
-        _write_pages(request, result, summary, out, progress)
-        summary["seconds"]["total"] = round(time.perf_counter() - start, 3)
+        origins = {role: source.origin for role, source in result.sources.items()}
+        summary = replace(
+            summarise(result, request.pipeline, request.command),
+            outputs=(*save.names(origins, result.reference), *_page_names(request)),
+        )
+        if request.options.deidentify:
+            summary = replace(
+                summary,
+                command=WITHHELD,
+                warnings=clean_words(summary.warnings),
+                # parameters name files and series; figures hold numbers alone
+                steps=tuple(replace(step, parameters={}) for step in summary.steps),
+                deidentified=PROFILE,
+            )
+        paged = request.options.preview or (request.options.report and not request.single_file)
+        with timed(seconds, "report", progress if paged else silent):
+            _write_pages(request, result, summary, out)
+        seconds["total"] = time.perf_counter() - start
+        summary = replace(summary, seconds={part: round(s, 3) for part, s in seconds.items()})
         _write_json(summary, out / "summary.json")
         _publish(request, out)
     return summary
 
 
-def _write_volumes(
-    request: StudyRequest, result: FusionResult, volumes: Mapping[str, MetaTensor], out: Path
-) -> tuple[str, ...]:
-    """The fused and registered volumes and the transform; what the writers warn of."""
-    dicom, nifti = _formats(request, volumes[result.reference_role])
-    kinds: dict[Kind, MetaTensor] = {"fused": result.fused}
-    if request.save_registered:
-        kinds["registered"] = result.moving
-    warnings: list[str] = []
-    for kind, volume in kinds.items():
-        if nifti:
-            name = request.output.name if request.single_file else f"{kind}.nii.gz"
-            write_nifti(volume, out / name)
-        if dicom:
-            warnings += write_dicom_series(
-                volume, out / kind, _recipe(request, result, volumes, kind)
-            )
-    warnings += _write_transforms(request, result, volumes, out)
-    return tuple(dict.fromkeys(warnings))
+def _data(result: FusionResult) -> dict[Hashable, Any]:
+    """``result`` as the steps hand it on."""
+    study = StudyRecord(result.reference, sources=result.sources, fusion=result.fusion)
+    return {FUSED_KEY: result.fused, STUDY_KEY: study}
 
 
-def _write_transforms(
-    request: StudyRequest, result: FusionResult, volumes: Mapping[str, MetaTensor], out: Path
-) -> tuple[str, ...]:
-    """The registration for ITK, and for DICOM where both sources came as DICOM."""
-    if request.single_file:
-        return ()
-    write_itk_transform(out / "registration.tfm", result.registration.fixed_to_moving_lps)
-    if not _all_dicom(volumes):
-        return ()
-    recipe = _recipe(request, result, volumes, "registered")
-    return tuple(write_spatial_registration(out / "registration.dcm", recipe))
-
-
-def _all_dicom(volumes: Mapping[str, MetaTensor]) -> bool:
-    sources = [source_of(volume) for volume in volumes.values()]
-    return all(source is not None and source.format == "dicom" for source in sources)
-
-
-def _source(volume: MetaTensor, role: str) -> Source:
-    source = source_of(volume)
-    if source is None:
-        raise InputError(f"the {role.upper()} was made in memory; expected one read by mmif.load")
-    return source
-
-
-def _recipe(
-    request: StudyRequest, result: FusionResult, volumes: Mapping[str, MetaTensor], kind: Kind
-) -> DerivedSeries:
-    """How a series of this study came about, for the DICOM writers."""
-    pipeline = _pipeline(request)
-    reference = _source(volumes[result.reference_role], result.reference_role)
-    moving = _source(volumes[result.moving_role], result.moving_role)
-    names = f"{result.moving_role.upper()} to {result.reference_role.upper()}"
-    return DerivedSeries(
-        reference=reference,
-        others=(moving,),
-        fixed_to_moving_lps=result.registration.fixed_to_moving_lps,
-        alignment=_alignment(request),
-        kind=kind,
-        description=f"mmif {kind} {names}"
-        + " RGB" * (result.fused.shape[0] == 3 and kind == "fused"),
-        derivation=f"{names}: {result.registration.method}; trilinear resampling"
-        + (f"; S3IMFusion, weights {result.fusion['weights']['name']}" if kind == "fused" else ""),
-        parameters={
-            "pipeline": asdict(pipeline),
-            "transform": result.registration.fixed_to_moving_lps.round(6).tolist(),
-            "deidentified": request.deidentify,
-        },
-        weights_sha256=result.fusion["weights"]["sha256"] if kind == "fused" else "",
-        created=DUMMY_TIME if request.deidentify else datetime.now(),
-        encoding=request.dicom_encoding,
-    )
-
-
-def _alignment(request: StudyRequest) -> Alignment:
-    """Where the transform of this study is from."""
-    if request.transform:
-        return "given"
-    return "searched" if request.register else "headers"
-
-
-def _write_pages(
-    request: StudyRequest,
-    result: FusionResult,
-    summary: dict[str, Any],
-    out: Path,
-    progress: Progress,
-) -> None:
+def _write_pages(request: StudyRequest, result: FusionResult, summary: Summary, out: Path) -> None:
     """The report and the preview, where they are wanted."""
-    began = time.perf_counter()
-    if request.report and not request.single_file:
+    if request.options.report and not request.single_file:
         from mmif.report import write_report
 
-        progress("report", 0.0)
-        write_report(result, summary, out / "report.html")
-        progress("report", 1.0)
-    if request.preview:
+        write_report(result, summary.plain(), out / "report.html")
+    if request.options.preview:
         from mmif.report import write_preview
 
         write_preview(result, out.parent / "preview.png")
-    summary["seconds"]["report"] = round(time.perf_counter() - began, 3)
 
 
 def _publish(request: StudyRequest, out: Path) -> None:
@@ -583,11 +380,12 @@ def _publish(request: StudyRequest, out: Path) -> None:
     if request.single_file:
         finished = [out / request.output.name, out / "summary.json"]
     with ExitStack() as stack:
-        if request.preview:
-            beside = stack.enter_context(unfinished(request.preview)) / "preview.png"
+        if request.options.preview:
+            beside = stack.enter_context(unfinished(request.options.preview)) / "preview.png"
             finished.append(shutil.copyfile(out.parent / "preview.png", beside))
         publish_together(list(zip(finished, _targets(request), strict=True)))
 
 
-def _write_json(summary: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+def _write_json(summary: Summary, path: Path) -> None:
+    text = json.dumps(summary.plain(), indent=2, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

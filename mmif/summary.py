@@ -1,109 +1,219 @@
-"""The summary of one study: everything that was done, as plain data for ``summary.json``."""
+"""The summary of one study: everything that was done; ``summary.json`` is its plain form."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from monai.data import MetaTensor
 
 import mmif
 from mmif.config import Pipeline
-from mmif.fusion import FusionResult
 from mmif.geometry import Grid
-from mmif.io.source import source_of
-from mmif.registration import Registration
+from mmif.io.source import Source, source_of
+from mmif.registration.result import Registration
+from mmif.result import FusionResult
 
 NOTICE = "Research use only. Not for primary diagnosis."
 
 
-def summarise(
-    result: FusionResult,
-    volumes: Mapping[str, MetaTensor],
-    pipeline: Pipeline,
-    command: str = "",
-) -> dict[str, Any]:
-    """What was done, in the form that ``docs/summary.md`` describes; JSON-ready, NaN as None.
+@dataclass(frozen=True)
+class InputSummary:
+    """What is said of one input; shape and spacing as stored, before any step."""
+
+    role: str
+    path: str | None
+    format: str
+    shape: tuple[int, ...]
+    modality: str = ""
+    spacing_mm: tuple[float, ...] = ()
+    units: str = ""
+    suvbw_per_unit: float | None = None
+    series_uid: str | None = None
+    selection: str = ""
+
+
+@dataclass(frozen=True)
+class GridSummary:
+    """The fused grid: voxels along i, j, k, their spacing, and where they lie (RAS mm)."""
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    affine_ras: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class CheckSummary:
+    """One check of a registration."""
+
+    value: float | None
+    limit: float
+    passed: bool
+    meaning: str
+
+
+@dataclass(frozen=True)
+class RegistrationSummary:
+    """One registration: its transform (fixed point to moving point, LPS mm) and verdict."""
+
+    verdict: str
+    fixed_to_moving_lps: tuple[tuple[float, ...], ...]
+    error_estimate_mm: float | None
+    method: str
+    reasons: tuple[str, ...]
+    checks: Mapping[str, CheckSummary]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StepSummary:
+    """One step as it ran."""
+
+    name: str
+    parameters: Mapping[str, Any]
+    seconds: float
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done, as ``docs/summary.md`` describes it.
+
+    ``registration`` is that of the first moving source; ``registrations`` are all, by role.
+    ``summary["grid"]["shape"]`` reads the plain form of a field, as ``summary.json`` has it.
+    """
+
+    mmif_version: str
+    notice: str
+    task: str
+    command: str
+    inputs: tuple[InputSummary, ...]
+    reference: str
+    grid: GridSummary
+    registration: RegistrationSummary
+    registrations: Mapping[str, RegistrationSummary]
+    coverage: Mapping[str, Any]
+    windows: Mapping[str, Mapping[str, Any]]
+    fusion: Mapping[str, Any]
+    metrics: Mapping[str, float | None]
+    outputs: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+    steps: tuple[StepSummary, ...]
+    pipeline: Mapping[str, Any]
+    deidentified: str | None = field(default=None)
+
+    def __getitem__(self, name: str) -> Any:
+        """The plain form of a field."""
+        return plain(getattr(self, name))
+
+    def plain(self) -> dict[str, Any]:
+        """The content of ``summary.json``: numbers, texts, lists and dicts; NaN is None."""
+        whole: dict[str, Any] = plain(self)
+        if self.deidentified is None:
+            del whole["deidentified"]
+        return whole
+
+
+def summarise(result: FusionResult, pipeline: Pipeline, command: str = "") -> Summary:
+    """What was done.
 
     Args:
         result: the fusion.
-        volumes: role to the volume as it was read.
         pipeline: with all options applied.
         command: the command line to repeat it.
     """
-    whole: dict[str, Any] = plain(
-        {
-            "mmif_version": mmif.__version__,
-            "notice": NOTICE,
-            "task": result.task,
-            "command": command,
-            "inputs": [input_summary(role, volumes[role]) for role in pipeline.roles],
-            "reference": result.reference_role,
-            "grid": grid_summary(result.grid),
-            "registration": registration_summary(result.registration),
-            "coverage": {
-                "mean": result.covered_fraction.mean(),
-                "per_slice": result.covered_fraction,
-            },
-            "windows": {role: asdict(window) for role, window in result.windows.items()},
-            "fusion": dict(result.fusion),
-            "metrics": dict(result.metrics),
-            "outputs": [],
-            "warnings": list(result.warnings),
-            "seconds": {step: round(s, 3) for step, s in result.seconds.items()},
-            "pipeline": asdict(pipeline),
-        }
+    registrations = {
+        source.role: summarise_registration(source.registration)
+        for source in result.moving
+        if source.registration is not None
+    }
+    covered = {source.role: source.covered_fraction for source in result.moving}
+    first = next(iter(covered.values()))
+    return Summary(
+        mmif_version=mmif.__version__,
+        notice=NOTICE,
+        task=result.task,
+        command=command,
+        inputs=tuple(
+            summarise_input(role, result.sources[role].origin, result.sources[role].shape)
+            for role in pipeline.roles
+        ),
+        reference=result.reference,
+        grid=summarise_grid(result.grid),
+        registration=next(iter(registrations.values())),
+        registrations=registrations,
+        coverage=plain(
+            {
+                "mean": first.mean(),
+                "per_slice": first,
+                "by_role": {role: share.mean() for role, share in covered.items()},
+            }
+        ),
+        windows={role: asdict(window) for role, window in result.windows.items()},
+        fusion=dict(result.fusion),
+        metrics=plain(result.metrics),
+        outputs=(),
+        warnings=result.warnings,
+        seconds={part: round(s, 3) for part, s in result.seconds.items()},
+        steps=tuple(
+            StepSummary(s.name, plain(s.parameters), round(s.seconds, 3), plain(s.figures))
+            for s in result.steps
+        ),
+        pipeline=plain(asdict(pipeline)),
     )
-    return whole
 
 
-def input_summary(role: str, volume: MetaTensor) -> dict[str, Any]:
-    """What is said of one input."""
-    source = source_of(volume)
+def summarise_volume(role: str, volume: MetaTensor) -> InputSummary:
+    """What is said of one input as it was read."""
+    return summarise_input(role, source_of(volume), tuple(volume.shape[1:]))
+
+
+def summarise_input(role: str, source: Source | None, shape: tuple[int, ...]) -> InputSummary:
+    """What is said of one input; one that was made in memory has a ``shape`` alone."""
     if source is None:
-        return {"role": role, "path": None, "format": "memory", "shape": list(volume.shape[1:])}
-    return {
-        "role": role,
-        "path": str(source.path),
-        "format": source.format,
-        "modality": source.modality,
-        "shape": list(source.shape),
-        "spacing_mm": [round(s, 6) for s in source.spacing_mm],
-        "units": source.units,
-        "suvbw_per_unit": source.suv_factor,
-        "series_uid": source.series_uid,
-        "selection": source.selection,
-    }
+        return InputSummary(role, None, "memory", shape)
+    return InputSummary(
+        role=role,
+        path=str(source.path),
+        format=source.format,
+        shape=source.shape,
+        modality=source.modality,
+        spacing_mm=tuple(round(s, 6) for s in source.spacing_mm),
+        units=source.units,
+        suvbw_per_unit=source.suv_factor,
+        series_uid=source.series_uid,
+        selection=source.selection,
+    )
 
 
-def grid_summary(grid: Grid) -> dict[str, Any]:
+def summarise_grid(grid: Grid) -> GridSummary:
     """What is said of the fused grid."""
-    return {
-        "shape": list(grid.shape),
-        "spacing_mm": [round(s, 6) for s in grid.spacing_mm],
-        "affine_ras": grid.affine_ras.tolist(),
-    }
+    affine = tuple(tuple(row) for row in grid.affine_ras.tolist())
+    return GridSummary(grid.shape, tuple(round(s, 6) for s in grid.spacing_mm), affine)
 
 
-def registration_summary(registration: Registration) -> dict[str, Any]:
-    """What is said of the registration; ``checks`` by name."""
-    checks = {check.name: asdict(check) for check in registration.checks}
-    return {
-        "verdict": registration.verdict,
-        "fixed_to_moving_lps": registration.fixed_to_moving_lps.tolist(),
-        "error_estimate_mm": registration.error_estimate_mm,
-        "method": registration.method,
-        "reasons": list(registration.reasons),
-        "checks": {
-            name: {key: value for key, value in check.items() if key != "name"}
-            for name, check in checks.items()
+def summarise_registration(registration: Registration) -> RegistrationSummary:
+    """What is said of one registration."""
+    return RegistrationSummary(
+        verdict=registration.verdict,
+        fixed_to_moving_lps=tuple(tuple(row) for row in registration.fixed_to_moving_lps.tolist()),
+        error_estimate_mm=registration.error_estimate_mm,
+        method=registration.method,
+        reasons=registration.reasons,
+        checks={
+            check.name: CheckSummary(plain(check.value), check.limit, check.passed, check.meaning)
+            for check in registration.checks
         },
-        "seconds": round(registration.seconds, 3),
-    }
+        seconds=round(registration.seconds, 3),
+    )
 
 
 def plain(value: Any) -> Any:
     """``value`` as what JSON holds: numbers of Python, lists, dicts; not finite becomes None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | str):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

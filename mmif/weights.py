@@ -32,7 +32,7 @@ class Weights:
         name: the task's name for shipped weights, else the folder's or file's.
         path: the safetensors file.
         sha256: of that file, equal to the card's.
-        task: one of ``mmif.config.TASKS``.
+        task: one of ``mmif.roles.TASKS``.
         card: the card, as it stands in ``card.json``.
         network: in evaluation mode, on the CPU, float32.
     """

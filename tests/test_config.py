@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mmif.config import TASKS, Pipeline, build, load_pipeline, shipped, task_of
+from mmif.config import Pipeline, build, load_pipeline, shipped
 from mmif.errors import ConfigError
+from mmif.roles import TASKS, task_of
 
 MINIMAL = {"task": "ct-mri", "roles": ["mri", "ct"], "reference": "mri", "weights": "ct-mri"}
 

@@ -12,7 +12,6 @@ from torch import nn
 
 from mmif.baselines import BASELINES
 from mmif.cli import main
-from mmif.config import TASKS
 from mmif.errors import InputError
 from mmif.evaluation import (
     baseline_methods,
@@ -28,6 +27,7 @@ from mmif.evaluation.tables import csv_text, json_text, latex_text
 from mmif.io.images import read_image, write_image
 from mmif.metrics import METRICS, REPORTED
 from mmif.metrics import evaluate as evaluate_slice
+from mmif.roles import TASKS
 from mmif.studies.slice_pairs import find_pair_files
 from mmif.weights import Weights, load_weights
 

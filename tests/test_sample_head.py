@@ -137,12 +137,12 @@ def half_ct(sample_data: Path) -> FusionResult:
 
 def test_no_edge_stands_where_half_a_ct_ends(half_ct: FusionResult) -> None:
     """Steps of the fused volume in the soft zone are no larger than those of the sources."""
-    weight = half_ct.coverage[0].numpy()
+    weight = half_ct.moving[0].coverage[0].numpy()
     zone = (weight[:, 1:] > 0) & (weight[:, 1:] < 1)
     steps = np.abs(np.diff(half_ct.fused[0].numpy(), axis=1))[zone]
     sources = np.maximum(
-        np.abs(np.diff(half_ct.reference_unit[0].numpy(), axis=1)),
-        np.abs(np.diff(half_ct.moving_unit[0].numpy(), axis=1)),
+        np.abs(np.diff(half_ct.sources["mri"].unit[0].numpy(), axis=1)),
+        np.abs(np.diff(half_ct.moving[0].unit[0].numpy(), axis=1)),
     )[zone]
     assert zone.sum() > 1000
     for percentile in (90, 99):
@@ -150,9 +150,9 @@ def test_no_edge_stands_where_half_a_ct_ends(half_ct: FusionResult) -> None:
 
 
 def test_beyond_half_a_ct_the_mri_stands_alone(half_ct: FusionResult) -> None:
-    outside = half_ct.coverage == 0
+    outside = half_ct.moving[0].coverage == 0
     assert outside.float().mean() > 0.2
-    assert half_ct.fused[outside].equal(half_ct.reference_unit[outside])
+    assert half_ct.fused[outside].equal(half_ct.sources["mri"].unit[outside])
 
 
 def test_air_is_black_and_bone_is_bright(fused_ct: Path) -> None:

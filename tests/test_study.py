@@ -159,7 +159,7 @@ def test_a_second_run_gives_the_same_bytes(pair: dict[str, Path], tmp_path: Path
 
 def test_air_in_both_sources_is_black(pair: dict[str, Path]) -> None:
     result = fuse(ct=pair["ct"], mri=pair["mri"], register=False)
-    empty = (result.reference_unit == 0) & (result.moving_unit == 0)
+    empty = (result.sources["mri"].unit == 0) & (result.moving[0].unit == 0)
     assert empty.float().mean() > 0.2
     assert result.fused[empty].mean() * 255 < 2
 
@@ -175,16 +175,16 @@ def test_half_a_ct_leaves_no_edge_where_its_coverage_ends(
     sources = np.maximum(
         *(
             np.abs(np.diff(v[0].numpy(), axis=1))
-            for v in (result.reference_unit, result.moving_unit)
+            for v in (result.sources["mri"].unit, result.moving[0].unit)
         )
     )
-    weight = result.coverage[0].numpy()
+    weight = result.moving[0].coverage[0].numpy()
     ending = (weight[:, 1:] < 1) & (weight[:, 1:] > 0)
     assert ending.any()
     assert np.percentile(border[ending], 99) <= np.percentile(sources[ending], 99) + 0.02
-    outside = result.coverage == 0
-    assert np.allclose(result.fused[outside], result.reference_unit[outside])
-    assert result.covered_fraction.mean() < 0.7
+    outside = result.moving[0].coverage == 0
+    assert np.allclose(result.fused[outside], result.sources["mri"].unit[outside])
+    assert result.moving[0].covered_fraction.mean() < 0.7
     assert any("does not cover" in warning for warning in result.warnings)
 
 
@@ -344,7 +344,9 @@ def test_options_that_would_be_ignored_are_refused(pair: dict[str, Path], tmp_pa
     assert run(*images, "--deidentify").exit_code == 2
 
 
-@pytest.mark.parametrize("writes", ["write_itk_transform", "shutil.copyfile"])
+@pytest.mark.parametrize(
+    "writes", ["mmif.transforms.save.write_itk_transform", "mmif.study.shutil.copyfile"]
+)
 def test_a_full_disk_leaves_nothing(
     pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: str
 ) -> None:
@@ -353,7 +355,7 @@ def test_a_full_disk_leaves_nothing(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(f"mmif.study.{writes}", full)
+    monkeypatch.setattr(writes, full)
     out, preview = tmp_path / "new" / "out", tmp_path / "sheet.png"
     with pytest.raises(OutputError, match="No space left"):
         fuse(ct=pair["ct"], mri=pair["mri"], output=out, register=False, preview=preview)

@@ -6,9 +6,10 @@ import torch
 from click.testing import CliRunner
 
 from mmif.cli.weights import weights as weights_command
-from mmif.config import TASKS, NetworkConfig
+from mmif.config import NetworkConfig
 from mmif.errors import WeightsError
 from mmif.networks.s3imfusion import S3IMFusion
+from mmif.roles import TASKS
 from mmif.weights import CARD, list_weights, load_weights, save_weights, verify
 
 SMALL = NetworkConfig(channels=4, coarse_channels=4, width=8, blocks=1)

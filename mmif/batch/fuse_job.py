@@ -15,43 +15,14 @@ from mmif.batch.results import METRICS, THUMBNAIL
 from mmif.batch.run_job import Step
 from mmif.config import Pipeline, shipped
 from mmif.networks.remote import GpuAddress
+from mmif.options import FuseOptions
 
 if TYPE_CHECKING:
-    from mmif.fusion import FusionResult
+    from mmif.result import FusionResult
+    from mmif.summary import Summary
     from mmif.weights import Weights
 
 THUMBNAIL_PIXELS = 128
-
-
-@dataclass(frozen=True)
-class FuseOptions:
-    """What all studies of a batch have in common; decides the results.
-
-    The fields are those of `mmif.study.StudyRequest`.
-    """
-
-    reference: str | None = None
-    fov: str | None = None
-    format: str = "auto"
-    dicom_encoding: str = "series"
-    register: bool = True
-    accept_registration: bool = False
-    accept_different_patients: bool = False
-    save_registered: bool = False
-    report: bool = True
-    deidentify: bool = False
-
-    def arguments(self) -> list[str]:
-        """The options of ``mmif fuse`` that say the same."""
-        plain = asdict(FuseOptions())
-        words: list[str] = []
-        for name, value in asdict(self).items():
-            option = f"--{name.replace('_', '-')}"
-            if value == plain[name]:
-                continue
-            words += [f"--no-{name}"] if value is False else [option]
-            words += [] if isinstance(value, bool) else [str(value)]
-        return words
 
 
 @dataclass
@@ -66,7 +37,7 @@ class FuseWork:
     """
 
     pipelines: Mapping[str, Pipeline]
-    options: FuseOptions = FuseOptions()
+    options: FuseOptions = field(default_factory=FuseOptions)
     device: str = "auto"
     gpu: GpuAddress | None = None
     _weights: dict[str, "Weights"] = field(default_factory=dict)
@@ -90,44 +61,45 @@ class FuseWork:
         """Fuse one study into ``output``; what the ledger keeps of its summary."""
         from mmif.study import StudyRequest, run_study
 
-        shared: dict[str, Any] = asdict(self.options)
         request = StudyRequest(
             inputs={role: source.path for role, source in job.inputs.items()},
-            series_uid={r: s.series_uid for r, s in job.inputs.items() if s.series_uid},
             output=output,
             pipeline=self.pipelines[job.task],
-            device=self.device,
-            overwrite=True,
+            options=replace(
+                self.options,
+                series_uid={r: s.series_uid for r, s in job.inputs.items() if s.series_uid},
+                device=self.device,
+                overwrite=True,
+            ),
             command=_command(job, output, self.options),
-            **shared,
         )
         pictures: list[bytes] = []
 
-        def seen(result: "FusionResult") -> None:
+        def on_result(result: "FusionResult") -> None:
             pictures.append(thumbnail(result))
 
         summary = run_study(
             request,
             weights=self._weights[job.task],
             progress=step,
-            seen=seen if self.options.report else None,
+            on_result=on_result if self.options.report else None,
         )
         for picture in pictures:
             (output / THUMBNAIL).write_bytes(picture)
         return figures(summary)
 
 
-def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+def figures(summary: "Summary") -> dict[str, Any]:
     """What the ledger keeps of the summary of a study."""
-    registration, fusion = summary["registration"], summary["fusion"]
+    registration, fusion = summary.registration, summary.fusion
     return {
-        "verdict": registration["verdict"],
-        "registration_error_mm": registration["error_estimate_mm"],
-        "metrics": {name: summary["metrics"].get(name) for name in METRICS},
-        "seconds": summary["seconds"]["total"],
-        "steps": summary["seconds"],
+        "verdict": registration.verdict,
+        "registration_error_mm": registration.error_estimate_mm,
+        "metrics": {name: summary.metrics.get(name) for name in METRICS},
+        "seconds": summary.seconds["total"],
+        "steps": dict(summary.seconds),
         "device": fusion["device"],
-        "warnings": len(summary["warnings"]),
+        "warnings": len(summary.warnings),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
@@ -169,7 +141,7 @@ def parameters(pipelines: Mapping[str, Pipeline], options: FuseOptions) -> dict[
 
     return {
         "mmif_version": __version__,
-        **asdict(options),
+        **{name: value for name, value in options.shared().items() if name != "device"},
         **{f"pipeline {task}": _digest(one) for task, one in sorted(pipelines.items())},
         **{f"weights {task}": _weights_sha256(one) for task, one in sorted(pipelines.items())},
     }

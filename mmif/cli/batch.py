@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmif.cli.batch_terminal import progress, say_plan, say_rows
+from mmif.cli.from_options import PATH, add_options, chosen_options
 from mmif.errors import ConfigError, MmifError
+from mmif.options import FuseOptions, specs
+from mmif.roles import VOLUME_TASKS
 
 if TYPE_CHECKING:
     from mmif.batch.executors import Executor
-    from mmif.batch.fuse_job import FuseOptions, FuseWork
+    from mmif.batch.fuse_job import FuseWork
     from mmif.batch.plan import Plan
     from mmif.config import Pipeline
 
-PATH = click.Path(path_type=Path)
+SHARED = [name for name, spec in specs(FuseOptions).items() if spec.shared]
+"""The options of a study that all studies of a batch have in common."""
+
 log = logging.getLogger(__name__)
 
 
@@ -48,12 +53,6 @@ log = logging.getLogger(__name__)
     help="Give a study up after S seconds.",
 )
 @click.option(
-    "--registration-timeout",
-    type=click.FloatRange(min=1),
-    metavar="S",
-    help="Give a registration up after S seconds. [the pipeline's]",
-)
-@click.option(
     "--memory",
     type=click.IntRange(min=512),
     metavar="MIB",
@@ -64,7 +63,7 @@ log = logging.getLogger(__name__)
     "--task",
     "tasks",
     multiple=True,
-    type=click.Choice(["ct-mri", "spect-mri", "pet-mri"]),
+    type=click.Choice(VOLUME_TASKS),
     help="Only this task; may be repeated. [all]",
 )
 @click.option(
@@ -74,33 +73,7 @@ log = logging.getLogger(__name__)
     metavar="FILE",
     help="A YAML file in place of the shipped pipeline of its task; may be repeated.",
 )
-@click.option(
-    "--reference",
-    type=click.Choice(["ct", "mri", "spect", "pet"]),
-    help="Whose frame and field of view; with one --task. [mri]",
-)
-@click.option("--fov", type=click.Choice(["reference", "head"]), help="What 256 pixels cover.")
-@click.option(
-    "--format",
-    type=click.Choice(["auto", "dicom", "nifti", "both"]),
-    default="auto",
-    show_default=True,
-    help="Of the fused volumes; auto is the reference's.",
-)
-@click.option(
-    "--dicom-encoding",
-    type=click.Choice(["series", "multiframe"]),
-    default="series",
-    show_default=True,
-    help="Colour DICOM: a file a slice, or one multi-frame file.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--no-register", is_flag=True, help="Trust the headers: one frame already.")
-@click.option("--accept-registration", is_flag=True, help="Go on with verdicts of fail.")
-@click.option("--accept-different-patients", is_flag=True, help="Go on with two PatientIDs.")
-@click.option("--save-registered", is_flag=True, help="Write the registered volumes too.")
-@click.option("--deidentify", is_flag=True, help="Leave no identity in any output.")
-@click.option("--no-report", is_flag=True, help="Write no report.html and no thumbnails.")
+@add_options(SHARED)
 @click.option("--save-list", type=PATH, metavar="CSV", help="Write the pairs as a list.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why the rest not.")
 @click.option("--summary", type=PATH, metavar="OUT", help="Merge the ledgers of OUT.")
@@ -141,13 +114,11 @@ def _summary(out: Path) -> int:
 def _batch(options: Mapping[str, Any]) -> int:
     """Plan, then work; the exit code."""
     from mmif.batch.fuse_job import parameters
-    from mmif.batch.plan import TASKS, make_plan
+    from mmif.batch.plan import make_plan
     from mmif.batch.run import done_earlier, shard
 
     part = _shard(options["shard"], os.environ)
-    pipelines = _pipelines(options["tasks"] or TASKS, options["pipelines"])
-    if options["registration_timeout"]:
-        pipelines = {task: _with_limit(one, options) for task, one in pipelines.items()}
+    pipelines = _pipelines(options["tasks"] or VOLUME_TASKS, options["pipelines"])
     if options["reference"] and len(pipelines) > 1:
         raise ConfigError("--reference with several tasks; expected one --task")
     if options["resume"] is False and part:
@@ -199,14 +170,9 @@ def _save_list(plan: "Plan", options: Mapping[str, Any]) -> None:
         publish(folder / path.name, path)
 
 
-def _shared(options: Mapping[str, Any]) -> "FuseOptions":
+def _shared(options: Mapping[str, Any]) -> FuseOptions:
     """What all studies have in common."""
-    from mmif.batch.fuse_job import FuseOptions
-
-    return FuseOptions(
-        **{name: options[name] for name in FuseOptions.__dataclass_fields__ if name in options}
-        | {"register": not options["no_register"], "report": not options["no_report"]}
-    )
+    return FuseOptions.of(chosen_options({name: options[name] for name in SHARED}))
 
 
 def _work(
@@ -290,14 +256,6 @@ def _pipelines(tasks: Sequence[str], files: Sequence[str]) -> dict[str, "Pipelin
     if strange:
         raise ConfigError(f"--pipeline of task {strange[0]}; expected {', '.join(tasks)}")
     return {task: own.get(task) or load_pipeline(task) for task in tasks}
-
-
-def _with_limit(pipeline: "Pipeline", options: Mapping[str, Any]) -> "Pipeline":
-    """The pipeline with the time limit of the options for its registration."""
-    from dataclasses import replace
-
-    limit = options["registration_timeout"]
-    return replace(pipeline, registration=replace(pipeline.registration, timeout_s=limit))
 
 
 def _shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmif.cli.from_options import PATH, add_options, chosen_options
 from mmif.cli.progress import quiet
 from mmif.errors import ConfigError
+from mmif.options import FuseOptions, specs
+from mmif.roles import VOLUME_ROLES, label, task_of
 
 if TYPE_CHECKING:
     from mmif.config import Pipeline
     from mmif.io.images import Image2D
+    from mmif.study import StudyPlan
+    from mmif.summary import Summary
 
-ROLES = ("ct", "mri", "spect", "pet", "ir", "visible")
+ROLES = (*VOLUME_ROLES, "ir", "visible")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DEFAULT_OUTPUT = Path("fused")
 IMAGE_OPTIONS = ("output", "device", "pipeline", "weights", "overwrite", "dry_run")
-PATH = click.Path(path_type=Path)
 
 
 def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
@@ -49,59 +53,8 @@ def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
     show_default=True,
     help="A folder, or X.nii / X.nii.gz for one NIfTI file; in 2-D an image file (fused.png).",
 )
-@click.option(
-    "--reference", type=click.Choice(ROLES[:4]), help="Whose frame and field of view. [mri]"
-)
-@click.option(
-    "--fov", type=click.Choice(["reference", "head"]), help="What 256 pixels cover. [reference]"
-)
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["auto", "dicom", "nifti", "both"]),
-    default="auto",
-    show_default=True,
-    help="Of the fused volume; auto is the reference's.",
-)
-@click.option(
-    "--dicom-encoding",
-    type=click.Choice(["series", "multiframe"]),
-    default="series",
-    show_default=True,
-    help="Colour DICOM: a file a slice, or one multi-frame file.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--pipeline", help="Shipped name or YAML file. [by the roles]")
-@click.option("--weights", help="Shipped name, folder or .safetensors file. [the pipeline's]")
-@click.option(
-    "--transform", type=PATH, help="Given transform, reference to moving: .tfm, .txt, .dcm."
-)
-@click.option(
-    "--no-register", is_flag=True, help="Trust the headers: both are in one frame already."
-)
-@click.option(
-    "--registration-timeout",
-    type=click.FloatRange(min=1),
-    metavar="S",
-    help="Give the search up after S seconds. [120]",
-)
-@click.option(
-    "--accept-registration", is_flag=True, help="Go on with a registration of verdict fail."
-)
-@click.option("--accept-different-patients", is_flag=True, help="Go on with two PatientIDs.")
-@click.option("--series-uid", multiple=True, metavar="[ROLE=]UID", help="The series to take.")
-@click.option(
-    "--frame", multiple=True, metavar="ROLE=N", help="The frame to take of a 4-D volume, from 0."
-)
-@click.option(
-    "--save-registered", is_flag=True, help="Write the moving volume on the fused grid too."
-)
-@click.option("--preview", type=PATH, help="Write a contact sheet to this PNG.")
-@click.option(
-    "--deidentify", is_flag=True, help="Leave no identity in any output (PS3.15 Basic Profile)."
-)
-@click.option("--no-report", is_flag=True, help="Do not write report.html.")
-@click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
+@add_options(specs(FuseOptions))
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def fuse(**options: Any) -> None:
     """Fuse two volumes (or two registered 2-D images) of one patient.
@@ -124,9 +77,7 @@ def fuse(**options: Any) -> None:
 
 def _pipeline(inputs: dict[str, Path], options: dict[str, Any]) -> "Pipeline":
     """The pipeline of the options, its task that of the inputs."""
-    from dataclasses import replace
-
-    from mmif.config import load_pipeline, task_of
+    from mmif.config import load_pipeline
 
     try:
         task = task_of(inputs)
@@ -138,9 +89,6 @@ def _pipeline(inputs: dict[str, Path], options: dict[str, Any]) -> "Pipeline":
             f"pipeline {options['pipeline']} fuses {' and '.join(pipeline.roles)}, "
             f"found {' and '.join(inputs)}"
         )
-    if options["registration_timeout"]:
-        registration = replace(pipeline.registration, timeout_s=options["registration_timeout"])
-        pipeline = replace(pipeline, registration=registration)
     return pipeline
 
 
@@ -200,23 +148,13 @@ def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
         inputs=inputs,
         output=options["output"],
         pipeline=pipeline,
-        series_uid=_series(inputs, options["series_uid"]),
-        frame=_frames(inputs, options["frame"]),
-        reference=options["reference"],
-        fov=options["fov"],
-        format=options["format_"],
-        dicom_encoding=options["dicom_encoding"],
-        device=options["device"],
-        weights=options["weights"],
-        transform=options["transform"],
-        register=not options["no_register"],
-        accept_registration=options["accept_registration"],
-        accept_different_patients=options["accept_different_patients"],
-        save_registered=options["save_registered"],
-        report=not options["no_report"],
-        preview=options["preview"],
-        overwrite=options["overwrite"],
-        deidentify=options["deidentify"],
+        options=FuseOptions.of(
+            {
+                **chosen_options(options),
+                "series_uid": _series(inputs, options["series_uid"]),
+                "frame": _frames(inputs, options["frame"]),
+            }
+        ),
         command=shlex.join(["mmif", *sys.argv[1:]]),
     )
     check_request(request)
@@ -291,33 +229,32 @@ def _series(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, str]:
     return chosen
 
 
-def _say_plan(planned: dict[str, Any]) -> None:
+def _say_plan(planned: "StudyPlan") -> None:
     """The dry run on the terminal."""
-    for item in planned["inputs"]:
-        shape = " x ".join(map(str, item["shape"]))
-        spacing = " x ".join(f"{s:.3g}" for s in item["spacing_mm"])
-        click.echo(f"{item['role']}: {item['path']} ({item['format']}, {shape}, {spacing} mm)")
-        if item["selection"]:
-            click.echo(f"    {item['selection']}")
-    grid = planned["grid"]
-    spacing = " x ".join(f"{s:.3g}" for s in grid["spacing_mm"])
-    click.echo(
-        f"grid of the {planned['reference']}: {' x '.join(map(str, grid['shape']))}, {spacing} mm"
-    )
-    for name in planned["outputs"]:
+    for item in planned.inputs:
+        shape = " x ".join(map(str, item.shape))
+        spacing = " x ".join(f"{s:.3g}" for s in item.spacing_mm)
+        click.echo(f"{item.role}: {item.path} ({item.format}, {shape}, {spacing} mm)")
+        if item.selection:
+            click.echo(f"    {item.selection}")
+    grid = planned.grid
+    spacing = " x ".join(f"{s:.3g}" for s in grid.spacing_mm)
+    click.echo(f"grid of the {planned.reference}: {' x '.join(map(str, grid.shape))}, {spacing} mm")
+    for name in planned.outputs:
         click.echo(f"would write {name}")
-    for warning in planned["warnings"]:
+    for warning in planned.warnings:
         click.echo(f"Warning: {warning}", err=True)
 
 
-def _say_summary(output: Path, summary: dict[str, Any]) -> None:
+def _say_summary(output: Path, summary: "Summary") -> None:
     """What was done, in two lines; warnings on stderr."""
     if quiet():
         return
-    for warning in summary["warnings"]:
+    for warning in summary.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    registration = summary["registration"]
-    error = registration["error_estimate_mm"]
-    about = "" if error is None else f", estimated error {error:.1f} mm"
-    click.echo(f"registration: {registration['verdict']}{about}")
-    click.echo(f"{output}: {', '.join(summary['outputs'])} in {summary['seconds']['total']:.1f} s")
+    for role, registration in summary.registrations.items():
+        error = registration.error_estimate_mm
+        about = "" if error is None else f", estimated error {error:.1f} mm"
+        of = f" of the {label(role)}" if len(summary.registrations) > 1 else ""
+        click.echo(f"registration{of}: {registration.verdict}{about}")
+    click.echo(f"{output}: {', '.join(summary.outputs)} in {summary.seconds['total']:.1f} s")

@@ -1,6 +1,8 @@
 """Where a volume came from: what the readers know that the voxels do not say."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -8,8 +10,18 @@ if TYPE_CHECKING:
     import pydicom
     from monai.data import MetaTensor
 
+from mmif.roles import ROLES
+
 SOURCE_KEY = "source"
 Format = Literal["dicom", "nifti", "other"]
+
+
+@dataclass(frozen=True)
+class StudyId:
+    """Which study a series belongs to: StudyInstanceUID, and StudyDate where it can be read."""
+
+    uid: str
+    date: date | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,18 @@ class Source(str):
         """Itself: MONAI copies ``meta`` at every operation, and this never changes."""
         return self
 
+    @property
+    def study(self) -> StudyId | None:
+        """The DICOM study it belongs to; None where the file has none."""
+        header = self.headers[0] if self.headers else None
+        uid = str(header.get("StudyInstanceUID") or "") if header is not None else ""
+        if header is None or not uid:
+            return None
+        day = None
+        with suppress(ValueError):  # a damaged or missing date is no date
+            day = datetime.strptime(str(header.get("StudyDate") or ""), "%Y%m%d").date()
+        return StudyId(uid, day)
+
     def warned(self, *warnings: str) -> "Source":
         """A copy with ``warnings`` added."""
         return replace(self, warnings=self.warnings + warnings)
@@ -71,3 +95,11 @@ def source_of(volume: "MetaTensor") -> Source | None:
     """The origin of ``volume``, or None for one that was made in memory."""
     source: Source | None = volume.meta.get(SOURCE_KEY)
     return source
+
+
+def modality_of(volume: "MetaTensor") -> str:
+    """The DICOM modality that the file states, else that of the role it was loaded for, else ""."""
+    source = source_of(volume)
+    stated = source.modality if source is not None else ""
+    role = ROLES.get(str(volume.meta.get("role", "")))
+    return stated or (role.modality if role else "")

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from mmif.errors import RegistrationError
 from mmif.geometry import Matrix, Points, apply, spacing_mm
-from mmif.transforms.origin import modality_of
+from mmif.io.source import modality_of
 
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

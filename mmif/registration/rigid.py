@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from mmif.config import RegistrationConfig
 from mmif.errors import RegistrationError
 from mmif.geometry import Matrix, check_rigid, world_ras_lps
+from mmif.io.source import source_of
 from mmif.registration.measures import Measures, information_gain, measure, measure_transform
 from mmif.registration.poses import distance_mm, inverse
 from mmif.registration.prepare import Kind, Prepared, prepare
@@ -26,7 +27,6 @@ from mmif.registration.verdict import (
     reasons_of,
     verdict_of,
 )
-from mmif.transforms.origin import origin_of
 
 CLEARLY = 1.05  # a pose other than the headers' must score this many times better in one frame
 SMALL_MM = 1.0  # a shorter move than this is not worth leaving the headers
@@ -189,7 +189,7 @@ def prepare_pair(
 
 def one_frame(fixed: MetaTensor, moving: MetaTensor) -> bool:
     """Whether both volumes say that they share one frame of reference."""
-    uids = [getattr(origin_of(v), "frame_of_reference_uid", None) for v in (fixed, moving)]
+    uids = [getattr(source_of(v), "frame_of_reference_uid", None) for v in (fixed, moving)]
     return uids[0] is not None and uids[0] == uids[1]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmif.fusion import FusionResult
+    from mmif.result import FusionResult
 
 __all__ = ["write_preview", "write_report"]
 

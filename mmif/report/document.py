@@ -12,7 +12,7 @@ from mmif.report import charts
 from mmif.report.alignment import motion
 from mmif.report.figures import before_and_after, slice_row, thumbnails
 from mmif.report.page import render
-from mmif.report.study_view import BLURRED_ROLES, StudyView, label
+from mmif.report.study_view import StudyView, is_blurred
 from mmif.report.text import (
     HEADLINES,
     check_rows,
@@ -25,9 +25,10 @@ from mmif.report.text import (
     worst_words,
 )
 from mmif.report.viewer import viewer_data
+from mmif.roles import label
 
 if TYPE_CHECKING:
-    from mmif.fusion import FusionResult
+    from mmif.result import FusionResult
 
 WORST = 3
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "pydicom", "nibabel")
@@ -69,9 +70,9 @@ def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
 def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Verdict, inputs, warnings."""
     registration = summary.get("registration") or {}
-    verdict = str(registration.get("verdict") or view.result.registration.verdict)
+    verdict = str(registration.get("verdict") or view.registration.verdict)
     pictures = thumbnails(view)
-    names = {view.result.reference_role: "reference", view.result.moving_role: "moving"}
+    names = {view.reference.role: "reference", view.moving.role: "moving"}
     inputs = [
         {
             "label": label(str(entry.get("role"))),
@@ -82,7 +83,7 @@ def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
         }
         for entry in summary.get("inputs") or ()
     ]
-    covered = np.asarray(view.result.covered_fraction, dtype=np.float64)
+    covered = np.asarray(view.moving.covered_fraction, dtype=np.float64)
     known = covered[np.isfinite(covered)]
     return {
         "title": f"{view.reference_label} and {view.moving_label} fused: {verdict}",
@@ -110,7 +111,7 @@ def oddities(view: StudyView) -> list[str]:
     flat = [k + 1 for k in range(slices) if np.ptp(view.fused_bright[:, :, k]) < 1 / 255]
     if flat:
         found.append(f"Slices without any structure in the fused volume: {runs(flat)}.")
-    covered = np.asarray(view.result.covered_fraction, dtype=np.float64) > 0
+    covered = np.asarray(view.moving.covered_fraction, dtype=np.float64) > 0
     missed = [k + 1 for k in unmeasured(view) if covered[k]]
     if missed:
         found.append(f"Metrics are not defined in slice {runs(missed)}.")
@@ -145,11 +146,11 @@ def _registration(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]
     registration = summary.get("registration") or {}
     return {
         "checks": check_rows(registration),
-        "blurred": view.result.moving_role in BLURRED_ROLES,
+        "blurred": is_blurred(view.moving.role),
         "method": registration.get("method") or "",
         "before_after": before_and_after(view),
-        "motion": motion(view.result.registration.fixed_to_moving_lps, view.result.grid),
-        "matrix": np.asarray(view.result.registration.fixed_to_moving_lps).tolist(),
+        "motion": motion(view.registration.fixed_to_moving_lps, view.result.grid),
+        "matrix": np.asarray(view.registration.fixed_to_moving_lps).tolist(),
     }
 
 
@@ -158,7 +159,7 @@ def _fusion(view: StudyView) -> dict[str, Any]:
     per_slice = view.result.metrics_per_slice
     names = [name for name in (*METRIC_NAMES, "SSIM255") if name in per_slice]
     slices = view.fused.shape[-1]
-    covered = np.asarray(view.result.covered_fraction, dtype=np.float64)
+    covered = np.asarray(view.moving.covered_fraction, dtype=np.float64)
     worst = charts.worst_slices(per_slice, WORST, view.filled & (covered >= HALF))
     return {
         "chart_box": charts,

@@ -25,7 +25,7 @@ from mmif.report.pictures import (
     to_aspect,
     with_edges,
 )
-from mmif.report.study_view import BLURRED_ROLES, StudyView, array
+from mmif.report.study_view import StudyView, array, is_blurred
 
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 THUMB, PICTURE = 280, 420
@@ -62,8 +62,8 @@ def thumbnails(view: StudyView) -> dict[str, Picture]:
     """Reference, moving and fused in the axial plane to look at first."""
     at = view.cut
     volumes = {
-        "reference": (array(view.result.reference_unit), view.reference_label),
-        "moving": (array(view.result.moving_unit), f"{view.moving_label}, registered"),
+        "reference": (array(view.reference.unit), view.reference_label),
+        "moving": (array(view.moving.unit), f"{view.moving_label}, registered"),
         "fused": (view.fused, "fused"),
     }
     box = content_box(cut_plane(view.fused_bright, "axial", at))
@@ -77,7 +77,7 @@ def thumbnails(view: StudyView) -> dict[str, Picture]:
 
 def before_and_after(view: StudyView) -> list[BeforeAfter]:
     """The edges of the moving volume over the reference, in three planes."""
-    to_voxels = before_voxels(view.result.registration.fixed_to_moving_lps, view.result.grid)
+    to_voxels = before_voxels(view.registration.fixed_to_moving_lps, view.result.grid)
     return [_before_after(view, plane, to_voxels) for plane in PLANES]
 
 
@@ -94,7 +94,7 @@ def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> Befor
         squared(values, row_mm, column_mm) for values in planes
     )
     box = content_box(under, after, before)
-    blurred = view.result.moving_role in BLURRED_ROLES
+    blurred = is_blurred(view.moving.role)
     lines, name = (contours, "lines of equal brightness") if blurred else (edges, "edges")
 
     def shown(moving: Floats, coverage: Floats, when: str) -> Picture:
@@ -123,8 +123,8 @@ def slice_row(view: StudyView, k: int) -> list[Picture]:
     bright = [cut_plane(v, "axial", at) for v in (view.reference_bright, view.moving_bright)]
     box = content_box(*bright)
     shown: Sequence[tuple[Pixels, str]] = (
-        (grey(_axial(array(view.result.reference_unit), at)), view.reference_label),
-        (grey(_axial(array(view.result.moving_unit), at)), view.moving_label),
+        (grey(_axial(array(view.reference.unit), at)), view.reference_label),
+        (grey(_axial(array(view.moving.unit), at)), view.moving_label),
         (grey(_axial(view.fused, at)), "fused"),
         (share, "source share"),
     )

@@ -12,7 +12,7 @@ from mmif.report.pictures import Floats, Pixels, grey, plane_spacing, rgb, to_as
 from mmif.report.study_view import FOREGROUND, StudyView, array
 
 if TYPE_CHECKING:
-    from mmif.fusion import FusionResult
+    from mmif.result import FusionResult
 
 COLUMNS = 6
 TILE, GAP, HEAD = 224, 6, 28
@@ -34,8 +34,8 @@ def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
     slices = slices or spread_slices(view.fused_bright)
     box = content_box(view.fused_bright.max(axis=2).T)
     rows = (
-        (view.reference_label, array(result.reference_unit)),
-        (f"{view.moving_label}, registered", array(result.moving_unit)),
+        (view.reference_label, array(view.reference.unit)),
+        (f"{view.moving_label}, registered", array(view.moving.unit)),
         ("Fused", view.fused),
     )
     tiles = [[_tile(view, volume, k, box) for k in slices] for _, volume in rows]

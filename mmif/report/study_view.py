@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmif.errors import ConfigError
 from mmif.report.contributions import SourceShare, luminance, source_share
 from mmif.report.pictures import Cut, Floats
+from mmif.roles import ACTIVITY_ROLES, label
 
 if TYPE_CHECKING:
-    from mmif.fusion import FusionResult
+    from mmif.registration.result import Registration
+    from mmif.result import FusionResult, RegisteredSource
 
-BLURRED_ROLES = ("spect", "pet")
-"""Sources without sharp edges: lines of equal brightness are drawn in their place."""
-
-LABELS = {"ct": "CT", "mri": "MRI", "spect": "SPECT", "pet": "PET"}
 FOREGROUND, FAINT = 0.1, 0.06
 """Brightness above which a voxel belongs to the head, or is worth a place in a picture."""
 
@@ -31,14 +30,32 @@ class StudyView:
     result: "FusionResult"
 
     @property
+    def reference(self) -> "RegisteredSource":
+        """The source whose frame the grid lies in."""
+        return self.result.sources[self.result.reference]
+
+    @property
+    def moving(self) -> "RegisteredSource":
+        """The source that was brought to it; of several the first."""
+        return self.result.moving[0]
+
+    @property
+    def registration(self) -> "Registration":
+        """How the moving source was brought there."""
+        registration = self.moving.registration
+        if registration is None:
+            raise ConfigError(f"the {self.moving.role} has no registration; expected one")
+        return registration
+
+    @property
     def reference_label(self) -> str:
         """What the reference is called."""
-        return label(self.result.reference_role)
+        return label(self.result.reference)
 
     @property
     def moving_label(self) -> str:
         """What the moving volume is called."""
-        return label(self.result.moving_role)
+        return label(self.moving.role)
 
     @cached_property
     def fused(self) -> Floats:
@@ -48,12 +65,12 @@ class StudyView:
     @cached_property
     def reference_bright(self) -> Floats:
         """(X, Y, Z) brightness of the reference, 0..1."""
-        return luminance(array(self.result.reference_unit))
+        return luminance(array(self.reference.unit))
 
     @cached_property
     def moving_bright(self) -> Floats:
         """(X, Y, Z) brightness of the registered moving volume as it is shown, 0..1."""
-        return luminance(array(self.result.moving_unit))
+        return luminance(array(self.moving.unit))
 
     @cached_property
     def fused_bright(self) -> Floats:
@@ -63,7 +80,7 @@ class StudyView:
     @cached_property
     def coverage(self) -> Floats:
         """(X, Y, Z) weight of the moving volume, 0..1."""
-        weight: Floats = array(self.result.coverage)[0]
+        weight: Floats = array(self.moving.coverage)[0]
         return weight
 
     @cached_property
@@ -101,9 +118,9 @@ def _span(used: npt.NDArray[np.bool_]) -> slice:
     return slice(max(0, int(places[0]) - MARGIN), min(len(used), int(places[-1]) + 1 + MARGIN))
 
 
-def label(role: str) -> str:
-    """How a role is written for a reader."""
-    return LABELS.get(role, role)
+def is_blurred(role: str) -> bool:
+    """Whether a source has no sharp edges: lines of equal brightness are drawn in their place."""
+    return role in ACTIVITY_ROLES
 
 
 def array(volume: Any) -> Floats:

@@ -7,7 +7,8 @@ from typing import Any
 
 from mmif.report.charts import JUDGED_BY
 from mmif.report.page import number
-from mmif.report.study_view import StudyView, label
+from mmif.report.study_view import StudyView
+from mmif.roles import label
 
 HEADLINES = {
     "pass": "The two scans line up: every check of the registration passed.",

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from mmif.geometry import Grid, Matrix
 from mmif.report.alignment import before_voxels
 from mmif.report.pictures import CONTOUR_LEVELS, SHARE_KNOTS
-from mmif.report.study_view import BLURRED_ROLES, StudyView, array, label
+from mmif.report.study_view import StudyView, array, is_blurred
 from mmif.report.volumes import PackedVolume, pack_unit, pack_values
+from mmif.roles import label
 from mmif.transforms.colour import palette
 
 Voxels = npt.NDArray[Any]
@@ -60,8 +61,8 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
     described = {name: volume.description() for name, volume in packed.items()}
     for name in ("share", "strength"):
         described[name]["factor"] = SHARE_FACTOR
-    coloured = "reference" if len(result.reference_unit) == 3 else "moving"
-    for name, role in (("reference", result.reference_role), ("moving", result.moving_role)):
+    coloured = "reference" if len(view.reference.unit) == 3 else "moving"
+    for name, role in (("reference", view.reference.role), ("moving", view.moving.role)):
         window = result.windows[role]
         described[name] |= _source_words(described[name], window, role)
     map_name = (summary.get("pipeline") or {}).get("colour_map")
@@ -75,8 +76,8 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
         "range": [0.0, 1.0],
         "presets": [["as written", 0.0, 1.0], ["brighter", 0.0, 0.6], ["high part", 0.4, 1.0]],
     }
-    identity = np.allclose(result.registration.fixed_to_moving_lps, np.eye(4), atol=1e-9)
-    before = before_voxels(result.registration.fixed_to_moving_lps, grid)
+    identity = np.allclose(view.registration.fixed_to_moving_lps, np.eye(4), atol=1e-9)
+    before = before_voxels(view.registration.fixed_to_moving_lps, grid)
     study = {
         "shape": list(grid.shape),
         "spacing": list(grid.spacing_mm),
@@ -128,7 +129,7 @@ def _source_words(described: Mapping[str, Any], window: Any, role: str) -> dict[
         presets += [list(preset) for preset in HU_PRESETS]
     return {
         "label": label(role),
-        "contours": list(CONTOUR_LEVELS) if role in BLURRED_ROLES else [],
+        "contours": list(CONTOUR_LEVELS) if is_blurred(role) else [],
         "unit": window.unit or ("HU" if role == "ct" else ""),
         "window": [float(window.low), float(window.high)],
         "range": [low, high],
@@ -157,7 +158,7 @@ def _volumes(
     view: StudyView, slices: npt.NDArray[np.int_], factor: int, fineness: tuple[int, float]
 ) -> dict[str, PackedVolume]:
     """The six volumes of the viewer, the sources in steps of ``fineness``."""
-    result, share = view.result, view.share
+    share = view.share
     levels, step_hu = fineness
     columns, rows = view.frame
 
@@ -174,11 +175,11 @@ def _volumes(
 
     return {
         "fused": pack_unit(taken(view.fused)),
-        "coverage": pack_unit(_stepped(taken(array(result.coverage)), 15)),
+        "coverage": pack_unit(_stepped(taken(array(view.moving.coverage)), 15)),
         "share": pack_unit(_stepped(taken(share.moving[None], small), 30)),
         "strength": pack_unit(_stepped(taken(share.strength[None], small), 15)),
-        "reference": source(result.reference, result.reference_role),
-        "moving": source(result.moving, result.moving_role),
+        "reference": source(view.reference.values, view.reference.role),
+        "moving": source(view.moving.values, view.moving.role),
     }
 
 

@@ -8,11 +8,10 @@ import torch
 from monai.transforms import Transform
 
 from mmif.config import Pipeline
-from mmif.errors import InputError
-from mmif.fusion import prepare
-from mmif.io import load
-from mmif.registration import register
+from mmif.fusion import fusion_transforms, run_steps
+from mmif.transforms.fuse import FuseSlicesd, brightness
 from mmif.transforms.slices import to_slices
+from mmif.transforms.step import study_of
 
 #: Slices that show less than this share of head, or are covered less than that, are left out.
 CONTENT = 0.02
@@ -34,15 +33,12 @@ class StudySlicer(Transform):  # type: ignore[misc]
         Raises:
             MmifError: the study cannot be read, or its registration failed.
         """
-        pipeline, reference = self.pipeline, self.pipeline.reference
-        moving = next(role for role in pipeline.roles if role != reference)
-        volumes = {role: load(path, role=role) for role, path in item["inputs"].items()}
-        registration = register(volumes[reference], volumes[moving], pipeline.registration)
-        if registration.verdict == "fail":
-            raise InputError(f"registration failed ({'; '.join(registration.reasons)})")
-        ready = prepare(volumes[reference], volumes[moving], registration, pipeline, reference)
-        sides = [to_slices(v) for v in (ready.anatomical_unit, ready.other_brightness)]
+        pipeline = self.pipeline
+        steps = fusion_transforms(pipeline).up_to(FuseSlicesd)
+        data, _ = run_steps(steps, item["inputs"])
+        sides = [to_slices(brightness(data[role])) for role in pipeline.roles]
         stack = (torch.stack(sides).clamp(0, 1) * 255).round().byte()
         shown = (stack.amax(0) > 12).float().mean((1, 2)) >= CONTENT
-        covered = torch.from_numpy(np.asarray(ready.covered_fraction)) >= COVERED
-        return stack[:, shown & covered]
+        study = study_of(data)
+        covered = np.min([s.covered_fraction for s in study.sources.values()], axis=0) >= COVERED
+        return stack[:, shown & torch.from_numpy(covered)]

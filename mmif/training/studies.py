@@ -39,7 +39,7 @@ def find_training_pairs(pipeline: Pipeline, data: Path, cache: Path) -> list[Pai
     return slice_studies(pipeline, studies, cache)
 
 
-def find_studies(roles: tuple[str, str], data: Path) -> dict[str, dict[str, Path]]:
+def find_studies(roles: tuple[str, ...], data: Path) -> dict[str, dict[str, Path]]:
     """Study name to role to path, of the folders in ``data`` that are studies.
 
     Raises:
@@ -94,7 +94,7 @@ def _has_pairs(task: str, data: Path) -> bool:
     return True
 
 
-def _inputs(roles: tuple[str, str], folder: Path) -> dict[str, Path]:
+def _inputs(roles: tuple[str, ...], folder: Path) -> dict[str, Path]:
     """Role to path in one study folder; none where it is no study."""
     named = {role: _named(role, folder) for role in roles}
     if not any(named.values()):

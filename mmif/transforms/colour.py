@@ -19,6 +19,9 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 
 from mmif.errors import ConfigError
+from mmif.result import STUDY_KEY
+from mmif.transforms.slices import grid_of, on_grid
+from mmif.transforms.step import Data, Step, study_of
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of R, G and B in Y (ITU-R BT.601)."""
@@ -177,3 +180,28 @@ class ApplyColourMapd(MapTransform):  # type: ignore[misc]
         for key in self.key_iterator(result):
             result[key] = self.transform(result[key])
         return result
+
+
+class ColourActivityd(Step):
+    """Each key in colour through a colour map: (1, X, Y, Z) of 0..1 becomes RGB.
+
+    Args:
+        keys: roles, SPECT or PET.
+        colour_map: one of ``PALETTES``.
+    """
+
+    part = "resample"
+
+    def __init__(self, keys: KeysCollection, colour_map: str) -> None:
+        super().__init__(keys, colour_map=colour_map)
+        palette(colour_map)
+        self.colour_map = colour_map
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with RGB volumes (3, X, Y, Z), also in its record."""
+        study = study_of(data)
+        units = {}
+        for role in self.keys:
+            rgb = apply_colour_map(data[role].as_subclass(torch.Tensor), self.colour_map)
+            units[role] = on_grid(rgb, grid_of(data[role]))
+        return {**data, **units, STUDY_KEY: study.with_units(units)}

@@ -1,20 +1,22 @@
 """Physical values to the network's 0..1, by one stated window for a whole volume."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
 from scipy import ndimage
 
-from mmif.config import IntensityConfig
-from mmif.errors import InputError
+from mmif.config import IntensityConfig, build
+from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
+from mmif.io.source import source_of
+from mmif.result import STUDY_KEY, Window
 from mmif.transforms.head import COARSE_MM, head_mask
-from mmif.transforms.origin import origin_of
+from mmif.transforms.slices import grid_of, on_grid
+from mmif.transforms.step import Data, Step, study_of
 
 AIR_PERCENTILE = 99.5
 """The air's level: what this share of the voxels outside of the head stay below."""
@@ -24,24 +26,6 @@ AIR_MARGIN_MM = 8.0
 
 DARK_SHARE = 0.25
 """The air's level never takes more than this share of the window: dark tissue stays visible."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The physical values that became 0 and 1.
-
-    Attributes:
-        low: this and all below is 0.
-        high: this and all above is 1.
-        unit: HU, BQML, counts ..., or "" where the source does not say.
-    """
-
-    low: float
-    high: float
-    unit: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.low:.6g}..{self.high:.6g} {self.unit}".rstrip()
 
 
 def window_of(
@@ -61,7 +45,7 @@ def window_of(
     Raises:
         InputError: the window has no width, or the volume holds NaN or infinite values.
     """
-    origin = origin_of(volume)
+    origin = source_of(volume)
     unit, name = str(getattr(origin, "units", "")), getattr(origin, "path", "the volume")
     values = volume[0].detach().cpu().numpy()
     if not np.isfinite(values).all():
@@ -95,34 +79,64 @@ def scale_to_unit(
     return apply_window(volume, window), window
 
 
-class ScaleToUnit(Transform):  # type: ignore[misc]
-    """A volume in 0..1 by its own window, which is kept in ``meta["window"]``."""
+class ChooseWindowsd(Step):
+    """One window for each key, of the volume as it was read; `window_of` for each role.
 
-    def __init__(self, config: IntensityConfig) -> None:
-        self.config = config
+    Args:
+        keys: roles.
+        intensity: role to the kind of window and its two numbers (`IntensityConfig`, or its
+            plain form).
 
-    def __call__(self, volume: MetaTensor) -> MetaTensor:
-        """``volume`` in 0..1."""
-        unit, window = scale_to_unit(volume, self.config)
-        unit.meta["window"] = window
-        return unit
+    Raises:
+        InputError: a volume cannot be windowed.
+        ConfigError: a role of the keys has no window.
+    """
 
-
-class ScaleToUnitd(MapTransform):  # type: ignore[misc]
-    """Dictionary twin of `ScaleToUnit`."""
+    part = "resample"
 
     def __init__(
-        self, keys: KeysCollection, config: IntensityConfig, allow_missing_keys: bool = False
+        self, keys: KeysCollection, intensity: Mapping[str, IntensityConfig | Mapping[str, Any]]
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = ScaleToUnit(config)
+        self.intensity = {
+            role: given
+            if isinstance(given, IntensityConfig)
+            else build(IntensityConfig, given, role)
+            for role, given in intensity.items()
+        }
+        super().__init__(keys, intensity={r: asdict(i) for r, i in self.intensity.items()})
+        for role in self.keys:
+            if role not in self.intensity:
+                raise ConfigError(f"no intensity for {role}; volumes need one")
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """``data`` with the volumes of the keys in 0..1."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform(result[key])
-        return result
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with the windows in its record."""
+        windows = {role: window_of(data[role], self.intensity[role]) for role in self.keys}
+        return {**data, STUDY_KEY: replace(study_of(data), windows=windows)}
+
+    def figures(self, data: Data) -> dict[str, Any]:
+        """The windows, in words."""
+        return {role: str(window) for role, window in data[STUDY_KEY].windows.items()}
+
+
+class ScaleToUnitd(Step):
+    """Each key in 0..1 by its window, faded out softly where its coverage ends."""
+
+    part = "resample"
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with volumes (1, X, Y, Z) in 0..1, also in its record."""
+        study = study_of(data)
+        units = {}
+        for role in self.keys:
+            source = study.sources[role]
+            unit = apply_window(data[role], source.window)
+            units[role] = (
+                unit if role == study.reference else on_grid(unit * source.coverage, grid_of(unit))
+            )
+        return {**data, **units, STUDY_KEY: study.with_units(units)}
 
 
 def _air_level(

@@ -1,38 +1,114 @@
-"""Registration as a MONAI dictionary transform."""
+"""Every source is brought to the reference, each with a verdict."""
 
+import logging
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from monai.transforms import MapTransform
+from monai.config import KeysCollection
+from monai.data import MetaTensor
 
 from mmif.config import RegistrationConfig
-from mmif.registration.rigid import register
+from mmif.errors import RegistrationError
+from mmif.io.source import source_of
+from mmif.io.transform_files import read_transform
+from mmif.networks.inference import choose_device
+from mmif.pair import accept_registration, name_inputs, registration_warnings
+from mmif.registration import Registration, check_transform, register, trust_headers
+from mmif.result import STUDY_KEY, StudyRecord
+from mmif.transforms.step import Data, Step
+
+log = logging.getLogger(__name__)
 
 
-class RegisterRigidd(MapTransform):  # type: ignore[misc]
-    """Registers ``moving_key`` to ``fixed_key``; the volumes stay as they are.
+class RegisterToReferenced(Step):
+    """The rigid registration of each key to the reference; the volumes stay as they are.
 
-    The `Registration` stands in the dictionary under ``registration_key``, for
-    `ResampleToGridd` or anything else that resamples.
+    The registrations stand in the `StudyRecord`, by role, for `ResampleToAxialGridd`.
+
+    Args:
+        keys: roles, the reference among them.
+        reference: the role that stays.
+        transform: role to the file of a given transform, reference to that role.
+        register: False trusts the headers.
+        accept_registration: go on with a verdict of fail.
+        device: of the coarse search: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: of the search.
+        timeout_s: how long a search may take.
+
+    Raises:
+        RegistrationError: two cannot be brought together; it names both.
     """
+
+    part = "register"
 
     def __init__(
         self,
-        fixed_key: Hashable,
-        moving_key: Hashable,
-        registration_key: Hashable = "registration",
-        config: RegistrationConfig | None = None,
-        device: str = "cpu",
-        allow_missing_keys: bool = False,
+        keys: KeysCollection,
+        reference: str,
+        *,
+        transform: Mapping[str, str | Path] | None = None,
+        register: bool = True,
+        accept_registration: bool = False,
+        device: str = "auto",
+        seed: int = RegistrationConfig.seed,
+        timeout_s: float = RegistrationConfig.timeout_s,
     ) -> None:
-        super().__init__([fixed_key, moving_key], allow_missing_keys)
-        self.fixed_key, self.moving_key = fixed_key, moving_key
-        self.registration_key = registration_key
-        self.config, self.device = config, device
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """``data`` with the registration added."""
-        found = register(
-            data[self.fixed_key], data[self.moving_key], self.config, device=self.device
+        self.reference, self.register = reference, register
+        self.transform = {role: Path(path) for role, path in (transform or {}).items()}
+        self.accept, self.device = accept_registration, device
+        self.config = RegistrationConfig(seed=seed, timeout_s=timeout_s)
+        super().__init__(
+            keys,
+            reference=reference,
+            transform={role: str(path) for role, path in self.transform.items()},
+            register=register,
+            accept_registration=accept_registration,
+            device=device,
+            seed=seed,
+            timeout_s=timeout_s,
         )
-        return {**data, self.registration_key: found}
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with the registrations in its record."""
+        study = data.get(STUDY_KEY) or StudyRecord(self.reference)
+        volumes = {role: data[role] for role in self.keys}
+        moving = [role for role in self.keys if role != self.reference]
+        try:
+            found = {
+                role: accept_registration(self._bring(volumes, role), self.accept)
+                for role in moving
+            }
+        except RegistrationError as error:
+            raise RegistrationError(name_inputs(str(error), volumes)) from error
+        said = [
+            line
+            for role, registration in found.items()
+            for line in registration_warnings(registration, role if len(found) > 1 else "")
+        ]
+        study = replace(study, registrations=found).with_warnings(*said)
+        return {**data, STUDY_KEY: study}
+
+    def _bring(self, volumes: Mapping[str, MetaTensor], role: str) -> Registration:
+        """The registration of one source as the options want it."""
+        reference, moving = volumes[self.reference], volumes[role]
+        if not self.register:
+            return trust_headers(reference, moving, self.config)
+        if role in self.transform:
+            fixed, other = source_of(reference), source_of(moving)
+            matrix = read_transform(self.transform[role], fixed, other)
+            return check_transform(matrix, reference, moving, self.config)
+        device = str(choose_device(self.device))
+        return register(reference, moving, self.config, device=device)
+
+    def figures(self, data: Data) -> dict[str, Any]:
+        """Verdict, estimated error and seconds of each registration."""
+        return {
+            role: {
+                "verdict": found.verdict,
+                "error_estimate_mm": found.error_estimate_mm,
+                **{check.name: check.value for check in found.checks},
+            }
+            for role, found in data[STUDY_KEY].registrations.items()
+        }

@@ -5,23 +5,20 @@
 a volume on the grid into the network's stack and back.
 """
 
-from collections.abc import Hashable, Mapping
-from dataclasses import is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from scipy import ndimage
 
 from mmif.errors import GeometryError
-from mmif.geometry import FLIP_XY, Grid, Matrix, axial_grid, ras_lps, spacing_mm
+from mmif.geometry import FLIP_XY, Grid, Matrix, ras_lps, spacing_mm
+from mmif.io.source import source_of
 from mmif.transforms.head import body_threshold
-from mmif.transforms.origin import origin_of
 
 COARSER = 1.25
 """A grid this many times coarser than a source, along an axis of the source, is anti-aliased."""
@@ -94,13 +91,10 @@ def to_grid(
 
 def _name_frame(moved: MetaTensor, reference: MetaTensor | None) -> None:
     """Lets the source of ``moved`` say that its voxels lie in the frame of ``reference`` now."""
-    source = origin_of(moved)
-    if is_dataclass(source) and not isinstance(source, type):
-        frame = (
-            None
-            if reference is None
-            else getattr(origin_of(reference), "frame_of_reference_uid", None)
-        )
+    source = source_of(moved)
+    if source is not None:
+        fixed = None if reference is None else source_of(reference)
+        frame = fixed.frame_of_reference_uid if fixed is not None else None
         moved.meta["source"] = replace(source, frame_of_reference_uid=frame, moved=True)
 
 
@@ -235,42 +229,6 @@ class ResampleToGrid(Transform):  # type: ignore[misc]
     def __call__(self, volume: MetaTensor) -> MetaTensor:
         """``volume`` on the grid."""
         return to_grid(volume, self.grid, self.reference_to_source_lps, fill=self.fill)
-
-
-class ResampleToGridd(MapTransform):  # type: ignore[misc]
-    """Registered volumes onto the axial grid of one of them, each by one interpolation.
-
-    Args:
-        keys: the volumes to resample; the reference may be among them.
-        reference_key: the volume whose axial grid it is.
-        transform_keys: for each key, where ``data`` holds its reference-to-source transform (a
-            4x4 in LPS mm, or a registration with ``fixed_to_moving_lps``); None for a key that
-            lies in the reference's frame.
-        size: rows and columns.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        reference_key: Hashable,
-        transform_keys: Mapping[Hashable, Hashable] | None = None,
-        size: int = 256,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.reference_key = reference_key
-        self.transform_keys = dict(transform_keys or {})
-        self.size = size
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """``data`` with the volumes of the keys on the grid."""
-        result = dict(data)
-        grid = axial_grid(grid_of(data[self.reference_key]), self.size)
-        for key in self.key_iterator(result):
-            transform = data[self.transform_keys[key]] if key in self.transform_keys else None
-            matrix = getattr(transform, "fixed_to_moving_lps", transform)
-            result[key] = to_grid(result[key], grid, matrix, reference=data[self.reference_key])
-        return result
 
 
 def _world_to_source_ras(reference_to_source_lps: Matrix | None) -> Matrix:

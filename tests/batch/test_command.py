@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mmif.batch.fuse_job import FuseOptions, parameters
+from mmif.batch.fuse_job import parameters
 from mmif.batch.plan import TASKS
 from mmif.cli import main
 from mmif.cli.batch import _shard
 from mmif.config import load_pipeline
 from mmif.errors import ConfigError
+from mmif.options import FuseOptions
 
 
 def run(*words: object, env: Mapping[str, str] | None = None) -> Result:
@@ -184,9 +185,20 @@ def test_the_options_are_those_of_mmif_fuse() -> None:
     from mmif.cli.fuse import fuse
 
     known = {option for parameter in fuse.params for option in parameter.opts}
-    options = FuseOptions("ct", "head", "both", "multiframe", False, True, True, True, False, True)
-    words = options.arguments()
+    options = FuseOptions(
+        reference="ct",
+        fov="head",
+        format="both",
+        dicom_encoding="multiframe",
+        register=False,
+        accept_registration=True,
+        accept_different_patients=True,
+        save_registered=True,
+        report=False,
+        deidentify=True,
+    )
+    words = list(options.arguments())
     assert {word for word in words if word.startswith("--")} <= known
-    assert FuseOptions().arguments() == []
+    assert list(FuseOptions().arguments()) == []
     assert "--no-register" in words
     assert "--no-report" in words

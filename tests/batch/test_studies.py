@@ -19,7 +19,7 @@ from batch_studies import make_studies
 from click.testing import CliRunner
 
 from mmif.batch.executors import LocalExecutor
-from mmif.batch.fuse_job import FuseOptions, parameters
+from mmif.batch.fuse_job import parameters
 from mmif.batch.plan import Plan, make_plan
 from mmif.batch.results import read_rows
 from mmif.batch.run import run_batch
@@ -27,6 +27,7 @@ from mmif.batch.worker import Limits
 from mmif.cli import main
 from mmif.config import GridConfig, NetworkConfig, Pipeline, load_pipeline
 from mmif.networks.s3imfusion import S3IMFusion
+from mmif.options import FuseOptions
 from mmif.weights import save_weights
 
 OPTIONS = FuseOptions(register=False, report=False)

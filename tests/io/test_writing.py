@@ -12,13 +12,13 @@ from PIL import Image
 from pydicom import dcmread
 
 from mmif.errors import OutputError
-from mmif.geometry import ras_lps, rigid
+from mmif.geometry import axial_grid, ras_lps, rigid
 from mmif.io import load
 from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.series import write_dicom_series
 from mmif.io.source import source_of
 from mmif.io.writing import save
-from mmif.transforms.slices import ResampleToGridd
+from mmif.transforms.slices import grid_of, to_grid
 
 Recipe = Callable[..., DerivedSeries]
 Volume = Callable[..., MetaTensor]
@@ -102,10 +102,11 @@ def test_a_volume_that_a_transform_moved_leaves_its_scanners_frame(
     if reference_frame:
         reference.meta["source"] = sources.dicom("MR", FrameOfReferenceUID=reference_frame)
     shift = rigid(np.eye(3), [5.0, 0, 0], [0, 0, 0])
-    data = {"mri": reference, "ct": moving, "pose": shift, "other pose": shift @ shift}
+    data = {"pose": shift, "other pose": shift @ shift}
     found = []
     for pose in ("pose", "other pose"):
-        moved = ResampleToGridd(["ct"], "mri", {"ct": pose}, size=32)(data)["ct"]
+        grid = axial_grid(grid_of(reference), 32)
+        moved = to_grid(moving, grid, data[pose], reference=reference)
         for path in sorted(save(moved, tmp_path / pose).iterdir()):
             ds = dcmread(path)
             assert ds.PatientID == "4711"

@@ -1,7 +1,6 @@
 """Registration: accuracy on the sample head and RIRE, verdicts, refusals; its parts."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from mmif.config import RegistrationConfig
 from mmif.errors import OutputError, RegistrationError
 from mmif.geometry import apply, rigid, world_ras_lps
 from mmif.io import load
+from mmif.io.source import Source
 from mmif.io.transform_files import read_transform
 from mmif.registration import (
     Registration,
@@ -32,27 +32,27 @@ from mmif.registration.similarity import (
     sample,
 )
 from mmif.registration.verdict import checks_of, limits_for, verdict_of
-from mmif.transforms.register import RegisterRigidd
+from mmif.result import STUDY_KEY
+from mmif.transforms.register import RegisterToReferenced
 
 PATIENT = RegistrationConfig(timeout_s=3000.0)  # a loaded machine is no failure
 
 
-@dataclass(frozen=True)
-class FakeSource:
-    modality: str
-    frame_of_reference_uid: str | None = None
+def made_source(modality: str, frame: str | None = None) -> Source:
+    """The source of a volume that was made here."""
+    return Source("made", "nifti", modality, (1, 1, 1), (1, 1, 1), frame_of_reference_uid=frame)
 
 
 def volume(array: np.ndarray, affine: np.ndarray, modality: str = "MR", frame: str | None = None):
     made = MetaTensor(torch.from_numpy(array.astype(np.float32))[None], affine=torch.tensor(affine))
-    made.meta["source"] = FakeSource(modality, frame)
+    made.meta["source"] = made_source(modality, frame)
     return made
 
 
 def moved(original: MetaTensor, pose: np.ndarray) -> MetaTensor:
     """The same voxels in another frame; ``pose`` in RAS mm."""
     copy = MetaTensor(original.as_tensor(), affine=torch.tensor(pose @ original.affine.numpy()))
-    copy.meta["source"] = FakeSource(original.meta["source"].modality)
+    copy.meta["source"] = made_source(original.meta["source"].modality)
     return copy
 
 
@@ -112,7 +112,9 @@ def test_the_sample_spect_is_found_within_three_millimetres(
     sample_data: Path, mri: MetaTensor, truth: dict
 ):
     data = {"mri": mri, "spect": load(sample_data / "spect.dcm", role="spect")}
-    found = RegisterRigidd("mri", "spect", config=PATIENT)(data)["registration"]
+    found = RegisterToReferenced(["mri", "spect"], "mri", timeout_s=PATIENT.timeout_s)(data)[
+        STUDY_KEY
+    ].registrations["spect"]
     assert error_mm(found, np.array(truth["mri_to_spect"]), brain_points(truth)) < 3.0
     assert found.verdict == "pass", found.reasons
 

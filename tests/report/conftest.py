@@ -11,12 +11,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from mmif.fusion import FusionResult
 from mmif.geometry import Grid, rigid
 from mmif.metrics import evaluate_stack
 from mmif.registration import Check, Registration
+from mmif.result import FusionResult, RegisteredSource, Window
 from mmif.transforms.colour import palette
-from mmif.transforms.intensity import Window
 
 sys.path.insert(0, str(Path(__file__).parent))  # makes ``hostile`` importable
 
@@ -31,15 +30,43 @@ class Study:
     result: FusionResult
     summary: dict[str, Any]
 
+    def volumes(self) -> dict[str, np.ndarray]:
+        """The arrays of the result, by the names that `replaced` takes."""
+        still, moving = self.result.sources["mri"], self.result.moving[0]
+        return {
+            "fused": self.result.fused.numpy(),
+            "reference": still.values.numpy(),
+            "moving": moving.values.numpy(),
+            "reference_unit": still.unit.numpy(),
+            "moving_unit": moving.unit.numpy(),
+            "coverage": moving.coverage.numpy(),
+        }
+
     def replaced(self, **changes: Any) -> "Study":
         """The study with fields of its result replaced; (C, X, Y, Z) arrays become volumes."""
         affine = changes["grid"].affine_ras if "grid" in changes else self.result.grid.affine_ras
-        volumes = {
+        made = {
             name: volume(value, affine)
-            for name, value in changes.items()
             if isinstance(value, np.ndarray) and value.ndim == 4
+            else value
+            for name, value in changes.items()
         }
-        return Study(replace(self.result, **(changes | volumes)), self.summary)
+        still, moving = self.result.sources["mri"], self.result.moving[0]
+        still = replace(still, **_of_source(made, "reference"))
+        moving = replace(moving, **_of_source(made, "moving"))
+        whole = {
+            name: made[name] for name in ("fused", "grid", "metrics_per_slice") if name in made
+        }
+        sources = {"mri": still, moving.role: moving}
+        return Study(replace(self.result, sources=sources, **whole), self.summary)
+
+
+def _of_source(made: dict[str, Any], name: str) -> dict[str, Any]:
+    """The fields of one source among the changes of `Study.replaced`."""
+    fields = {name: "values", f"{name}_unit": "unit"}
+    if name == "moving":
+        fields |= {n: n for n in ("coverage", "covered_fraction", "registration")}
+    return {field: made[change] for change, field in fields.items() if change in made}
 
 
 def axial_affine() -> np.ndarray:
@@ -113,18 +140,30 @@ def make_study(colour: bool = False) -> Study:
     found = registration()
     result = FusionResult(
         task=task,
-        reference_role="mri",
-        moving_role=role,
+        reference="mri",
         grid=Grid((SIZE, SIZE, SLICES), affine),
         fused=volume(fused, affine),
-        reference=volume(mri[None], affine),
-        moving=volume(np.where(coverage > 0, other, other.min())[None], affine),
-        reference_unit=volume(mri_unit[None], affine),
-        moving_unit=volume(shown, affine),
-        coverage=volume(coverage[None], affine),
-        covered_fraction=coverage.mean(axis=(0, 1)).astype(np.float64),
-        registration=found,
-        windows={"mri": Window(0.0, 900.0), role: window},
+        sources={
+            "mri": RegisteredSource(
+                role="mri",
+                values=volume(mri[None], affine),
+                unit=volume(mri_unit[None], affine),
+                coverage=volume(np.ones_like(mri)[None], affine),
+                covered_fraction=np.ones(SLICES),
+                window=Window(0.0, 900.0),
+                shape=(SIZE, SIZE, SLICES),
+            ),
+            role: RegisteredSource(
+                role=role,
+                values=volume(np.where(coverage > 0, other, other.min())[None], affine),
+                unit=volume(shown, affine),
+                coverage=volume(coverage[None], affine),
+                covered_fraction=coverage.mean(axis=(0, 1)).astype(np.float64),
+                window=window,
+                shape=(SIZE, SIZE, SLICES),
+                registration=found,
+            ),
+        },
         metrics={name: float(np.nanmean(values)) for name, values in per_slice.items()},
         metrics_per_slice=per_slice,
         fusion={},
@@ -195,11 +234,10 @@ def make_summary(role: str, task: str, found: Registration, colour: bool) -> dic
 
 def one_slice(study: Study) -> Study:
     result = study.result
-    names = ("fused", "reference", "moving", "reference_unit", "moving_unit", "coverage")
     return study.replaced(
-        **{name: getattr(result, name).numpy()[..., 10:11] for name in names},
+        **{name: values[..., 10:11] for name, values in study.volumes().items()},
         grid=Grid((*result.grid.shape[:2], 1), result.grid.affine_ras),
-        covered_fraction=result.covered_fraction[10:11],
+        covered_fraction=result.moving[0].covered_fraction[10:11],
         metrics_per_slice={n: v[10:11] for n, v in result.metrics_per_slice.items()},
     )
 
@@ -225,8 +263,9 @@ def black(study: Study) -> Study:
 
 def no_coverage(study: Study) -> Study:
     result = study.result
-    undefined = np.full_like(result.covered_fraction, np.nan)
-    return study.replaced(coverage=np.zeros(result.coverage.shape), covered_fraction=undefined)
+    moving = result.moving[0]
+    undefined = np.full_like(moving.covered_fraction, np.nan)
+    return study.replaced(coverage=np.zeros(moving.coverage.shape), covered_fraction=undefined)
 
 
 ODD = (one_slice, constant_slice, no_metrics, black, no_coverage)

@@ -171,7 +171,10 @@ def test_the_first_picture_is_there_within_two_seconds(browser, report_file) -> 
 
 def test_each_volume_shows_its_own_values(report, study) -> None:
     result = study.result
-    for mode, unit in (("reference", result.reference_unit), ("moving", result.moving_unit)):
+    for mode, unit in (
+        ("reference", result.sources["mri"].unit),
+        ("moving", result.moving[0].unit),
+    ):
         report.choose(mode)
         for i, j in (LESION, BLEEDING, (64, 64), (64, 6)):
             expected = brightness(unit[0, i, j, SLICE])
@@ -191,7 +194,10 @@ def test_the_crosshair_tells_position_and_source_values(report, study) -> None:
         ras = np.array([float(part) for part in report.read("ras").split(",")])
         truth = result.grid.affine_ras @ [i, j, SLICE, 1]
         assert np.abs(ras - truth[:3]).max() <= 0.5 * min(result.grid.spacing_mm)
-        mri, ct = (float(v[0, i, j, SLICE]) for v in (result.reference, result.moving))
+        mri, ct = (
+            float(v[0, i, j, SLICE])
+            for v in (result.sources["mri"].values, result.moving[0].values)
+        )
         assert float(report.read("reference").split()[0]) == pytest.approx(mri, abs=0.5)
         assert float(report.read("moving").removesuffix(" HU")) == pytest.approx(ct, abs=1)
     x, y, _ = truth[:3]
@@ -247,7 +253,7 @@ def test_slider_and_wheel_change_the_slice(report, study) -> None:
     report.slide('[data-plane="axial"] input', 5)
     assert report.caption("axial") == "6 of 24"
     report.choose("reference")
-    expected = brightness(study.result.reference_unit[0, 64, 64, 5])
+    expected = brightness(study.result.sources["mri"].unit[0, 64, 64, 5])
     assert report.pixel((64, 64)) == pytest.approx([expected] * 3, abs=2)
     report.page.mouse.move(*report.place("axial", 64, 64))
     report.page.mouse.wheel(0, -100)
@@ -255,14 +261,14 @@ def test_slider_and_wheel_change_the_slice(report, study) -> None:
         "document.querySelector('[data-plane=axial] output').textContent === '7 of 24'"
     )
     report.settle()
-    expected = brightness(study.result.reference_unit[0, 64, 64, 6])
+    expected = brightness(study.result.sources["mri"].unit[0, 64, 64, 6])
     assert report.pixel((64, 64)) == pytest.approx([expected] * 3, abs=2)
 
 
 def test_blend_goes_from_one_source_to_the_other(report, study) -> None:
     i, j = LESION
     result = study.result
-    a, b = (float(v[0, i, j, SLICE]) for v in (result.reference_unit, result.moving_unit))
+    a, b = (float(v[0, i, j, SLICE]) for v in (result.sources["mri"].unit, result.moving[0].unit))
     report.choose("blend")
     for share in (0, 25, 100):
         report.slide('[data-set="blend"]', share)
@@ -273,7 +279,9 @@ def test_blend_goes_from_one_source_to_the_other(report, study) -> None:
 def test_flicker_swaps_the_sources(report, study) -> None:
     i, j = LESION
     result = study.result
-    a, b = (brightness(v[0, i, j, SLICE]) for v in (result.reference_unit, result.moving_unit))
+    a, b = (
+        brightness(v[0, i, j, SLICE]) for v in (result.sources["mri"].unit, result.moving[0].unit)
+    )
     report.choose("flicker")
     report.page.wait_for_timeout(1100)
     report.toggle("flickering")
@@ -294,7 +302,7 @@ def test_the_checkerboard_alternates_in_squares_of_the_stated_size(report, study
     for i, j in ((40, 60), (55, 60), (64, 64), (75, 80), LESION, BLEEDING):
         column, row = i - report.described["first"][0], j - report.described["first"][1]
         odd = (int(column * spacing[0] // 30) + int(row * spacing[1] // 30)) % 2
-        volume = result.moving_unit if odd else result.reference_unit
+        volume = result.moving[0].unit if odd else result.sources["mri"].unit
         expected = brightness(volume[0, i, j, SLICE])
         assert report.pixel((i, j)) == pytest.approx([expected] * 3, abs=2)
         found.add(odd)
@@ -307,7 +315,7 @@ def test_edges_of_one_source_lie_over_the_other(report, study) -> None:
     first, width = report.described["first"][0], report.described["shape"][0]
     row = report.pixels([(i, 64) for i in range(first, first + width)])
     marked = [first + n for n, pixel in enumerate(row) if pixel == edge]
-    bone = np.asarray(study.result.moving_unit[0, :, 64, SLICE])
+    bone = np.asarray(study.result.moving[0].unit[0, :, 64, SLICE])
     steps = np.flatnonzero(np.abs(np.diff(bone)) > 0.25)
     assert len(marked) >= 4
     assert all(np.abs(steps - i).min() <= 2 for i in marked if i < 30 or i > 98)
@@ -327,7 +335,7 @@ def test_window_and_level_change_the_brightness(report, study) -> None:
     report.page.select_option('[data-window="source"]', "moving")
     report.page.select_option('[data-window="preset"]', label="bone")
     report.settle()
-    hu = float(study.result.moving[0, 64, 64, SLICE])
+    hu = float(study.result.moving[0].values[0, 64, 64, SLICE])
     expected = brightness((hu + 500) / 2000)
     assert report.pixel((64, 64))[0] == pytest.approx(expected, abs=2)
     assert report.page.text_content('[data-shown="level"]') == "500 HU"
@@ -361,7 +369,7 @@ def test_zoom_keeps_the_crosshair_in_the_middle_and_its_place_true(report, study
     report.settle()
     i, j = LESION[0] + 2, LESION[1] - 3
     assert report.read("voxel") == f"{i}, {j}, {SLICE}"
-    value = float(study.result.reference[0, i, j, SLICE])
+    value = float(study.result.sources["mri"].values[0, i, j, SLICE])
     assert float(report.read("reference").split()[0]) == pytest.approx(value, abs=0.5)
 
 
@@ -547,7 +555,7 @@ def test_colours_of_spect_are_shown_in_colour(browser, colour_study, tmp_path) -
     report = Report(browser, tmp_path / "report.html")
     report.toggle("smooth")
     for mode, volume in (
-        ("moving", colour_study.result.moving_unit),
+        ("moving", colour_study.result.moving[0].unit),
         ("fused", colour_study.result.fused),
     ):
         report.choose(mode)

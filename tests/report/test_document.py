@@ -98,8 +98,11 @@ def poisoned_study(study: Any) -> Any:
     summary["pipeline"] = {"colour_map": None, MARKUP: {MARKUP: [MARKUP]}}
     summary["registration"]["checks"][MARKUP] = {"value": 1.0, "limit": 2.0, "passed": True}
     summary["versions"] = {MARKUP: MARKUP}
-    windows = {role: replace(w, unit=MARKUP) for role, w in study.result.windows.items()}
-    return replace(study, result=replace(study.result, windows=windows), summary=summary)
+    sources = {
+        role: replace(source, window=replace(source.window, unit=MARKUP))
+        for role, source in study.result.sources.items()
+    }
+    return replace(study, result=replace(study.result, sources=sources), summary=summary)
 
 
 def test_markup_in_every_text_is_shown_as_text(study) -> None:
@@ -187,9 +190,10 @@ def large(study: Any, slices: int) -> Any:
     result = study.result
     generator = np.random.default_rng(1)
     k = np.arange(slices) * result.grid.shape[2] // slices
+    volumes = study.volumes()
 
     def grown(name: str, noise: float) -> Any:
-        values = getattr(result, name).numpy().repeat(2, 1).repeat(2, 2)[..., k]
+        values = volumes[name].repeat(2, 1).repeat(2, 2)[..., k]
         grain = generator.standard_normal(values.shape[1:], np.float32)
         return values + noise * (values != 0) * grain
 
@@ -198,7 +202,7 @@ def large(study: Any, slices: int) -> Any:
     return study.replaced(
         **{name: grown(name, noise) for name, noise in scale.items()},
         grid=Grid((256, 256, slices), result.grid.affine_ras),
-        covered_fraction=result.covered_fraction[k],
+        covered_fraction=result.moving[0].covered_fraction[k],
         metrics_per_slice={n: v[k] for n, v in result.metrics_per_slice.items()},
     )
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmif.config import TASKS, Pipeline, load_pipeline
+from mmif.config import Pipeline, load_pipeline
+from mmif.roles import TASKS
 from mmif.training.card import DATA_TERMS, UNKNOWN_TERMS, Origin, weights_card
 from mmif.training.validation import Validation
 

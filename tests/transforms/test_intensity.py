@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
 from scipy import ndimage
 
 from mmif.config import IntensityConfig
 from mmif.errors import InputError
 from mmif.transforms.head import head_mask
 from mmif.transforms.intensity import (
-    ScaleToUnitd,
     Window,
     apply_window,
     scale_to_unit,
@@ -110,17 +108,6 @@ def test_what_has_no_window_is_refused(value: float, message: str) -> None:
     volume[0, 0, 0, 0] = value
     with pytest.raises(InputError, match=message):
         window_of(volume, PERCENTILES)
-
-
-def test_dictionary_transform_states_the_window_in_meta_and_leaves_the_source() -> None:
-    volume, _ = ball_in(4)
-    before = volume.clone()
-    result = Compose([ScaleToUnitd(["mri"], PERCENTILES)])({"mri": volume})["mri"]
-    assert result.meta["window"] == window_of(volume, PERCENTILES)
-    assert result.min() == 0
-    assert result.max() == 1
-    assert torch.equal(volume, before)
-    assert "window" not in volume.meta
 
 
 def test_rire_air_is_black_and_its_brain_stands_in_the_middle(shared_data: Path) -> None:

@@ -10,15 +10,12 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from monai.transforms import Compose
 from scipy.spatial.transform import Rotation
 
 from mmif.errors import GeometryError
 from mmif.geometry import FLIP_XY, Grid, apply, axial_grid, rigid, world_ras_lps
 from mmif.io.source import Source
 from mmif.transforms.slices import (
-    ResampleToGrid,
-    ResampleToGridd,
     anti_alias_sigma,
     coverage,
     covered_fraction,
@@ -281,26 +278,6 @@ def test_slices_show_the_patient_as_the_training_slices_do(order: np.ndarray) ->
         assert abs(c - column) < 128 - 60
     top = to_slices(to_grid(blob(source, np.array([0.0, 0, 60]), 8), axial_grid(source)))
     assert int(top.argmax()) // 256**2 > 40
-
-
-def test_dictionary_transform_brings_both_sources_onto_the_reference_grid() -> None:
-    reference, source = (
-        oblique((30, 30, 12), (4, 4, 8), (8, 0, 0)),
-        oblique((40, 40, 40), (3, 3, 3)),
-    )
-    matrix = rigid(Rotation.from_euler("z", 10, degrees=True).as_matrix(), [10, -20, 5], [0, 0, 0])
-    data = {
-        "mri": blob(reference, np.array([5.0, 6, 7]), 10),
-        "ct": blob(source, apply(world_ras_lps(matrix), [5.0, 6, 7]), 10),
-        "registration": matrix,
-    }
-    job = Compose([ResampleToGridd(["mri", "ct"], "mri", {"ct": "registration"}, size=64)])
-    result = job(data)
-    assert result["mri"].shape == result["ct"].shape == (1, 64, 64, 12)
-    assert np.linalg.norm(centroid_ras(result["ct"]) - [5, 6, 7]) < 0.02
-    assert data["ct"].shape == (1, 40, 40, 40)
-    alone = ResampleToGrid(axial_grid(reference, 64), matrix)(data["ct"])
-    assert torch.equal(alone, result["ct"])
 
 
 def test_rire_reference_is_its_own_grid_and_the_ct_ends_inside_its_top_slices(

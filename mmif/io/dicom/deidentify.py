@@ -10,11 +10,10 @@ patient.
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from monai.data import MetaTensor
 from pydicom import Dataset, Sequence
@@ -27,6 +26,7 @@ from mmif.io.source import SOURCE_KEY, Source, source_of
 
 DUMMY_TIME = datetime(1900, 1, 1)
 WITHHELD = "withheld (de-identified)"
+PROFILE = "PS3.15 Basic Application Confidentiality Profile"
 # Attributes of Table E.1-1 among those that mmif carries over
 LISTED = words(
     "ProtocolName AcquisitionDate AcquisitionTime RadiopharmaceuticalInformationSequence"
@@ -131,18 +131,9 @@ def deidentify_header(header: Dataset, mapper: UidMapper) -> Dataset:
     return ds
 
 
-def deidentify_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """``summary`` without the command line and without paths in its texts.
-
-    Inputs and UIDs in it are clean already where the volumes went through
-    :func:`deidentify_volumes`.
-    """
-    clean = {key: value for key, value in summary.items() if key != "warnings"}
-    if "command" in clean:
-        clean["command"] = WITHHELD
-    clean["warnings"] = [PATH_LIKE.sub("[path]", text) for text in summary.get("warnings", ())]
-    clean["deidentified"] = "PS3.15 Basic Application Confidentiality Profile"
-    return clean
+def clean_words(words: Iterable[str]) -> tuple[str, ...]:
+    """``words`` without the paths that may stand in them."""
+    return tuple(PATH_LIKE.sub("[path]", text) for text in words)
 
 
 def _scrubbed(text: str, source: Source, mapper: UidMapper) -> str:

@@ -1,0 +1,164 @@
+"""What a study becomes: the records that the steps hand on, and the fusion that comes out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from monai.data import MetaTensor
+
+from mmif.geometry import Grid
+from mmif.io.source import Source
+from mmif.registration.result import Registration
+
+STUDY_KEY = "study"
+"""Where the dictionary that flows through the steps holds its `StudyRecord`."""
+
+FUSED_KEY = "fused"
+"""Where it holds the fused volume."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The physical values that became 0 and 1.
+
+    Attributes:
+        low: this and all below is 0.
+        high: this and all above is 1.
+        unit: HU, BQML, counts ..., or "" where the source does not say.
+    """
+
+    low: float
+    high: float
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.low:.6g}..{self.high:.6g} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True, eq=False)
+class RegisteredSource:
+    """One source on the fused grid.
+
+    Attributes:
+        role: what it is to the fusion.
+        values: (1, X, Y, Z), physical values.
+        unit: (1 or 3, X, Y, Z), 0..1, as it is shown and as the network saw it: by its window,
+            faded out where its coverage ends, RGB with a colour map. ``values`` before that step.
+        coverage: (1, X, Y, Z), its weight, 0..1; 1 everywhere for the reference.
+        covered_fraction: (Z,), share of the reference's head in each slice that it covers.
+        window: which values became 0 and 1.
+        shape: voxels along i, j, k as they were read.
+        origin: where it was read from; None for a volume that was made in memory.
+        registration: reference to this source; None for the reference itself.
+    """
+
+    role: str
+    values: MetaTensor
+    unit: MetaTensor
+    coverage: MetaTensor
+    covered_fraction: npt.NDArray[np.float64]
+    window: Window
+    shape: tuple[int, int, int]
+    origin: Source | None = None
+    registration: Registration | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRecord:
+    """What the steps have found out of the whole study so far; each step hands on a new one.
+
+    Attributes:
+        reference: the role whose frame the grid lies in.
+        grid: the fused grid.
+        registrations: role to the registration of each source that is not the reference.
+        windows: role to window.
+        sources: role to the source on the grid, the reference first.
+        fusion: device, precision, weights, slices, seconds.
+        metrics_per_slice: metric to (Z,); NaN where a slice is empty.
+        warnings: all that a reader of the volume must know, in the order it was found.
+    """
+
+    reference: str
+    grid: Grid | None = None
+    registrations: Mapping[str, Registration] = field(default_factory=dict)
+    windows: Mapping[str, Window] = field(default_factory=dict)
+    sources: Mapping[str, RegisteredSource] = field(default_factory=dict)
+    fusion: Mapping[str, Any] = field(default_factory=dict)
+    metrics_per_slice: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def with_warnings(self, *warnings: str) -> Self:
+        """A copy with ``warnings`` added."""
+        return replace(self, warnings=self.warnings + warnings)
+
+    def with_units(self, units: Mapping[str, MetaTensor]) -> Self:
+        """A copy in which the sources of ``units`` are shown so."""
+        shown = {
+            role: replace(source, unit=units.get(role, source.unit))
+            for role, source in self.sources.items()
+        }
+        return replace(self, sources=shown)
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step as it ran: a line of the summary.
+
+    Attributes:
+        name: the class of the step.
+        parameters: what it was made with.
+        seconds: how long it took.
+        figures: what it found, as plain numbers and words.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    seconds: float
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class FusionResult:
+    """A fused volume, what it was made of, and how.
+
+    All volumes lie on ``grid``; (C, X, Y, Z) with X = columns from the patient's right to left,
+    Y = rows from anterior to posterior, Z = slices from inferior to superior.
+
+    Attributes:
+        task: one of `mmif.roles.VOLUME_TASKS`.
+        reference: the role whose frame the grid lies in.
+        grid: the fused grid.
+        fused: (1 or 3, X, Y, Z), values in 0..1; three channels are RGB.
+        sources: role to the source on the grid, the reference first.
+        metrics: the eight fusion metrics and SSIM255, mean over the slices that are not empty. Of
+            three sources: the activity over the fused grey ones.
+        metrics_per_slice: name to (Z,); NaN where a slice is empty.
+        fusion: device, precision, slice batch, weights name and sha256, slices, seconds.
+        warnings: all that a reader of the volume must know.
+        seconds: time by step.
+        steps: what ran, step by step.
+    """
+
+    task: str
+    reference: str
+    grid: Grid
+    fused: MetaTensor
+    sources: Mapping[str, RegisteredSource]
+    metrics: Mapping[str, float]
+    metrics_per_slice: Mapping[str, npt.NDArray[np.float64]]
+    fusion: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    steps: tuple[StepRecord, ...] = ()
+
+    @property
+    def moving(self) -> tuple[RegisteredSource, ...]:
+        """The sources that were brought to the reference, in the order of the task."""
+        return tuple(s for role, s in self.sources.items() if role != self.reference)
+
+    @property
+    def windows(self) -> Mapping[str, Window]:
+        """Role to the window that became 0..1."""
+        return {role: source.window for role, source in self.sources.items()}

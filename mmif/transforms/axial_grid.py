@@ -1,0 +1,134 @@
+"""Registered volumes onto the axial grid of the reference, one interpolation each."""
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+
+from mmif.config import GridConfig
+from mmif.errors import RegistrationError
+from mmif.geometry import Grid, axial_grid
+from mmif.io.source import source_of
+from mmif.options import Fov
+from mmif.pair import name_inputs
+from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
+from mmif.roles import label
+from mmif.transforms.head import head_box_ras, head_mask
+from mmif.transforms.slices import coverage, covered_fraction, grid_of, on_grid, to_grid
+from mmif.transforms.step import Data, Step, study_of
+
+PARTLY = 0.99
+"""A slice of which less than this share is covered is named in a warning."""
+
+
+def fused_grid(reference: MetaTensor, config: GridConfig) -> Grid:
+    """The axial grid over the field of view, or the head, of ``reference``."""
+    box = head_box_ras(reference) if config.fov == "head" else None
+    return axial_grid(grid_of(reference), config.size, box)
+
+
+class ResampleToAxialGridd(Step):
+    """Each key on the axial grid of the reference, by one interpolation through its registration.
+
+    The record then holds the grid and, for each role, values, coverage and window
+    (`RegisteredSource`).
+
+    Args:
+        keys: roles, the reference among them.
+        reference: the role whose frame and field of view the grid has.
+        size: rows and columns.
+        fov: what they cover: the reference's field of view, or its head.
+        transition_mm: width of the soft step where the coverage of a source ends.
+
+    Raises:
+        RegistrationError: a source and the reference do not overlap.
+    """
+
+    part = "resample"
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        reference: str,
+        size: int = 256,
+        fov: Fov = "reference",
+        transition_mm: float = 6.0,
+    ) -> None:
+        self.reference, self.transition_mm = reference, transition_mm
+        self.config = GridConfig(size=size, fov=fov)
+        super().__init__(keys, reference=reference, size=size, fov=fov, transition_mm=transition_mm)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with volumes (1, size, size, Z) and the sources in its record."""
+        study, reference = study_of(data), data[self.reference]
+        grid = fused_grid(reference, self.config)
+        still = to_grid(reference, grid)
+        head = head_mask(still)
+        whole = on_grid(torch.ones(1, *grid.shape), grid)
+        sources = {
+            self.reference: RegisteredSource(
+                self.reference,
+                still,
+                still,
+                whole,
+                np.ones(grid.shape[2]),
+                study.windows[self.reference],
+                grid_of(reference).shape,
+                source_of(reference),
+            )
+        }
+        for role in self.keys:
+            if role != self.reference:
+                sources[role] = self._moved(data, role, grid, head, study)
+        said = [line for source in sources.values() for line in coverage_warnings(source)]
+        study = replace(study, grid=grid, sources=sources).with_warnings(*said)
+        return {**data, **{role: s.values for role, s in sources.items()}, STUDY_KEY: study}
+
+    def _moved(
+        self, data: Data, role: str, grid: Grid, head: torch.Tensor, study: StudyRecord
+    ) -> RegisteredSource:
+        """One source through its registration."""
+        registration = study.registrations[role]
+        transform = registration.fixed_to_moving_lps
+        weight = coverage(data[role], grid, transform, self.transition_mm)
+        if not bool(weight.any()):
+            found = f"the {label(role)} and the {label(self.reference)} do not overlap"
+            volumes = {one: data[one] for one in self.keys}
+            raise RegistrationError(name_inputs(f"{found}; expected volumes of one head", volumes))
+        values = to_grid(data[role], grid, transform, reference=data[self.reference])
+        return RegisteredSource(
+            role,
+            values,
+            values,
+            weight,
+            covered_fraction(weight, head),
+            study.windows[role],
+            grid_of(data[role]).shape,
+            source_of(data[role]),
+            registration,
+        )
+
+    def figures(self, data: Data) -> dict[str, Any]:
+        """Shape and spacing of the grid, and how far each source covers the head."""
+        study = data[STUDY_KEY]
+        return {
+            "shape": list(study.grid.shape),
+            "spacing_mm": [round(s, 6) for s in study.grid.spacing_mm],
+            "coverage": {r: float(s.covered_fraction.mean()) for r, s in study.sources.items()},
+        }
+
+
+def coverage_warnings(source: RegisteredSource) -> tuple[str, ...]:
+    """One line where ``source`` does not cover the whole head of the reference."""
+    covered = source.covered_fraction
+    partly = np.flatnonzero(covered < PARTLY)
+    if not partly.size:
+        return ()
+    return (
+        f"the {label(source.role)} does not cover the head in {partly.size} of {covered.size} "
+        f"slices (mean coverage {covered.mean():.0%}); the reference stands alone there",
+    )

@@ -1,0 +1,210 @@
+"""The sources become one volume, slice by slice, and the result is measured."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from torch import nn
+
+from mmif.config import Precision
+from mmif.errors import ConfigError
+from mmif.metrics import REPORTED, evaluate_stack
+from mmif.networks.inference import InferenceInfo, fuse_slices
+from mmif.result import FUSED_KEY, STUDY_KEY
+from mmif.transforms.colour import luminance, restore_colour, rgb_to_yuv
+from mmif.transforms.slices import from_slices, grid_of, on_grid, to_slices
+from mmif.transforms.step import Data, Step, study_of
+from mmif.weights import Weights, load_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What goes into one pass of the network: a source, or what several became already.
+
+    Attributes:
+        unit: (1 or 3, X, Y, Z), 0..1.
+        coverage: (1, X, Y, Z), how far it counts, 0..1.
+    """
+
+    unit: MetaTensor
+    coverage: MetaTensor
+
+
+class FuseSlicesd(Step):
+    """The keys as one volume under ``"fused"``: grey ones first, then the activity over them.
+
+    Where only one of two counts, it stands alone at its own brightness, with a soft transition.
+
+    Args:
+        keys: roles in the order of the task; the first two are the network's channels 0 and 1.
+        weights: for each pass (one for two keys, two for three) a shipped name, a file, loaded
+            `Weights`, or a network: (n, 2, rows, columns) to (n, 1, rows, columns), in 0..1.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        slice_batch: slices at once; None leaves it to the device.
+
+    Raises:
+        ConfigError: not one network a pass.
+        WeightsError: weights that cannot be used.
+    """
+
+    part = "fuse"
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        weights: Sequence[str | Path | Weights | nn.Module],
+        device: str = "auto",
+        precision: Precision = "auto",
+        slice_batch: int | None = None,
+    ) -> None:
+        self.weights = tuple(weights)
+        self.device, self.precision, self.slice_batch = device, precision, slice_batch
+        super().__init__(
+            keys,
+            weights=[_name(one) for one in self.weights],
+            device=device,
+            precision=precision,
+            slice_batch=slice_batch,
+        )
+        if len(self.weights) != len(self.keys) - 1:
+            raise ConfigError(
+                f"{len(self.keys)} sources are fused in {len(self.keys) - 1} passes; found "
+                f"{len(self.weights)} weights"
+            )
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with the fused volume (1 or 3, X, Y, Z) in 0..1."""
+        study = study_of(data)
+        first, *others = (Layer(data[role], study.sources[role].coverage) for role in self.keys)
+        infos = []
+        for index, second in enumerate(others):
+            first, info = self._fuse_two(first, second, index)
+            infos.append(info)
+        study = replace(study, fusion=self._summary(infos, first.unit))
+        study = study.with_warnings(*(line for info in infos for line in info.warnings))
+        return {**data, FUSED_KEY: first.unit, STUDY_KEY: study}
+
+    def _fuse_two(self, first: Layer, second: Layer, index: int) -> tuple[Layer, InferenceInfo]:
+        """One pass: two layers as one, with the colour of the one that has any."""
+        stack, info = fuse_slices(
+            self._network(index),
+            to_slices(brightness(first.unit)),
+            to_slices(brightness(second.unit)),
+            device=self.device,
+            precision=self.precision,
+            batch=self.slice_batch,
+        )
+        fused: torch.Tensor = from_slices(stack, first.unit).as_subclass(torch.Tensor)
+        if second.unit.shape[0] == 3:
+            chroma = rgb_to_yuv(second.unit.as_subclass(torch.Tensor))
+            fused = restore_colour(fused, chroma[1:2], chroma[2:3])
+        a, b = (layer.unit.as_subclass(torch.Tensor) for layer in (first, second))
+        w_a, w_b = (layer.coverage.as_subclass(torch.Tensor) for layer in (first, second))
+        whole = w_a * w_b * fused + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b
+        grid = grid_of(first.unit)
+        return Layer(on_grid(whole, grid), on_grid(torch.maximum(w_a, w_b), grid)), info
+
+    def _network(self, index: int) -> Any:
+        """The network of a pass; weights that are named are loaded once."""
+        one = self.weights[index]
+        if isinstance(one, str | Path):
+            one = load_weights(one)
+            self.weights = (*self.weights[:index], one, *self.weights[index + 1 :])
+        return one.network if isinstance(one, Weights) else one
+
+    def _summary(self, infos: Sequence[InferenceInfo], fused: MetaTensor) -> dict[str, Any]:
+        """How the network ran; of two passes the last, the first under ``grey_weights``."""
+        last, slices = infos[-1], fused.shape[-1]
+        seconds = sum(info.seconds for info in infos)
+        summary: dict[str, Any] = {
+            "device": last.device,
+            "precision": last.precision,
+            "slice_batch": last.slice_batch,
+            "weights": _identity(self.weights[-1]),
+            "slices": slices,
+            "seconds": seconds,
+            "seconds_per_slice": round(seconds / slices, 5),
+        }
+        return summary | ({"grey_weights": _identity(self.weights[0])} if len(infos) > 1 else {})
+
+    def figures(self, data: Data) -> dict[str, Any]:
+        """Device, precision and slices."""
+        fusion = data[STUDY_KEY].fusion
+        return {name: fusion[name] for name in ("device", "precision", "slices")}
+
+
+class MeasureFusiond(Step):
+    """The eight fusion metrics of every slice, into the record.
+
+    Args:
+        keys: roles in the order of the task. Of three, the activity is image B, and what the
+            others are shows in the fused volume alone: A is the first.
+    """
+
+    part = "metrics"
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with metrics in its record."""
+        a, b = data[self.keys[0]], data[self.keys[-1]]
+        study = replace(study_of(data), metrics_per_slice=slice_metrics(data[FUSED_KEY], a, b))
+        return {**data, STUDY_KEY: study}
+
+    def figures(self, data: Data) -> dict[str, Any]:
+        """The means."""
+        return mean_metrics(data[STUDY_KEY].metrics_per_slice)
+
+
+def brightness(volume: MetaTensor) -> MetaTensor:
+    """(1, X, Y, Z): the volume itself if it is grey, its luminance Y if it is RGB."""
+    if volume.shape[0] == 1:
+        return volume
+    return on_grid(luminance(volume.as_subclass(torch.Tensor)), grid_of(volume))
+
+
+def slice_metrics(
+    fused: MetaTensor, first: MetaTensor, second: MetaTensor
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Each metric of `mmif.metrics.REPORTED` for each slice (Z,); NaN where a source is empty.
+
+    Args:
+        fused, first, second: (1 or 3, X, Y, Z), 0..1; their brightness is measured in 8 bits.
+    """
+    stacks = [
+        to_slices(brightness(volume)).mul(255).round().to(torch.uint8).numpy()
+        for volume in (fused, first, second)
+    ]
+    filled = np.all([stack.any(axis=(1, 2)) for stack in stacks[1:]], axis=0)
+    result = {name: np.full(len(filled), np.nan) for name in REPORTED}
+    if filled.any():
+        values = evaluate_stack(*(stack[filled] for stack in stacks))
+        for name in REPORTED:
+            result[name][filled] = values[name]
+    return result
+
+
+def mean_metrics(per_slice: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, float]:
+    """The mean of each metric over the slices where it is defined; NaN if there are none."""
+    known = {name: values[~np.isnan(values)] for name, values in per_slice.items()}
+    return {n: float(values.mean()) if values.size else float("nan") for n, values in known.items()}
+
+
+def _name(one: str | Path | Weights | nn.Module) -> str:
+    """How weights or a network are called in what is printed."""
+    if isinstance(one, Weights):
+        return one.name
+    return str(one) if isinstance(one, str | Path) else type(one).__name__
+
+
+def _identity(one: str | Path | Weights | nn.Module) -> dict[str, str]:
+    """Name and sha256 of weights; a network that was handed over has none."""
+    return {"name": _name(one), "sha256": one.sha256 if isinstance(one, Weights) else ""}

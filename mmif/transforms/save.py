@@ -1,0 +1,222 @@
+"""The fused volume, the registered ones and the transforms into files."""
+
+from collections.abc import Hashable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+
+from mmif.errors import ConfigError, InputError
+from mmif.io.atomic import publish, refuse_existing, unfinished
+from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_volumes
+from mmif.io.dicom.write.derived import Alignment, DerivedSeries, Kind
+from mmif.io.dicom.write.registration import write_spatial_registration
+from mmif.io.source import Source
+from mmif.io.transform_files import write_itk_transform
+from mmif.io.writing import write_dicom_series, write_nifti
+from mmif.options import DicomEncoding, OutputFormat
+from mmif.result import FUSED_KEY, RegisteredSource, StudyRecord
+from mmif.roles import label
+from mmif.transforms.step import Data, Step, study_of
+
+
+class DeidentifyVolumesd(Step):
+    """Volumes of which nothing but voxels and place is known any more (PS3.15 Basic Profile).
+
+    It stands behind the registration, which a given DICOM transform finds by the true UIDs.
+    """
+
+    part = "read"
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with volumes whose sources hold no identity."""
+        result = dict(data)
+        result.update(deidentify_volumes({role: data[role] for role in self.keys}))
+        return result
+
+
+class SaveFusedd(Step):
+    """The fused volume under ``output``, the registered ones with it, and the transforms.
+
+    Outputs appear whole or not at all. ``output`` in ``.nii`` or ``.nii.gz`` is one file; any other
+    is a folder with ``fused`` (DICOM) or ``fused.nii.gz``, ``registration.tfm``, and
+    ``registration.dcm`` where both came as DICOM; of three sources each file names its role.
+
+    Args:
+        keys: roles in the order of the task.
+        output: where to write.
+        format: ``dicom``, ``nifti``, ``both``, or ``auto`` for what the reference came as.
+        dicom_encoding: ``series`` (one file a slice) or ``multiframe`` (colour only).
+        save_registered: write the moving volumes on the fused grid too.
+        overwrite: replace an output that mmif wrote.
+        alignment: where the transforms are from: ``searched``, ``given`` or ``headers``.
+        deidentified: whether the sources hold no identity, so that no time may stand either.
+        recipe: what decides the voxels; UIDs follow from it.
+
+    Raises:
+        OutputError: ``output`` exists or cannot be written.
+    """
+
+    part = "write"
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output: str | Path,
+        *,
+        format: OutputFormat = "auto",
+        dicom_encoding: DicomEncoding = "series",
+        save_registered: bool = False,
+        overwrite: bool = False,
+        alignment: Alignment = "searched",
+        deidentified: bool = False,
+        recipe: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.output = Path(output)
+        self.format, self.encoding = format, dicom_encoding
+        self.save_registered, self.overwrite = save_registered, overwrite
+        self.alignment, self.deidentified = alignment, deidentified
+        self.recipe = dict(recipe or {})
+        super().__init__(
+            keys,
+            output=str(output),
+            format=format,
+            dicom_encoding=dicom_encoding,
+            save_registered=save_registered,
+            alignment=alignment,
+        )
+        if self.single_file and format in ("dicom", "both"):
+            raise ConfigError(f"{output}: one NIfTI file cannot hold format {format}")
+        if self.single_file and save_registered:
+            raise ConfigError(
+                f"{output}: one NIfTI file cannot hold the registered volume too; expected a "
+                "folder for --save-registered"
+            )
+
+    @property
+    def single_file(self) -> bool:
+        """Whether the output is one NIfTI file rather than a folder."""
+        return self.output.name.endswith((".nii", ".nii.gz"))
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` as it is, once its outputs stand."""
+        refuse_existing(self.output, overwrite=self.overwrite, made_by_mmif=["registration.tfm"])
+        with unfinished(self.output) as folder:
+            out = folder / "out"
+            out.mkdir()
+            self.write(data, out)
+            publish(out / self.output.name if self.single_file else out, self.output)
+        return dict(data)
+
+    def write(self, data: Data, out: Path) -> tuple[str, ...]:
+        """The outputs into the folder ``out``; what the writers warn of."""
+        study = study_of(data)
+        dicom, nifti = self.formats(study.sources[study.reference].origin)
+        volumes = {"fused": data[FUSED_KEY]}
+        if self.save_registered:
+            volumes |= {name: source.values for name, source in _named(study, "registered")}
+        warnings: list[str] = []
+        for name, volume in volumes.items():
+            if nifti:
+                file = self.output.name if self.single_file else f"{name}.nii.gz"
+                write_nifti(volume, out / file)
+            if dicom:
+                recipe = self._derived(study, name, volume)
+                warnings += write_dicom_series(volume, out / name, recipe)
+        warnings += self._write_transforms(study, out)
+        return tuple(dict.fromkeys(warnings))
+
+    def formats(self, reference: Source | None) -> tuple[bool, bool]:
+        """Whether to write DICOM, and whether NIfTI."""
+        if self.single_file:
+            return False, True
+        came_as = "dicom" if reference is not None and reference.format == "dicom" else "nifti"
+        wanted = came_as if self.format == "auto" else self.format
+        return wanted in ("dicom", "both"), wanted in ("nifti", "both")
+
+    def names(self, origins: Mapping[str, Source | None], reference: str) -> list[str]:
+        """What stands at the output in the end, of sources with these ``origins``."""
+        if self.single_file:
+            return [self.output.name]
+        dicom, nifti = self.formats(origins[reference])
+        moving = [role for role in origins if role != reference]
+        endings = [f"_{role}" if len(moving) > 1 else "" for role in moving]
+        volumes = ["fused", *(f"registered{end}" for end in endings if self.save_registered)]
+        both_dicom = {
+            end: _is_dicom(origins[role]) and _is_dicom(origins[reference])
+            for role, end in zip(moving, endings, strict=True)
+        }
+        return [
+            *(f"{name}/*.dcm" for name in volumes if dicom),
+            *(f"{name}.nii.gz" for name in volumes if nifti),
+            *(f"registration{end}.tfm" for end in endings),
+            *(f"registration{end}.dcm" for end in endings if both_dicom[end]),
+        ]
+
+    def _write_transforms(self, study: StudyRecord, out: Path) -> list[str]:
+        """The registrations for ITK, and for DICOM where both sources came as DICOM."""
+        warnings: list[str] = []
+        if self.single_file:
+            return warnings
+        reference = study.sources[study.reference]
+        for name, source in _named(study, "registration"):
+            if source.registration is not None:
+                matrix = source.registration.fixed_to_moving_lps
+                write_itk_transform(out / f"{name}.tfm", matrix)
+            if _is_dicom(source.origin) and _is_dicom(reference.origin):
+                recipe = self._derived(study, f"registered_{source.role}", source.values)
+                warnings += write_spatial_registration(out / f"{name}.dcm", recipe)
+        return warnings
+
+    def _derived(self, study: StudyRecord, name: str, volume: MetaTensor) -> DerivedSeries:
+        """How the series ``name`` of this study came about, for the DICOM writers."""
+        kind: Kind = "fused" if name == "fused" else "registered"
+        moving = [s for role, s in study.sources.items() if role != study.reference]
+        of = next((s for s in moving if name.endswith(f"_{s.role}")), moving[0])
+        others = moving if kind == "fused" else [of]
+        names = f"{' and '.join(label(s.role) for s in others)} to {label(study.reference)}"
+        registrations = [s.registration for s in others if s.registration is not None]
+        methods = "; ".join(dict.fromkeys(found.method for found in registrations))
+        weights = study.fusion["weights"]
+        return DerivedSeries(
+            reference=_required(study.sources[study.reference]),
+            others=tuple(_required(source) for source in others),
+            fixed_to_moving_lps=registrations[0].fixed_to_moving_lps,
+            alignment=self.alignment,
+            kind=kind,
+            description=f"mmif {kind} {names}" + " RGB" * (len(volume) == 3 and kind == "fused"),
+            derivation=f"{names}: {methods}; trilinear resampling"
+            + (f"; S3IMFusion, weights {weights['name']}" if kind == "fused" else ""),
+            parameters={
+                **self.recipe,
+                "transform": [r.fixed_to_moving_lps.round(6).tolist() for r in registrations],
+                "deidentified": self.deidentified,
+            },
+            weights_sha256=weights["sha256"] if kind == "fused" else "",
+            created=DUMMY_TIME if self.deidentified else datetime.now(),
+            encoding=self.encoding,
+        )
+
+
+def _named(study: StudyRecord, stem: str) -> Iterator[tuple[str, RegisteredSource]]:
+    """The moving sources, each with the name of its output: ``stem``, of several with its role."""
+    moving = [s for role, s in study.sources.items() if role != study.reference]
+    for source in moving:
+        yield (f"{stem}_{source.role}" if len(moving) > 1 else stem), source
+
+
+def _is_dicom(origin: Source | None) -> bool:
+    return origin is not None and origin.format == "dicom"
+
+
+def _required(source: RegisteredSource) -> Source:
+    if source.origin is None:
+        raise InputError(
+            f"the {label(source.role)} was made in memory; expected one read by mmif.load"
+        )
+    return source.origin

@@ -3,6 +3,10 @@
 pydicom's own door to GDCM turns away extended JPEG of 12 bits; this one does not.
 """
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gdcm
@@ -21,6 +25,9 @@ JPEG_SYNTAXES = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JP
 _MORE_SCAN = bytes(range(1, 65)) * 4
 """Bytes that no whole scan reaches: its decoder stops at its last block."""
 
+_STDERR = threading.Lock()
+"""Held by the thread whose decoder is kept quiet: there is one stderr for all."""
+
 
 def decode_jpeg(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
     """The samples of a grey JPEG frame: (rows, columns).
@@ -31,12 +38,27 @@ def decode_jpeg(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
     Raises:
         InputError: GDCM does not decode it, or the scan ends early.
     """
-    pixels = _decode(frame, stored)
     end = frame.rfind(b"\xff\xd9")
-    longer = _decode(frame[:end] + _MORE_SCAN + frame[end:], stored)
+    with _quiet_stderr():
+        pixels = _decode(frame, stored)
+        longer = _decode(frame[:end] + _MORE_SCAN + frame[end:], stored)
     if not np.array_equal(pixels, longer):
         raise InputError("compressed pixels whose scan ends early (truncated)")
     return pixels
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Nothing on the process's stderr: libjpeg's C code tells there of the bytes added above."""
+    with _STDERR:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _decode(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:

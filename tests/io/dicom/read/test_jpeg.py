@@ -48,6 +48,13 @@ def test_a_whole_baseline_frame_decodes_as_pillow_does() -> None:
     assert np.abs(decode_jpeg(frame, stored) - expected).max() <= 1
 
 
+def test_decoding_says_nothing_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    frame, stored = baseline()
+    expected = np.asarray(Image.open(io.BytesIO(frame))).astype(int)
+    assert np.abs(decode_jpeg(frame, stored) - expected).max() <= 1
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 0.95])
 def test_a_scan_that_ends_early_is_refused_even_with_its_end_marker(share: float) -> None:
     for frame, stored in frames():

@@ -104,23 +104,33 @@ def own_file(header: Path, name: str) -> Path:
 
 
 def walk(folder: Path) -> Iterator[FoundFile]:
-    """Every ordinary file below ``folder``, in a stable order; folder links are not followed.
+    """Every ordinary file below ``folder``, in a stable order, each folder once.
 
-    A folder that cannot be looked into stands among them as if it were a file.
+    A link to a folder is followed, unless it leads to ``folder`` or above it. A folder that cannot
+    be looked into stands among them as if it were a file.
 
     Raises:
         InputError: more than MAX_FILES files.
     """
     count = 0
-    left = [folder]
+    left, above = [folder], {folder.resolve(), *folder.resolve().parents}
+    seen: set[Path] = set()
     while left:
         parent = left.pop()
+        place = parent.resolve()
+        if place in seen:
+            continue
+        seen.add(place)
         try:
             entries = sorted(os.scandir(parent), key=lambda entry: entry.name)
         except OSError:
             yield FoundFile(parent, str(parent))  # `kind_of` says why it cannot be read
             continue
-        folders = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        folders = [
+            Path(entry)
+            for entry in entries
+            if entry.is_dir() and not (entry.is_symlink() and Path(entry).resolve() in above)
+        ]
         left += reversed(folders)
         for path in map(Path, entries):
             if not _is_ordinary(path):

@@ -1,6 +1,7 @@
 """DICOM series as volumes: a MONAI ImageReader."""
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,12 @@ class DicomSeriesReader(ContentReader):
         return voxels, monai_meta(voxels, affine, source)
 
 
+def _what_lies_there(scan: Scan) -> str:
+    """The files that are no images, by their commonest reason; "" where there are none."""
+    counts = Counter(file.reason for file in scan.ignored)
+    return "".join(f"; {count} x {reason}" for reason, count in counts.most_common(1))
+
+
 def read_scan(
     scan: Scan, role: str | None, series_uid: str | None, frame: int | None
 ) -> tuple[Volume, Matrix, Source]:
@@ -83,6 +90,8 @@ def read_scan(
         MmifError: none is meant, or it cannot be read rightly.
     """
     infos = [describe(series, frame) for series in scan.series]
+    if not infos:
+        raise InputError(f"{scan.path}: no DICOM series found{_what_lies_there(scan)}")
     info, why = select(infos, scan.path, role, series_uid)
     series = scan.series[infos.index(info)].completed()
     where = f"{scan.path}: series {series.uid}"

@@ -184,14 +184,17 @@ def given_transforms(pipeline: Pipeline, options: FuseOptions) -> dict[str, Path
     """Role to the file of its given transform.
 
     Raises:
-        ConfigError: a transform without its role where several sources move.
+        ConfigError: a transform without its role where several sources move, or of no source.
     """
     moving = [role for role in pipeline.roles if role != pipeline.reference]
-    if options.transform is None:
-        return {}
-    if len(moving) > 1:
-        raise ConfigError(f"transform: one file for {' and '.join(moving)}; expected two sources")
-    return {moving[0]: options.transform}
+    by_role = dict(options.transform)
+    if "" in by_role and len(moving) == 1:
+        by_role[moving[0]] = by_role.pop("")
+    for role, path in by_role.items():
+        if role not in moving:
+            expected = " or ".join(f"{one}={path.name}" for one in moving)
+            raise ConfigError(f"transform {role or path}: expected {expected}")
+    return by_role
 
 
 def fuse_volumes(

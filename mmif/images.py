@@ -28,13 +28,11 @@ from mmif.io.images import (
 )
 from mmif.metrics import SSIM_WINDOW, evaluate, to_uint8
 from mmif.networks.inference import InferenceInfo, fuse_slices
+from mmif.roles import TASKS
 from mmif.transforms.colour import restore_colour, rgb_to_yuv
 from mmif.weights import Weights, load_weights
 
 log = logging.getLogger(__name__)
-
-COLOUR_SOURCE = {"ct-mri": None, "spect-mri": 1, "pet-mri": 1, "ir-vis": 0}
-"""Which image of (anatomical, other) gives the fused one its colour, by task."""
 
 ImagePair = tuple[Image2D, Image2D]
 
@@ -70,7 +68,7 @@ def fuse_images(
     started = time.perf_counter()
     pair, warnings = plan_images(anatomical, other, output, pipeline, overwrite=overwrite)
     if not isinstance(weights, Weights):
-        weights = load_weights(weights or pipeline.weights, pipeline.task)
+        weights = load_weights(weights or pipeline.weights, TASKS[pipeline.task].passes[-1])
     [fused], info = fuse_pixels(
         weights.network, pipeline.task, [pair], device=device, precision=pipeline.fusion.precision
     )
@@ -161,7 +159,7 @@ def fuse_pixels(
 
 def _lost_colours(pipeline: Pipeline, pair: ImagePair) -> tuple[str, ...]:
     """A warning for each colour image whose colour the fused one does not carry."""
-    kept = COLOUR_SOURCE[pipeline.task]
+    kept = _colour_index(pipeline.task)
     return tuple(
         f"{image.path}: a colour image as {role}; its brightness alone was fused"
         for index, (role, image) in enumerate(zip(pipeline.roles, pair, strict=True))
@@ -169,8 +167,14 @@ def _lost_colours(pipeline: Pipeline, pair: ImagePair) -> tuple[str, ...]:
     )
 
 
+def _colour_index(task: str) -> int | None:
+    """Which image of (anatomical, other) gives the fused one its colour."""
+    colour = TASKS[task].colour
+    return None if colour is None else TASKS[task].roles.index(colour)
+
+
 def _colour_source(task: str, pair: ImagePair) -> Image2D | None:
-    index = COLOUR_SOURCE[task]
+    index = _colour_index(task)
     return pair[index] if index is not None and pair[index].is_colour else None
 
 

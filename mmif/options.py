@@ -84,8 +84,12 @@ class FuseOptions:
     weights: str | None = option(
         None, "Shipped name, folder or .safetensors file. [the pipeline's]", shared=False
     )
-    transform: Path | None = option(
-        None, "Given transform, reference to moving: .tfm, .txt, .dcm.", shared=False
+    transform: Mapping[str, Path] = option(
+        {},
+        "Given transform, reference to moving (of several, to ROLE): .tfm, .txt, .dcm.",
+        metavar="[ROLE=]FILE",
+        by_role=True,
+        shared=False,
     )
     register: bool = option(
         True, "Trust the headers: all are in one frame already.", flag="--no-register"
@@ -126,11 +130,12 @@ class FuseOptions:
         for name in values:
             if name not in known:
                 raise UnknownOptionError(unknown_line(name, [*also, *known]))
-        files = {
-            name: Path(values[name])
-            for name in ("transform", "preview")
-            if values.get(name) is not None
-        }
+        files: dict[str, Any] = {}
+        if values.get("preview") is not None:
+            files["preview"] = Path(values["preview"])
+        if (given := values.get("transform")) is not None:
+            by_role = given if isinstance(given, Mapping) else {"": given}
+            files["transform"] = {role: Path(path) for role, path in by_role.items()}
         return cls(**{**values, **files})
 
     def arguments(self) -> Iterator[str]:
@@ -142,7 +147,7 @@ class FuseOptions:
             flag = flag_of(name, spec)
             if spec.by_role:
                 for role, chosen in value.items():
-                    yield from (flag, f"{role}={chosen}")
+                    yield from (flag, f"{role}={chosen}" if role else str(chosen))
             else:
                 yield flag
                 yield from () if isinstance(plain, bool) else (str(value),)

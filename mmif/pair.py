@@ -43,7 +43,8 @@ def different_studies(volumes: Volumes) -> tuple[str, ...]:
     if len({study.uid for study in found.values()}) < 2:
         return ()
     days = sorted(study.date for study in found.values() if study.date is not None)
-    apart = f", {(days[-1] - days[0]).days} days apart" if len(days) == len(found) else ""
+    between = (days[-1] - days[0]).days if len(days) == len(found) else 0
+    apart = f", {between} days apart" if between else ""
     return (f"{' and '.join(map(label, found))} come from different studies{apart}",)
 
 

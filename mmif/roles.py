@@ -85,6 +85,17 @@ class Task:
         """The role shown in colour, None where all are grey."""
         return next((role for role in self.roles if ROLES[role].kind == "activity"), None)
 
+    @property
+    def passes(self) -> tuple[frozenset[str], ...]:
+        """For each pass of the network, the tasks whose weights were trained for such a pair.
+
+        An activity over one anatomy is as one over another; over two it is over what they became.
+        """
+        if self.activity is None:
+            return (frozenset({self.name}),)
+        over = frozenset(f"{self.activity}-{anatomy}" for anatomy in ("mri", "ct"))
+        return (over,) if len(self.roles) == 2 else (frozenset({"ct-mri"}), over)
+
 
 TASKS: Mapping[str, Task] = {
     task.name: task
@@ -92,6 +103,10 @@ TASKS: Mapping[str, Task] = {
         Task("ct-mri", ("mri", "ct")),
         Task("spect-mri", ("mri", "spect"), colour="spect"),
         Task("pet-mri", ("mri", "pet"), colour="pet"),
+        Task("spect-ct", ("ct", "spect"), colour="spect"),
+        Task("pet-ct", ("ct", "pet"), colour="pet"),
+        Task("ct-mri-spect", ("mri", "ct", "spect")),
+        Task("ct-mri-pet", ("mri", "ct", "pet")),
         Task("ir-vis", ("visible", "ir"), colour="visible"),
     )
 }
@@ -100,6 +115,9 @@ VOLUME_TASKS = tuple(
     name for name, task in TASKS.items() if all(role in VOLUME_ROLES for role in task.roles)
 )
 """The tasks of volumes; the others are of 2-D images alone."""
+
+PAIR_TASKS = tuple(name for name, task in TASKS.items() if len(task.roles) == 2)
+"""The tasks of two sources: those of registered 2-D images, of training and of evaluation."""
 
 
 def task_of(roles: Collection[str]) -> str:

@@ -38,7 +38,7 @@ from mmif.io.transform_files import read_transform
 from mmif.options import FuseOptions
 from mmif.pair import check_one_patient, reader_warnings
 from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StudyRecord
-from mmif.roles import VOLUME_ROLES, task_of
+from mmif.roles import TASKS, VOLUME_ROLES, task_of
 from mmif.summary import (
     GridSummary,
     InputSummary,
@@ -84,10 +84,10 @@ class StudyRequest:
 
     def steps(self, weights: Weights | None = None) -> FusionTransforms:
         """The steps from paths to files; loaded ``weights`` in place of the pipeline's."""
-        loaded: list[FusionWeights] = [
-            *map(load_weights, self.pipeline.passes[:-1]),
-            weights or load_weights(self.pipeline.weights, self.pipeline.task),
-        ]
+        names = zip(self.pipeline.passes, TASKS[self.pipeline.task].passes, strict=True)
+        *first, last = names
+        loaded: list[FusionWeights] = [load_weights(name, tasks) for name, tasks in first]
+        loaded.append(weights or load_weights(*last))
         return fusion_transforms(
             self.pipeline, output=self.output, weights=loaded, options=self.options
         )
@@ -297,7 +297,7 @@ def _check_targets(request: StudyRequest) -> None:
     Raises:
         OutputError: one of the targets exists, or cannot be written.
     """
-    given_files = [request.options.transform] if request.options.transform else []
+    given_files = request.options.transform.values()
     refuse_existing(
         *_targets(request),
         overwrite=request.options.overwrite,

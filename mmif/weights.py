@@ -7,7 +7,7 @@ file. Weights whose sha256 differs from the card are refused.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,20 +62,22 @@ class WeightsStatus:
     reason: str = ""
 
 
-def load_weights(name_or_file: str | Path, task: str | None = None) -> Weights:
+def load_weights(name_or_file: str | Path, task: str | Collection[str] | None = None) -> Weights:
     """The verified network of a shipped name (``ct-mri``), a folder, or a safetensors file.
 
     Args:
         name_or_file: a file needs its ``card.json`` beside it.
-        task: the task the weights are wanted for.
+        task: the task, or tasks, the weights are wanted for.
 
     Raises:
         WeightsError: missing, altered, or of another network or task.
     """
     path = find_weights(name_or_file)
     card = read_card(path)
-    if task is not None and card["task"] != task:
-        raise WeightsError(f"{path}: weights of task {card['task']}, expected {task}")
+    wanted = {task} if isinstance(task, str) else set(task or ())
+    if wanted and card["task"] not in wanted:
+        expected = " or ".join(sorted(wanted))
+        raise WeightsError(f"{path}: weights of task {card['task']}, expected {expected}")
     sha256 = verified_sha256(path, card)
     network = S3IMFusion(_network_config(path, card))
     try:

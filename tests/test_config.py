@@ -89,5 +89,5 @@ def test_broken_yaml_and_missing_files_are_refused_in_one_line(tmp_path: Path) -
 
 
 def test_roles_that_are_no_pair_are_refused() -> None:
-    with pytest.raises(ConfigError, match="found ct and pet"):
-        task_of(["ct", "pet"])
+    with pytest.raises(ConfigError, match="found pet and spect"):
+        task_of(["pet", "spect"])

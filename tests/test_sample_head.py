@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 import mmif
 from mmif.errors import InputError
-from mmif.fusion import FusionResult
+from mmif.result import FusionResult
 from mmif.study import fuse
 
 Array = npt.NDArray[np.float64]
@@ -62,6 +62,65 @@ def test_the_spect_is_registered_within_3_mm_and_fused_in_colour(
 def corners_lps(affine_lps: Array, shape: tuple[int, ...]) -> Array:
     indices = np.array([[i * (n - 1) for i, n in zip(bits, shape, strict=True)] for bits in BITS])
     return np.asarray(indices @ affine_lps[:3, :3].T + affine_lps[:3, 3])
+
+
+def head_error_mm(found: Any, true: Array, points: Array) -> float:
+    """Mean distance of ``points`` carried by two transforms of one direction (LPS mm)."""
+    carried = [points @ np.array(m)[:3, :3].T + np.array(m)[:3, 3] for m in (found, true)]
+    return float(np.linalg.norm(carried[0] - carried[1], axis=1).mean())
+
+
+def test_ct_and_spect_are_fused_without_an_mri(sample_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = fuse(ct=sample_data / "ct", spect=sample_data / "spect.dcm", output=out)
+    truth = json.loads((sample_data / "truth.json").read_text())
+    points = np.array(truth["brain_points_mri_lps"])
+    to_ct, to_spect = (np.array(truth[f"mri_to_{role}"]) for role in ("ct", "spect"))
+    in_ct = points @ to_ct[:3, :3].T + to_ct[:3, 3]
+    found = summary.registrations["spect"]
+    assert (summary.task, summary.reference) == ("spect-ct", "ct")
+    assert found.verdict == "pass", found.reasons
+    true = to_spect @ np.linalg.inv(to_ct)
+    assert head_error_mm(found.fixed_to_moving_lps, true, in_ct) < 3.0
+    assert (out / "registration.dcm").is_file()
+    assert pydicom.dcmread(next((out / "fused").iterdir())).SamplesPerPixel == 3
+
+
+@pytest.fixture(scope="module")
+def fused_three(sample_data: Path) -> FusionResult:
+    """CT, MRI and SPECT in one volume."""
+    result = fuse(
+        ct=sample_data / "ct",
+        mri=sample_data / "mri.nii.gz",
+        spect=sample_data / "spect.dcm",
+    )
+    assert isinstance(result, FusionResult)
+    return result
+
+
+def test_three_sources_are_registered_each_with_a_verdict(
+    fused_three: FusionResult, sample_data: Path
+) -> None:
+    truth = json.loads((sample_data / "truth.json").read_text())
+    points = np.array(truth["brain_points_mri_lps"])
+    assert [source.role for source in fused_three.moving] == ["ct", "spect"]
+    for source, limit_mm in zip(fused_three.moving, (2.0, 3.0), strict=True):
+        assert source.registration is not None
+        assert source.registration.verdict == "pass"
+        found, true = source.registration.fixed_to_moving_lps, truth[f"mri_to_{source.role}"]
+        assert head_error_mm(found, true, points) < limit_mm
+
+
+def test_of_three_the_grey_ones_are_fused_first(fused_three: FusionResult) -> None:
+    """Where the SPECT has nothing at all, the volume is that of CT and MRI, without colour."""
+    ct, mri, spect = (fused_three.sources[role] for role in ("ct", "mri", "spect"))
+    assert fused_three.fused.shape == (3, *fused_three.grid.shape)
+    assert spect.unit.shape[0] == 3
+    assert fused_three.fusion["grey_weights"]["name"] == "ct-mri"
+    outside = (spect.coverage == 0)[0]
+    assert np.ptp(fused_three.fused.numpy()[:, outside], axis=0).max() < 1e-6
+    bone = (ct.values[0] > 500) & (mri.unit[0] < 0.3)
+    assert float(fused_three.fused.mean(dim=0)[bone].mean()) > 0.5
 
 
 BITS = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]

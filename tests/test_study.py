@@ -425,7 +425,7 @@ def test_a_pipeline_that_does_not_fit_is_refused(
 
 def test_wrong_usage_is_exit_code_2(pair: dict[str, Path]) -> None:
     assert run("fuse", "--ct", pair["ct"]).exit_code == 2
-    assert run("fuse", "--ct", pair["ct"], "--pet", pair["mri"]).exit_code == 2
+    assert run("fuse", "--spect", pair["ct"], "--pet", pair["mri"]).exit_code == 2
     assert run("fuse", "--no-such-option").exit_code == 2
 
 

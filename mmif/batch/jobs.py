@@ -1,35 +1,11 @@
 """One job of a batch: a study and a task, its input files and their fingerprints."""
 
 import hashlib
-import os
-import re
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_NAME_BYTES = 120
-
-
-@dataclass(frozen=True)
-class Input:
-    """One source of a job.
-
-    Attributes:
-        path: what is handed to the reader: a file, or a folder.
-        series_uid: the series to take, where the path holds several.
-        files: all files the path stands for, relative to ``folder``.
-        folder: what ``files`` are relative to.
-    """
-
-    path: Path
-    folder: Path
-    files: tuple[str, ...]
-    series_uid: str | None = None
-
-    def paths(self) -> Iterator[Path]:
-        """The files, in a stable order."""
-        return (self.folder / name for name in sorted(self.files))
+from mmif.studies.study import Input
 
 
 @dataclass(frozen=True)
@@ -38,7 +14,7 @@ class Job:
 
     Attributes:
         id: ``STUDY/TASK``; the output is ``OUT/studies/STUDY/TASK``.
-        task: ``ct-mri``, ``spect-mri`` or ``pet-mri``.
+        task: one of `mmif.roles.VOLUME_TASKS`.
         inputs: role to source.
     """
 
@@ -74,43 +50,6 @@ class Job:
             for one in sorted(map(_digest_of, source.paths())):
                 digest.update(one)
         return digest.hexdigest()
-
-
-def input_of(path: Path, series_uid: str | None = None) -> Input:
-    """The source that a file or folder is, with every file below a folder.
-
-    Args:
-        path: a file, or a folder that holds one source.
-        series_uid: the series to take of the folder.
-    """
-    if path.is_dir():
-        files = tuple(
-            os.path.relpath(Path(top) / name, path)
-            for top, _, names in os.walk(path)
-            for name in names
-        )
-        return Input(path, path, files, series_uid)
-    return Input(path, path.parent, (path.name,), series_uid)
-
-
-def safe_id(text: str) -> str:
-    """``text`` as a name that any file system and spreadsheet takes; letters of all scripts stay.
-
-    >>> safe_id("site A/case 7"), safe_id("Ärzte & Co")
-    ('site_A-case_7', 'Ärzte_Co')
-    """
-    joined = unicodedata.normalize("NFC", text).replace(os.sep, "-")
-    plain = re.sub(r"[^\w.-]+", "_", joined).strip("._-")
-    return plain.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "study"
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, without anything that a terminal would obey or a file not take.
-
-    >>> printable("two\\nlines \\x1b[31m")
-    'two lines �[31m'
-    """
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
 def _stamp_of(path: Path) -> str:

@@ -11,29 +11,22 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mmif.batch.jobs import Input, Job, input_of, printable, safe_id
+from mmif.batch.jobs import Job
 from mmif.errors import InputError
+from mmif.roles import TASKS, VOLUME_ROLES, VOLUME_TASKS, label
+from mmif.studies.discover import studies_below
+from mmif.studies.study import (
+    Input,
+    Rejected,
+    Study,
+    choose_tasks,
+    input_of,
+    printable,
+    safe_id,
+)
 
-OTHERS = ("ct", "spect", "pet")
-ROLES = ("mri", *OTHERS)
-TASKS = tuple(f"{role}-mri" for role in OTHERS)
-SERIES = {role: f"{role}_series_uid" for role in ROLES}
-COLUMNS = ("study", *ROLES, *SERIES.values())
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """Something that became no job.
-
-    Attributes:
-        id: the study, or ``STUDY/TASK``.
-        reason: why, in one line.
-        task: the task, if it is clear; else "".
-    """
-
-    id: str
-    reason: str
-    task: str = ""
+SERIES = {role: f"{role}_series_uid" for role in VOLUME_ROLES}
+COLUMNS = ("study", *VOLUME_ROLES, *SERIES.values())
 
 
 @dataclass(frozen=True)
@@ -44,29 +37,12 @@ class Plan:
     rejected: tuple[Rejected, ...] = ()
 
 
-@dataclass(frozen=True)
-class Study:
-    """The sources of one patient that belong together.
-
-    Attributes:
-        name: what to call it.
-        inputs: role to source.
-        problems: role to why none of its candidates was taken.
-        uid: tells it from others of its name, where its files do not.
-    """
-
-    name: str
-    inputs: Mapping[str, Input]
-    problems: Mapping[str, str]
-    uid: str = ""
-
-
-def make_plan(studies: Path, tasks: Sequence[str] = TASKS) -> Plan:
+def make_plan(studies: Path, tasks: Sequence[str] = ()) -> Plan:
     """The plan for a folder tree, a CSV list or a JSON list.
 
     Args:
         studies: the folder or list.
-        tasks: the tasks that are wanted.
+        tasks: the tasks that are wanted; what a study can make, `choose_tasks`, when left out.
 
     Raises:
         InputError: nothing there, nothing in it, or a list that is not right.
@@ -74,14 +50,12 @@ def make_plan(studies: Path, tasks: Sequence[str] = TASKS) -> Plan:
     if not _exists(studies):
         raise InputError(f"{studies}: no such file or folder; expected a folder tree or a list")
     if studies.is_dir():
-        from mmif.studies.discover import studies_below
-
         found, rejected = studies_below(studies)
     else:
         found, rejected = read_list(studies), []
     plan = plan_of(found, rejected, tasks)
     if not plan.jobs and not plan.rejected:
-        raise InputError(f"{studies}: no studies found; expected CT, SPECT or PET with MRI")
+        raise InputError(f"{studies}: no studies found; expected two of CT, MRI and SPECT or PET")
     return plan
 
 
@@ -90,9 +64,9 @@ def plan_of(found: Iterable[Study], rejected: Iterable[Rejected], tasks: Sequenc
     jobs: list[Job] = []
     why = list(rejected)
     for study in map(_with_names_to_write, unique_names(found)):
-        made = [job for task in tasks if (job := _job(study, task))]
-        jobs += made
-        why += _lacking(study, tasks, bool(made))
+        made = choose_tasks(study.inputs, tasks)
+        jobs += [_job(study, task) for task in made]
+        why += _lacking(study, tasks, made)
     return Plan(tuple(sorted(jobs, key=lambda job: job.id)), tuple(_one_row_each(why)))
 
 
@@ -149,28 +123,31 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def _job(study: Study, task: str) -> Job | None:
-    other = task.removesuffix("-mri")
-    if other not in study.inputs or "mri" not in study.inputs:
-        return None
-    pair = {other: study.inputs[other], "mri": study.inputs["mri"]}
-    return Job(f"{study.name}/{task}", task, pair)
+def _job(study: Study, task: str) -> Job:
+    inputs = {role: study.inputs[role] for role in TASKS[task].roles}
+    return Job(f"{study.name}/{task}", task, inputs)
 
 
-def _lacking(study: Study, tasks: Sequence[str], has_jobs: bool) -> list[Rejected]:
+def _lacking(study: Study, tasks: Sequence[str], made: Sequence[str]) -> list[Rejected]:
     """What keeps the study, or one more task of it, from being done."""
-    wanted = [task.removesuffix("-mri") for task in tasks]
-    others = [role for role in wanted if role in study.inputs or role in study.problems]
-    problems = {r: text for r, text in study.problems.items() if r == "mri" or r in wanted}
-    if has_jobs:
-        return [Rejected(f"{study.name}/{r}-mri", text, f"{r}-mri") for r, text in problems.items()]
-    if problems:
-        return [Rejected(study.name, "; ".join(problems.values()))]
-    if not others and not study.inputs:
+    there = {*study.inputs, *study.problems}
+    if made:
+        missed = [task for task in choose_tasks(there, tasks) if task not in made]
+        return [Rejected(f"{study.name}/{t}", _problems_of(study, t), t) for t in missed]
+    if study.problems:
+        return [Rejected(study.name, "; ".join(study.problems.values()))]
+    if not study.inputs:
         return []
-    have = " and ".join(role.upper() for role in study.inputs)
-    missing = "MRI" if others else " or ".join(role.upper() for role in wanted)
+    have = " and ".join(label(role) for role in study.inputs)
+    wanted = tasks or VOLUME_TASKS
+    ways = [[label(r) for r in TASKS[task].roles if r not in there] for task in wanted]
+    nearest = [way for way in ways if len(way) == min(map(len, ways))]
+    missing = " or ".join(dict.fromkeys(" and ".join(way) for way in nearest))
     return [Rejected(study.name, f"no pair: found {have}, no {missing}")]
+
+
+def _problems_of(study: Study, task: str) -> str:
+    return "; ".join(study.problems[r] for r in TASKS[task].roles if r in study.problems)
 
 
 def read_list(path: Path) -> list[Study]:
@@ -188,7 +165,7 @@ def read_list(path: Path) -> list[Study]:
     studies = []
     missing = []
     for name, row in zip(names, rows, strict=True):
-        given = {role: path.parent / text for role in ROLES if (text := _cell(row, role))}
+        given = {role: path.parent / text for role in VOLUME_ROLES if (text := _cell(row, role))}
         missing += [f"{name} {role} {found}" for role, found in given.items() if not _exists(found)]
         studies.append((name, given, row))
     if missing:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmif.batch.jobs import Job, printable
+from mmif.batch.jobs import Job
 from mmif.batch.ledger import Ledger
 from mmif.errors import MmifError
 from mmif.io.atomic import flush_to_disk
+from mmif.studies.study import printable
 
 MAX_TRIES = 3
 FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -126,7 +126,7 @@ def _batch(options: Mapping[str, Any]) -> int:
             "--restart with a shard; expected a new OUT, or --restart once without shards"
         )
     _refuse_output(options)
-    plan = make_plan(options["studies"], tuple(pipelines))
+    plan = make_plan(options["studies"], options["tasks"])
     if part:
         whole = len(plan.jobs) + len(plan.rejected)
         plan = shard(plan, *part)

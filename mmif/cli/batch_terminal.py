@@ -82,7 +82,7 @@ def say_plan(plan: "Plan", root: Path, done: Collection[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mmif.batch.jobs import printable
+    from mmif.studies.study import printable
 
     table = Table("Study", "Task", "Sources, or why not", box=None)
     for job in plan.jobs:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmif.cli.progress import quiet
-from mmif.roles import TASKS
+from mmif.roles import PAIR_TASKS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ def _named(values: tuple[str, ...]) -> dict[str, Path]:
 
 
 @click.command()
-@click.option("--task", type=click.Choice(list(TASKS)), required=True, help="Which sources.")
+@click.option("--task", type=click.Choice(PAIR_TASKS), required=True, help="Which sources.")
 @click.option(
     "--data",
     type=PATH,

@@ -41,8 +41,8 @@ def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
 @click.command()
 @click.option("--ct", type=PATH, help="CT: file, folder or zip.")
 @click.option("--mri", type=PATH, help="MRI: file, folder or zip.")
-@click.option("--spect", type=PATH, help="SPECT, in place of the CT.")
-@click.option("--pet", type=PATH, help="PET, in place of the CT.")
+@click.option("--spect", type=PATH, help="SPECT: with CT, MRI or both.")
+@click.option("--pet", type=PATH, help="PET: with CT, MRI or both.")
 @click.option("--ir", type=PATH, help="Infrared image (2-D), with --visible.")
 @click.option("--visible", type=PATH, help="Visible image (2-D), with --ir.")
 @click.option(
@@ -57,17 +57,19 @@ def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
 @add_options(specs(FuseOptions))
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def fuse(**options: Any) -> None:
-    """Fuse two volumes (or two registered 2-D images) of one patient.
+    """Fuse two or three volumes (or two registered 2-D images) of one patient.
 
     \b
     mmif fuse --ct ct/ --mri mri.nii.gz -o fused
     mmif fuse --spect spect.dcm --mri mri/ -o fused.nii.gz
+    mmif fuse --ct ct/ --mri mri/ --spect spect.dcm
     mmif fuse --ir ir.png --visible visible.png -o fused.png
     """
     inputs = {role: options[role] for role in ROLES if options[role] is not None}
-    if len(inputs) != 2:
+    if len(inputs) not in (2, 3):
         raise click.UsageError(
-            "expected two inputs: --mri with --ct, --spect or --pet; or --ir with --visible"
+            "expected two or three of --ct, --mri and one of --spect and --pet; or --ir with "
+            "--visible"
         )
     if all(path.suffix.lower() in IMAGE_SUFFIXES for path in inputs.values()):
         _fuse_images(inputs, options)
@@ -96,6 +98,8 @@ def _fuse_images(inputs: dict[str, Path], options: dict[str, Any]) -> None:
     """Two registered 2-D images into one."""
     _refuse_unused()
     pipeline = _pipeline(inputs, options)
+    if len(inputs) != 2:
+        raise click.UsageError(f"{len(inputs)} images; expected two registered ones")
     anatomical, other = (inputs[role] for role in pipeline.roles)
     output, overwrite = options["output"], options["overwrite"]
     if output == DEFAULT_OUTPUT:
@@ -134,7 +138,7 @@ def _say_image_plan(images: "dict[str, Image2D]", output: Path, warnings: tuple[
 
 
 def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
-    """Two volumes into one."""
+    """Two or three volumes into one."""
     if "ir" in inputs:
         found = " and ".join(str(path) for path in inputs.values())
         raise ConfigError(
@@ -153,6 +157,7 @@ def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
                 **chosen_options(options),
                 "series_uid": _series(inputs, options["series_uid"]),
                 "frame": _frames(inputs, options["frame"]),
+                "transform": _transforms(inputs, options["transform"]),
             }
         ),
         command=shlex.join(["mmif", *sys.argv[1:]]),
@@ -189,6 +194,13 @@ def _frames(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, int]:
     return {role: _number(value, "--frame") for role, value in chosen.items()}
 
 
+def _transforms(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, Path]:
+    """``--transform`` by role; a bare FILE stands under the key ""."""
+    chosen = _per_role(values, "--transform")
+    _refuse_strangers(inputs, chosen)
+    return {role: Path(value) for role, value in chosen.items()}
+
+
 def _refuse_strangers(inputs: dict[str, Path], chosen: dict[str, str]) -> None:
     """Refuse ``ROLE=VALUE`` of a role that has no input."""
     for role in chosen:
@@ -221,7 +233,7 @@ def _series(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, str]:
                 ]
             )
             if len(holders) != 1:
-                found = "no input" if not holders else "both inputs"
+                found = "no input" if not holders else "several inputs"
                 raise ConfigError(
                     f"--series-uid {uid}: in {found}; expected ROLE=UID of a series there"
                 )

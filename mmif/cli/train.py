@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmif.cli.progress import quiet
-from mmif.roles import TASKS
+from mmif.roles import PAIR_TASKS
 
 if TYPE_CHECKING:
     from mmif.config import Pipeline
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--task", required=True, type=click.Choice(list(TASKS)))
+@click.option("--task", required=True, type=click.Choice(PAIR_TASKS))
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="Image pairs, or studies."
 )

@@ -24,23 +24,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmif.batch.jobs import Input, input_of, safe_id
-from mmif.batch.plan import OTHERS, ROLES, Rejected, Study
 from mmif.errors import InputError
-from mmif.io.dicom.read.series import ROLES as MODALITIES
 from mmif.io.dicom.read.series import SeriesInfo, find_series, select, series_among
+from mmif.roles import ROLES, VOLUME_ROLES
+from mmif.studies.study import Input, Rejected, Study, input_of, is_complete, safe_id
 
-NAMES = {
-    "ct": "ct",
-    "mri": "mri",
-    "mr": "mri",
-    "t1": "mri",
-    "t1w": "mri",
-    "spect": "spect",
-    "nm": "spect",
-    "pet": "pet",
-    "pt": "pet",
-}
+NAMES = {name: role for role in VOLUME_ROLES for name in ROLES[role].names}
 BIDS_MRI = ("T1w", "T2w", "FLAIR", "PDw", "inplaneT1")
 BIDS = {**dict.fromkeys(BIDS_MRI, "mri"), "ct": "ct", "pet": "pet", "spect": "spect", "nm": "spect"}
 VOLUMES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
@@ -179,13 +168,9 @@ def _loose_by_case(found: Found) -> dict[Path, list[Path]]:
     known = set(folders)
     for path in found.loose:
         owner = next((parent for parent in path.parents if parent in known), None)
-        if owner is not None and not _is_complete(found.cases[owner, ""]):
+        if owner is not None and not is_complete(found.cases[owner, ""]):
             result[owner].append(path)
     return result
-
-
-def _is_complete(roles: Iterable[str]) -> bool:
-    return "mri" in roles and any(role in roles for role in OTHERS)
 
 
 def _named_study(
@@ -202,7 +187,7 @@ def _named_study(
         else:
             inputs[role] = input_of(paths[0])
     beside = series_among(loose, folder) if loose else []
-    for role in ROLES:
+    for role in VOLUME_ROLES:
         if role not in roles and any(role in info.roles for info in beside):
             _take_series(folder, beside, role, inputs, problems)
     return Study(_name(root, folder / prefix), inputs, problems)
@@ -295,7 +280,7 @@ def _whole_subjects(
     for folder, subject, session in bids:
         subjects[folder, subject].append(session)
     for (folder, subject), sessions in subjects.items():
-        whole = [s for s in sessions if _is_complete(bids[folder, subject, s])]
+        whole = [s for s in sessions if is_complete(bids[folder, subject, s])]
         for session in whole:
             yield (folder, subject, session), bids[folder, subject, session]
         if not whole:
@@ -349,7 +334,7 @@ def _dicom_studies(root: Path, loose: Sequence[Path]) -> tuple[list[Study], list
     lonely: dict[Path, list[list[SeriesInfo]]] = defaultdict(list)
     for infos in patients.values():
         found = list(_studies_of(root, infos))
-        if any(_is_complete({*s.inputs, *s.problems}) for s in found):
+        if any(is_complete({*s.inputs, *s.problems}) for s in found):
             studies += found
         else:
             lonely[_top(root, infos)].append(infos)
@@ -391,22 +376,26 @@ def _top(root: Path, infos: Sequence[SeriesInfo]) -> Path:
 def _two_patients(root: Path, top: Path, groups: list[list[SeriesInfo]]) -> list[Rejected]:
     """One line for a folder that holds the halves of a pair from two patients."""
     roles = [{role for info in infos for role in info.roles} for infos in groups]
-    if len(groups) != 2 or not _is_complete(roles[0] | roles[1]):
+    if len(groups) != 2 or not is_complete(roles[0] | roles[1]):
         return []
     why = f"{top}: two patients in one folder (different PatientIDs); expected one"
     return [Rejected(safe_id(_name(root, top)), why)]
 
 
 def _studies_of(root: Path, infos: Sequence[SeriesInfo]) -> Iterator[Study]:
-    """The studies of one patient, one for each StudyInstanceUID with an MRI (at least one)."""
-    with_mri = sorted({info.study_uid for info in infos if "mri" in info.roles}) or [""]
-    for uid in with_mri:
+    """The studies of one patient, one for each StudyInstanceUID with an MRI (at least one).
+
+    Where there is no MRI, one for each with a CT.
+    """
+    anchor = "mri" if any("mri" in info.roles for info in infos) else "ct"
+    anchors = sorted({info.study_uid for info in infos if anchor in info.roles}) or [""]
+    for uid in anchors:
         inputs: dict[str, Input] = {}
         problems: dict[str, str] = {}
-        for role in ROLES:
-            _take_role(root, infos, role, uid, len(with_mri), inputs, problems)
+        for role in VOLUME_ROLES:
+            _take_role(root, infos, role, uid, anchors, inputs, problems)
         if inputs or problems:
-            name = _dicom_name(root, infos, uid if len(with_mri) > 1 else "")
+            name = _dicom_name(root, infos, uid if len(anchors) > 1 else "")
             yield Study(name, inputs, problems, uid or min(info.uid for info in infos))
 
 
@@ -415,21 +404,24 @@ def _take_role(
     infos: Sequence[SeriesInfo],
     role: str,
     study_uid: str,
-    studies: int,
+    anchors: Sequence[str],
     inputs: dict[str, Input],
     problems: dict[str, str],
 ) -> None:
-    """The series for ``role`` beside the MRI of ``study_uid``: of that study, or of another."""
-    fitting = [info for info in infos if info.modality == MODALITIES[role]]
+    """The series for ``role`` beside the MRI (or CT) of ``study_uid``: of that study, or another.
+
+    ``anchors`` are all studies of the patient that have one.
+    """
+    fitting = [info for info in infos if info.modality == ROLES[role].modality]
     own = [info for info in fitting if info.study_uid == study_uid]
-    if own or (fitting and studies == 1):
+    if own or (fitting and len(anchors) == 1):
         _take_series(root, own or fitting, role, inputs, problems)
     elif fitting:
         where = fitting[0].study_uid
-        if not any(i.study_uid == where and "mri" in i.roles for i in infos):
+        if where not in anchors:
             problems[role] = (
-                f"{role.upper()} of study {where}: {studies} studies of this patient have an MRI; "
-                "expected one, or a list that names the pair"
+                f"{role.upper()} of study {where}: {len(anchors)} studies of this patient have "
+                "what it goes with; expected one, or a list that names the pair"
             )
 
 

@@ -6,14 +6,7 @@ from pathlib import Path
 from mmif.errors import InputError
 from mmif.io.images import SUFFIXES, Image2D, check_same_size, read_image
 from mmif.metrics import SSIM_WINDOW
-
-FOLDERS = {
-    "ct-mri": ("MRI", "CT"),
-    "spect-mri": ("MRI", "SPECT"),
-    "pet-mri": ("MRI", "PET"),
-    "ir-vis": ("VIS", "IR"),
-}
-"""The folder of the anatomical source and that of the other one, by task."""
+from mmif.roles import ROLES, TASKS
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ def pair_folders(task: str, folder: Path) -> tuple[Path, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the registered pairs of {task}")
-    first, second = FOLDERS[task]
+    first, second = (ROLES[role].folder for role in TASKS[task].roles)
     for base in (folder, folder / f"{second}-{first}"):
         if (base / first).is_dir() and (base / second).is_dir():
             return base / first, base / second

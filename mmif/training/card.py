@@ -35,6 +35,8 @@ DATA_LIMITS = {
         "All training slices are sweeps through one and the same head, to all appearance: a split"
         " by case is not a split by patient here.",
     ),
+    "spect-ct": ("Trained on activity over CT slices of other patients, drawn together.",),
+    "pet-ct": ("Trained on activity over CT slices of other patients, drawn together.",),
     "ir-vis": ("Road scenes of one vehicle camera pair; other scenes were never seen.",),
 }
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmif.batch.jobs import Job, input_of
+from mmif.batch.jobs import Job
 from mmif.batch.plan import Plan
 from mmif.batch.results import read_rows
 from mmif.batch.run_job import Step
 from mmif.batch.worker import Limits
 from mmif.errors import InputError
 from mmif.io.atomic import publish, unfinished
+from mmif.studies.study import input_of
 
 LIMITS = Limits(timeout_s=30, memory_mib=300)
 PARAMETERS = {"format": "nifti"}

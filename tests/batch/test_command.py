@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mmif.batch.fuse_job import parameters
-from mmif.batch.plan import TASKS
 from mmif.cli import main
 from mmif.cli.batch import _shard
 from mmif.config import load_pipeline
 from mmif.errors import ConfigError
 from mmif.options import FuseOptions
+from mmif.roles import VOLUME_TASKS
 
 
 def run(*words: object, env: Mapping[str, str] | None = None) -> Result:
@@ -170,9 +170,9 @@ def test_wrong_usage_is_exit_code_2(words: tuple[str, ...]) -> None:
 
 
 def test_what_decides_the_results_is_in_the_parameters() -> None:
-    pipelines = {task: load_pipeline(task) for task in TASKS}
+    pipelines = {task: load_pipeline(task) for task in VOLUME_TASKS}
     plain = parameters(pipelines, FuseOptions())
-    assert {f"pipeline {task}" for task in TASKS} < set(plain)
+    assert {f"pipeline {task}" for task in VOLUME_TASKS} < set(plain)
     assert parameters(pipelines, FuseOptions(format="dicom")) != plain
     ct = pipelines["ct-mri"]
     head = replace(ct, grid=replace(ct.grid, fov="head"))

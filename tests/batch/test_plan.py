@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from mmif.batch.jobs import Input, input_of, printable, safe_id
 from mmif.batch.plan import (
     Plan,
     Rejected,
@@ -18,6 +17,7 @@ from mmif.batch.plan import (
     write_list,
 )
 from mmif.errors import InputError
+from mmif.studies.study import Input, input_of, printable, safe_id
 
 ALL = ("ct-mri", "spect-mri", "pet-mri")
 
@@ -124,7 +124,7 @@ def test_a_written_list_gives_the_same_jobs(tmp_path: Path) -> None:
         ),
         ("study,ct,mri\nP1,a.nii,b.nii\np1,a.nii,b.nii", "study p1 stands twice"),
         ("study,ct,mri\n,a.nii,b.nii", "row 1 has no study"),
-        ("study,ct,mr\nP1,a.nii,b.nii", "found columns study, ct, mr; expected study, mri, ct"),
+        ("study,ct,mr\nP1,a.nii,b.nii", "found columns study, ct, mr; expected study, ct, mri"),
         ("", "found columns nothing"),
         ("study,ct,mri\n", "no studies found"),
         ("study,ct,mri\nP1,\xff,b.nii", "not a list in UTF-8"),
@@ -244,3 +244,23 @@ def test_the_content_is_that_of_a_copy_elsewhere(tmp_path: Path) -> None:
     first, second = plan_of(jobs, [], ALL).jobs
     assert first.content() == second.content()
     assert first.stamp() != second.stamp()
+
+
+@pytest.mark.parametrize(
+    ("roles", "wanted", "made"),
+    [
+        ("ct mri", (), ["ct-mri"]),
+        ("ct mri spect", (), ["ct-mri", "spect-mri"]),
+        ("ct spect", (), ["spect-ct"]),
+        ("ct pet", (), ["pet-ct"]),
+        ("ct mri spect", ("ct-mri-spect", "spect-ct"), ["ct-mri-spect", "spect-ct"]),
+        ("ct mri", ("ct-mri-pet",), []),
+    ],
+)
+def test_what_a_study_makes_is_a_choice(
+    roles: str, wanted: tuple[str, ...], made: list[str]
+) -> None:
+    study = Study("s", {role: source(role) for role in roles.split()}, {})
+    plan = plan_of([study], [], wanted)
+    assert [job.task for job in plan.jobs] == made
+    assert bool(plan.rejected) != bool(made)

@@ -342,7 +342,8 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from batch_works import Copy
 from mmif.batch.executors import LocalExecutor
-from mmif.batch.jobs import Job, input_of
+from mmif.batch.jobs import Job
+from mmif.studies.study import input_of
 from mmif.batch.plan import Plan
 from mmif.batch.run import run_batch
 from mmif.batch.worker import Limits

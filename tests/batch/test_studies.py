@@ -75,7 +75,7 @@ def test_good_studies_are_done_and_bad_ones_have_their_reasons(uninterrupted: Pa
     reasons = {name: row.reason for name, row in rows.items() if row.state == "failed"}
     expected = {
         "bad-truncated": "truncated or broken",
-        "bad-no-pair": "no pair: found CT, no MRI",
+        "bad-no-pair": "no pair: found CT, no MRI or SPECT or PET",
         "bad-two-patients": "two patients in one folder",
         "bad-no-overlap": "do not overlap",
         "bad-four-d": "4-D with 3 volumes",

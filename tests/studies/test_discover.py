@@ -32,7 +32,7 @@ def test_the_generated_set_gives_its_jobs_and_its_reasons(tmp_path: Path) -> Non
     jobs, rejected = found(tmp_path)
     assert len(jobs) == 8 + len(BAD) - 2
     assert rejected == {
-        "bad-no-pair": "no pair: found CT, no MRI",
+        "bad-no-pair": "no pair: found CT, no MRI or SPECT or PET",
         "bad-two-patients": f"{tmp_path}/bad-two-patients: two patients in one folder "
         "(different PatientIDs); expected one",
     }
@@ -91,7 +91,9 @@ def test_a_source_that_could_belong_to_two_studies_is_reported(tmp_path: Path) -
     jobs, rejected = found(tmp_path)
     assert len(jobs) == 2
     assert len(rejected) == 2
-    assert all("2 studies of this patient have an MRI" in why for why in rejected.values())
+    assert all(
+        "2 studies of this patient have what it goes with" in why for why in rejected.values()
+    )
 
 
 def test_two_equal_series_are_reported_and_not_guessed(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_a_loop_of_links_and_a_pipe_do_not_stop_the_search(tmp_path: Path) -> No
 
 def test_an_empty_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing here")
-    with pytest.raises(InputError, match="no studies found; expected CT, SPECT or PET with MRI"):
+    with pytest.raises(InputError, match="no studies found; expected two of CT, MRI"):
         make_plan(tmp_path)
 
 

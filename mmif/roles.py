@@ -47,7 +47,15 @@ ROLES: Mapping[str, Role] = {
     role.name: role
     for role in (
         Role("ct", "CT", "anatomy", "CT", "HU", "CT", ("ct",)),
-        Role("mri", "MRI", "anatomy", "MR", "", "MRI", ("mri", "mr", "t1", "t1w")),
+        Role(
+            "mri",
+            "MRI",
+            "anatomy",
+            "MR",
+            "",
+            "MRI",
+            ("mri", "mr", "t1", "t1w", "t2", "t2w", "flair"),
+        ),
         Role("spect", "SPECT", "activity", "NM", "", "SPECT", ("spect", "nm")),
         Role("pet", "PET", "activity", "PT", "", "PET", ("pet", "pt")),
         Role("visible", "visible", "scene", folder="VIS"),

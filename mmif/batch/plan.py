@@ -1,32 +1,22 @@
 """What a batch has to do: the jobs found in a folder tree or a list, and why the rest is none."""
 
-import csv
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from mmif.batch.jobs import Job
 from mmif.errors import InputError
-from mmif.roles import TASKS, VOLUME_ROLES, VOLUME_TASKS, label
-from mmif.studies.discover import studies_below
+from mmif.roles import TASKS, VOLUME_TASKS, label
+from mmif.studies.discover import find_studies
 from mmif.studies.study import (
     Input,
     Rejected,
     Study,
     choose_tasks,
-    input_of,
     printable,
-    safe_id,
+    unique_names,
 )
-
-SERIES = {role: f"{role}_series_uid" for role in VOLUME_ROLES}
-COLUMNS = ("study", *VOLUME_ROLES, *SERIES.values())
 
 
 @dataclass(frozen=True)
@@ -35,6 +25,14 @@ class Plan:
 
     jobs: tuple[Job, ...]
     rejected: tuple[Rejected, ...] = ()
+
+    @property
+    def studies(self) -> list[Study]:
+        """The studies of the jobs, sorted by name, with the sources that the jobs need."""
+        inputs: dict[str, dict[str, Input]] = {}
+        for job in self.jobs:
+            inputs.setdefault(job.id.partition("/")[0], {}).update(job.inputs)
+        return [Study(name, found, {}) for name, found in sorted(inputs.items())]
 
 
 def make_plan(studies: Path, tasks: Sequence[str] = ()) -> Plan:
@@ -47,12 +45,7 @@ def make_plan(studies: Path, tasks: Sequence[str] = ()) -> Plan:
     Raises:
         InputError: nothing there, nothing in it, or a list that is not right.
     """
-    if not _exists(studies):
-        raise InputError(f"{studies}: no such file or folder; expected a folder tree or a list")
-    if studies.is_dir():
-        found, rejected = studies_below(studies)
-    else:
-        found, rejected = read_list(studies), []
+    found, rejected = find_studies(studies)
     plan = plan_of(found, rejected, tasks)
     if not plan.jobs and not plan.rejected:
         raise InputError(f"{studies}: no studies found; expected two of CT, MRI and SPECT or PET")
@@ -77,28 +70,6 @@ def _one_row_each(rejected: Iterable[Rejected]) -> Iterator[Rejected]:
         every = list(same)
         reasons = dict.fromkeys(printable(one.reason) for one in every)
         yield replace(every[0], reason="; ".join(reasons))
-
-
-def unique_names(found: Iterable[Study]) -> list[Study]:
-    """The studies under names that are unique and safe on any file system."""
-    named = [(safe_id(study.name), study) for study in found]
-    count = Counter(name.lower() for name, _ in named)
-    return [
-        replace(study, name=name + _suffix(study) if count[name.lower()] > 1 else name)
-        for name, study in named
-    ]
-
-
-def _suffix(study: Study) -> str:
-    """What tells a study from others of the same name: a hash of what it was called, and its files.
-
-    However the path of the tree is given, the hash is the same.
-    """
-    said = [study.name]
-    for _, source in sorted(study.inputs.items()):
-        said += [*sorted(source.files), source.series_uid or ""]
-    text = "\n".join([*said, *sorted(study.problems), study.uid])
-    return f"-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
 def _with_names_to_write(study: Study) -> Study:
@@ -148,128 +119,3 @@ def _lacking(study: Study, tasks: Sequence[str], made: Sequence[str]) -> list[Re
 
 def _problems_of(study: Study, task: str) -> str:
     return "; ".join(study.problems[r] for r in TASKS[task].roles if r in study.problems)
-
-
-def read_list(path: Path) -> list[Study]:
-    """The studies of a CSV or JSON list with the columns ``study, ct, mri, spect, pet``.
-
-    Paths are relative to the list. JSON is an array of objects with these keys. Where a path holds
-    several series, a column ``ct_series_uid`` (and so on) says which one.
-
-    Raises:
-        InputError: not such a list, files that are missing, ids that stand twice.
-    """
-    rows = _read_json(path) if path.suffix.lower() == ".json" else _read_csv(path)
-    names = [_cell(row, "study") for row in rows]
-    _refuse_names(path, names)
-    studies = []
-    missing = []
-    for name, row in zip(names, rows, strict=True):
-        given = {role: path.parent / text for role in VOLUME_ROLES if (text := _cell(row, role))}
-        missing += [f"{name} {role} {found}" for role, found in given.items() if not _exists(found)]
-        studies.append((name, given, row))
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(
-            f"{path}: missing file {missing[0]}{more}; expected every file of the list"
-        )
-    return [
-        Study(
-            name,
-            {role: input_of(at, _cell(row, SERIES[role]) or None) for role, at in given.items()},
-            {},
-        )
-        for name, given, row in studies
-    ]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long
-        return False
-
-
-def _refuse_names(path: Path, names: Sequence[str]) -> None:
-    """Refuse ids that are empty or stand twice."""
-    if "" in names:
-        raise InputError(f"{path}: row {names.index('') + 1} has no study; expected an id")
-    twice = [name for name, n in Counter(name.lower() for name in names).items() if n > 1]
-    if twice:
-        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
-        raise InputError(f"{path}: study {twice[0]} stands twice{more}; expected each id once")
-
-
-def _cell(row: Mapping[str, Any], column: str) -> str:
-    return str(row.get(column) or "").strip()
-
-
-def _read_csv(path: Path) -> list[Mapping[str, Any]]:
-    try:
-        reader = csv.DictReader(StringIO(_read_text(path)), skipinitialspace=True, strict=True)
-        columns = [name.strip().lower() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        rows: list[Mapping[str, Any]] = list(reader)
-    except csv.Error as error:
-        raise InputError(f"{path}: not a CSV list ({error})") from error
-    _refuse_columns(path, columns)
-    for number, row in enumerate(rows, 1):
-        if reader.restkey in row:
-            raise InputError(
-                f"{path}: row {number} has more cells than there are columns; expected a path "
-                "with a comma in quotes"
-            )
-    return rows
-
-
-def _read_json(path: Path) -> list[Mapping[str, Any]]:
-    try:
-        rows = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path}: expected an array of objects with the keys study, ct, mri ...")
-    _refuse_columns(path, [key for row in rows for key in row])
-    return rows
-
-
-def _read_text(path: Path) -> str:
-    """The text of a list.
-
-    Raises:
-        InputError: no ordinary file, not to be read, not UTF-8.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: neither a folder nor an ordinary file")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a list in UTF-8 ({error})") from error
-
-
-def _refuse_columns(path: Path, columns: Sequence[str]) -> None:
-    if not {"study"} <= set(columns) <= set(COLUMNS):
-        found = ", ".join(dict.fromkeys(columns)) or "nothing"
-        raise InputError(f"{path}: found columns {found}; expected {', '.join(COLUMNS)}")
-
-
-def write_list(plan: Plan, path: Path) -> None:
-    """The jobs of ``plan`` as a CSV list that `read_list` reads, with absolute paths."""
-    rows: dict[str, dict[str, str]] = {}
-    for job in plan.jobs:
-        row = rows.setdefault(job.id.partition("/")[0], {})
-        for role, source in job.inputs.items():
-            row[role] = str(_listed(source).absolute())
-            row[SERIES[role]] = source.series_uid or ""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows({"study": name, **row} for name, row in sorted(rows.items()))
-
-
-def _listed(source: Input) -> Path:
-    """The path that stands for all files of ``source``: its folder, if it has that for itself."""
-    alone = len(source.files) > 1 and {p.name for p in source.folder.iterdir()} == {*source.files}
-    return source.folder if alone else source.path

@@ -161,12 +161,12 @@ def _refuse_output(options: Mapping[str, Any]) -> None:
 
 def _save_list(plan: "Plan", options: Mapping[str, Any]) -> None:
     """The list of ``--save-list``, whole or not at all."""
-    from mmif.batch.plan import write_list
     from mmif.io.atomic import publish, unfinished
+    from mmif.studies.lists import write_list
 
     path = options["save_list"]
     with unfinished(path) as folder:
-        write_list(plan, folder / path.name)
+        write_list(plan.studies, folder / path.name)
         publish(folder / path.name, path)
 
 

@@ -1,10 +1,12 @@
 """A study: the sources of one patient that belong together, and what can be made of them."""
 
+import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmif.roles import PAIR_TASKS, TASKS, VOLUME_TASKS
@@ -116,6 +118,28 @@ def safe_id(text: str) -> str:
     joined = unicodedata.normalize("NFC", text).replace(os.sep, "-")
     plain = re.sub(r"[^\w.-]+", "_", joined).strip("._-")
     return plain.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "study"
+
+
+def unique_names(found: Iterable[Study]) -> list[Study]:
+    """The studies under names that are unique and safe on any file system."""
+    named = [(safe_id(study.name), study) for study in found]
+    count = Counter(name.lower() for name, _ in named)
+    return [
+        replace(study, name=name + _suffix(study) if count[name.lower()] > 1 else name)
+        for name, study in named
+    ]
+
+
+def _suffix(study: Study) -> str:
+    """What tells a study from others of the same name: a hash of what it was called, and its files.
+
+    However the path of the tree is given, the hash is the same.
+    """
+    said = [study.name]
+    for _, source in sorted(study.inputs.items()):
+        said += [*sorted(source.files), source.series_uid or ""]
+    text = "\n".join([*said, *sorted(study.problems), study.uid])
+    return f"-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
 
 
 def printable(text: str) -> str:

@@ -9,36 +9,47 @@ from monai.transforms import Transform
 
 from mmif.config import Pipeline
 from mmif.fusion import fusion_transforms, run_steps
+from mmif.options import FuseOptions
+from mmif.pair import reader_warnings
 from mmif.transforms.fuse import FuseSlicesd, brightness
+from mmif.transforms.load import LoadVolumed
 from mmif.transforms.slices import to_slices
 from mmif.transforms.step import study_of
 
-#: Slices that show less than this share of head, or are covered less than that, are left out.
 CONTENT = 0.02
+"""A slice that shows less than this share of head is left out: it is air and rest."""
 COVERED = 0.95
+"""A slice of whose head the other source covers less than this share is left out."""
+SHOWN = 12
+"""Grey level of 255 from which a pixel shows something: above the noise of air."""
 
 
 class StudySlicer(Transform):  # type: ignore[misc]
     """A transform for MONAI's data sets: the paths of one study to its slices.
 
-    The result is uint8 (2, slices, rows, columns): anatomical and other, each by one window.
+    The result is ``stack``, uint8 (2, slices, rows, columns): anatomical and other, each by one
+    window; and ``warnings``, what must be said of the study as `mmif fuse` says it.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
 
-    def __call__(self, item: Mapping[str, Any]) -> torch.Tensor:
+    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Load, register, resample and window the study ``item["inputs"]``.
 
         Raises:
-            MmifError: the study cannot be read, or its registration failed.
+            MmifError: the study cannot be read, is of two patients, or its registration failed.
         """
         pipeline = self.pipeline
-        steps = fusion_transforms(pipeline).up_to(FuseSlicesd)
-        data, _ = run_steps(steps, item["inputs"])
+        options = FuseOptions(series_uid=item.get("series_uid", {}))
+        steps = fusion_transforms(pipeline, options=options).up_to(FuseSlicesd)
+        volumes = steps.find(LoadVolumed)(item["inputs"])
+        noticed = reader_warnings({role: volumes[role] for role in pipeline.roles})
+        data, _ = run_steps(steps, volumes)
         sides = [to_slices(brightness(data[role])) for role in pipeline.roles]
         stack = (torch.stack(sides).clamp(0, 1) * 255).round().byte()
-        shown = (stack.amax(0) > 12).float().mean((1, 2)) >= CONTENT
+        shown = (stack.amax(0) > SHOWN).float().mean((1, 2)) >= CONTENT
         study = study_of(data)
         covered = np.min([s.covered_fraction for s in study.sources.values()], axis=0) >= COVERED
-        return stack[:, shown & torch.from_numpy(covered)]
+        kept = stack[:, shown & torch.from_numpy(covered)]
+        return {"stack": kept, "warnings": [*noticed, *study.warnings]}

@@ -1,13 +1,11 @@
 """Training pairs from images or from studies: volumes registered and sliced by the fusion pipeline.
 
-A folder of studies has one folder a study with both roles in it, told apart by their names (``ct``,
-``mri.nii.gz``, ``case7_MR`` ...) or, in a folder of DICOM files, by their modality.
+Studies are found as `mmif batch` finds them: in a folder tree, or by a list.
 """
 
 import hashlib
 import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,46 +14,61 @@ import torch
 
 from mmif.config import Pipeline
 from mmif.errors import InputError, MmifError
+from mmif.roles import VOLUME_ROLES, label
+from mmif.studies.discover import find_studies
 from mmif.studies.slice_pairs import pair_folders
+from mmif.studies.study import Input, Study, unique_names
 from mmif.training.pairs import Pair, find_pairs
 
 log = logging.getLogger(__name__)
-
-WORDS = {"mri": "mri?|t[12]w?|flair", "ct": "ct", "spect": "spect|nm", "pet": "pet|pt"}
 
 
 def find_training_pairs(pipeline: Pipeline, data: Path, cache: Path) -> list[Pair]:
     """The pairs in ``data``: images of equal names, else the slices of its studies.
 
     Args:
+        pipeline: what the pairs are of, and how studies become slices.
+        data: two folders of images, a folder tree of studies, or a CSV or JSON list of them.
         cache: folder where the slices of studies are kept between trainings.
 
     Raises:
         MmifError: neither is there, or something there cannot be used.
     """
-    studies = find_studies(pipeline.roles, data) if not _has_pairs(pipeline.task, data) else {}
+    if _has_pairs(pipeline.task, data) or not set(pipeline.roles) <= set(VOLUME_ROLES):
+        return find_pairs(pipeline.task, data)
+    studies = training_studies(pipeline.roles, data)
     if not studies:
         return find_pairs(pipeline.task, data)
     return slice_studies(pipeline, studies, cache)
 
 
-def find_studies(roles: tuple[str, ...], data: Path) -> dict[str, dict[str, Path]]:
-    """Study name to role to path, of the folders in ``data`` that are studies.
+def training_studies(roles: Sequence[str], data: Path) -> list[Study]:
+    """The studies in ``data`` that have all ``roles``; what is left out is said, and why.
 
     Raises:
-        InputError: a folder has one of the roles by name, but not exactly one of each.
+        InputError: nothing there, or a list that is not right.
     """
-    if not data.is_dir() or not set(roles) <= set(WORDS):
-        return {}
-    folders = sorted(p for p in data.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = {folder.name: _inputs(roles, folder) for folder in folders}
-    return {name: inputs for name, inputs in found.items() if inputs}
+    found, rejected = find_studies(data)
+    for one in rejected:
+        log.warning("study %s is left out: %s", one.id, one.reason)
+    usable = []
+    for study in unique_names(found):
+        lacking = [role for role in roles if role not in study.inputs]
+        if not lacking:
+            usable.append(study)
+            continue
+        why = [study.problems.get(role, f"no {label(role)}") for role in lacking]
+        log.warning("study %s is left out: %s", study.name, "; ".join(why))
+    return usable
 
 
-def slice_studies(
-    pipeline: Pipeline, studies: Mapping[str, Mapping[str, Path]], cache: Path
-) -> list[Pair]:
+def slice_studies(pipeline: Pipeline, studies: Sequence[Study], cache: Path) -> list[Pair]:
     """The slices of all studies as pairs; a study that is refused is left out with a warning.
+
+    Args:
+        pipeline: how studies become slices.
+        studies: with a source for each role of the pipeline.
+        cache: folder where the slices are kept.
 
     Raises:
         InputError: no study could be used.
@@ -65,22 +78,20 @@ def slice_studies(
     from mmif.training.slicing import StudySlicer
 
     recipe = hashlib.sha256(repr(_preparation(pipeline)).encode()).hexdigest()
-    items = [
-        {"study": name, "inputs": {r: str(p) for r, p in inputs.items()}, "recipe": recipe}
-        | {"stamp": _stamp(inputs)}
-        for name, inputs in studies.items()
-    ]
+    items = [_item(pipeline.roles, study, recipe) for study in studies]
     dataset = PersistentDataset(items, StudySlicer(pipeline), cache_dir=cache)
     pairs: list[Pair] = []
-    for position, item in enumerate(items):
+    for position, study in enumerate(studies):
         try:
-            stack = dataset[position]
+            slices = dataset[position]
         except RuntimeError as error:  # MONAI wraps what a transform raises
             if not isinstance(error.__cause__, MmifError):
                 raise
-            log.warning("study %s is left out: %s", item["study"], error.__cause__)
+            log.warning("study %s is left out: %s", study.name, error.__cause__)
             continue
-        pairs += _pairs(str(item["study"]), stack)
+        for warning in slices["warnings"]:
+            log.warning("study %s: %s", study.name, warning)
+        pairs += _pairs(study.name, slices["stack"])
     if not pairs:
         raise InputError(f"none of {len(items)} studies could be registered and sliced")
     return pairs
@@ -94,23 +105,16 @@ def _has_pairs(task: str, data: Path) -> bool:
     return True
 
 
-def _inputs(roles: tuple[str, ...], folder: Path) -> dict[str, Path]:
-    """Role to path in one study folder; none where it is no study."""
-    named = {role: _named(role, folder) for role in roles}
-    if not any(named.values()):
-        holds_dicom = any(folder.rglob("*.dcm"))
-        return dict.fromkeys(roles, folder) if holds_dicom else {}
-    for role, paths in named.items():
-        if len(paths) != 1:
-            raise InputError(
-                f"{folder}: found {len(paths)} entries named like {role.upper()}, expected one"
-            )
-    return {role: paths[0] for role, paths in named.items()}
-
-
-def _named(role: str, folder: Path) -> list[Path]:
-    pattern = re.compile(rf"(?<![a-z])({WORDS[role]})(?![a-z])", re.IGNORECASE)
-    return sorted(p for p in folder.iterdir() if pattern.search(p.name))
+def _item(roles: Sequence[str], study: Study, recipe: str) -> dict[str, Any]:
+    """What one study is sliced of, and what its slices in the cache are known by."""
+    inputs = {role: study.inputs[role] for role in roles}
+    return {
+        "study": study.name,
+        "inputs": {role: str(source.path) for role, source in inputs.items()},
+        "series_uid": {role: s.series_uid for role, s in inputs.items() if s.series_uid},
+        "recipe": recipe,
+        "stamp": _stamp(inputs),
+    }
 
 
 def _preparation(pipeline: Pipeline) -> dict[str, Any]:
@@ -121,10 +125,10 @@ def _preparation(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def _stamp(inputs: Mapping[str, Path]) -> list[tuple[str, int, int]]:
+def _stamp(inputs: Mapping[str, Input]) -> list[tuple[str, int, int]]:
     """Names, sizes and times of the input files: a changed study is sliced again."""
-    files = {f for p in inputs.values() for f in ([p] if p.is_file() else p.rglob("*"))}
-    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(files) if f.is_file()]
+    files = sorted({path for source in inputs.values() for path in source.paths()})
+    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
 
 
 def _pairs(study: str, stack: torch.Tensor) -> list[Pair]:

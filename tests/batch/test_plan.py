@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from mmif.batch.plan import (
-    Plan,
+from mmif.batch.plan import Plan, make_plan, plan_of
+from mmif.errors import InputError
+from mmif.studies.lists import read_list, write_list
+from mmif.studies.study import (
+    Input,
     Rejected,
     Study,
-    make_plan,
-    plan_of,
-    read_list,
+    input_of,
+    printable,
+    safe_id,
     unique_names,
-    write_list,
 )
-from mmif.errors import InputError
-from mmif.studies.study import Input, input_of, printable, safe_id
 
 ALL = ("ct-mri", "spect-mri", "pet-mri")
 
@@ -109,7 +109,7 @@ def test_a_json_list_says_the_same(tmp_path: Path) -> None:
 
 def test_a_written_list_gives_the_same_jobs(tmp_path: Path) -> None:
     plan = make_plan(write_csv(tmp_path, "study,mri,pet,ct\nP1,a.nii,b.nii,c.nii\nP2,a.nii,b.nii,"))
-    write_list(plan, tmp_path / "again.csv")
+    write_list(plan.studies, tmp_path / "again.csv")
     again = make_plan(tmp_path / "again.csv")
     assert ids(again) == ids(plan)
     assert [job.stamp() for job in again.jobs] == [job.stamp() for job in plan.jobs]
@@ -169,7 +169,7 @@ def test_a_list_says_which_series_of_a_path(tmp_path: Path) -> None:
     text = "study,ct,mri,ct_series_uid\nP1,a.nii,b.nii,1.2.3\n"
     plan = make_plan(write_csv(tmp_path, text))
     assert [plan.jobs[0].inputs[role].series_uid for role in ("ct", "mri")] == ["1.2.3", None]
-    write_list(plan, tmp_path / "again.csv")
+    write_list(plan.studies, tmp_path / "again.csv")
     again = make_plan(tmp_path / "again.csv")
     assert [job.stamp() for job in again.jobs] == [job.stamp() for job in plan.jobs]
 

@@ -177,9 +177,9 @@ def _command(studies: Path, pipelines: dict[str, Pipeline], folder: Path) -> lis
     """The command line for the good studies, as a list, on the small pipelines."""
     plan = make_plan(studies)
     good = tuple(job for job in plan.jobs if not job.id.startswith("bad-"))
-    from mmif.batch.plan import write_list
+    from mmif.studies.lists import write_list
 
-    write_list(Plan(good), folder / "list.csv")
+    write_list(Plan(good).studies, folder / "list.csv")
     words = [sys.executable, "-m", "mmif", "batch", str(folder / "list.csv")]
     words += ["-o", str(folder / "out"), "--jobs", "1", "--no-register", "--no-report"]
     words += ["--device", "cpu", "--task", "ct-mri", "--task", "spect-mri"]

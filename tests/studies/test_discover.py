@@ -7,8 +7,9 @@ import pytest
 from batch_studies import BAD, GOOD, MAKERS, _multi_frame, _nifti, _series, make_studies, phantom
 from pydicom.uid import generate_uid
 
-from mmif.batch.plan import make_plan, write_list
+from mmif.batch.plan import make_plan
 from mmif.errors import InputError
+from mmif.studies.lists import write_list
 
 HEAD = phantom(0, (12, 12, 6))
 
@@ -209,7 +210,7 @@ def test_a_list_of_a_tree_compares_every_file_of_a_series(tmp_path: Path) -> Non
     for role, modality in (("ct", "CT"), ("mri", "MR")):
         _series(tmp_path / "in" / "case" / role, modality, head[role], "P", generate_uid())
     plan = make_plan(tmp_path / "in")
-    write_list(plan, tmp_path / "list.csv")
+    write_list(plan.studies, tmp_path / "list.csv")
     again = make_plan(tmp_path / "list.csv")
     assert [len(source.files) for source in again.jobs[0].inputs.values()] == [4, 4]
     assert [job.stamp() for job in again.jobs] == [job.stamp() for job in plan.jobs]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from mmif import registration
+from mmif.batch.plan import make_plan
 from mmif.config import GridConfig, load_pipeline
 from mmif.errors import InputError, RegistrationError
-from mmif.training import studies
-from mmif.training.studies import find_studies, find_training_pairs
+from mmif.studies.lists import write_list
+from mmif.training.studies import find_training_pairs, training_studies
 
 PIPELINE = replace(load_pipeline("ct-mri"), grid=GridConfig(size=32))
 ROLES = ("mri", "ct")
@@ -29,7 +30,7 @@ def write_head(path: Path, air: float, tissue: float, bone: float) -> None:
 def folder(tmp_path: Path) -> Path:
     for name in ("one", "two"):
         write_head(tmp_path / "data" / name / "head_ct.nii.gz", -1000, 40, 1000)
-        write_head(tmp_path / "data" / name / "T1.nii.gz", 0, 500, 100)
+        write_head(tmp_path / "data" / name / "head_T1.nii.gz", 0, 500, 100)
     return tmp_path / "data"
 
 
@@ -47,23 +48,59 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_studies_are_found_by_the_names_of_their_files(folder: Path) -> None:
-    found = find_studies(ROLES, folder)
-    assert list(found) == ["one", "two"]
-    assert found["one"]["ct"].name == "head_ct.nii.gz"
-    assert found["one"]["mri"].name == "T1.nii.gz"
+    one, two = training_studies(ROLES, folder)
+    assert (one.name, two.name) == ("one-head", "two-head")
+    assert one.inputs["ct"].path.name == "head_ct.nii.gz"
+    assert one.inputs["mri"].path.name == "head_T1.nii.gz"
 
 
-def test_a_study_with_two_candidates_is_refused(folder: Path) -> None:
-    (folder / "one" / "T2.nii.gz").touch()
-    with pytest.raises(InputError, match="one: found 2 entries named like MRI, expected one"):
-        find_studies(ROLES, folder)
+def test_training_and_batch_find_the_same_studies(folder: Path) -> None:
+    found = {study.name for study in training_studies(ROLES, folder)}
+    assert found == {job.id.partition("/")[0] for job in make_plan(folder, ["ct-mri"]).jobs}
+
+
+def test_a_list_of_studies_is_trained_on(folder: Path) -> None:
+    write_list(training_studies(ROLES, folder), folder.parent / "list.csv")
+    found = training_studies(ROLES, folder.parent / "list.csv")
+    assert [study.name for study in found] == ["one-head", "two-head"]
+
+
+def test_the_t1_is_taken_before_a_t2(folder: Path) -> None:
+    (folder / "one" / "head_T2.nii.gz").touch()
+    assert training_studies(ROLES, folder)[0].inputs["mri"].path.name == "head_T1.nii.gz"
+
+
+def test_a_study_with_two_candidates_is_left_out_with_its_reason(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "one" / "head_mr.nii.gz").touch()
+    assert [study.name for study in training_studies(ROLES, folder)] == ["two-head"]
+    assert "study one-head is left out: several MRI: head_T1.nii.gz, head_mr" in caplog.text
+
+
+def test_a_study_that_lacks_a_role_is_left_out_with_its_reason(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "one" / "head_T1.nii.gz").unlink()
+    assert [study.name for study in training_studies(ROLES, folder)] == ["two-head"]
+    assert "study one-head is left out: no MRI" in caplog.text
+
+
+def test_what_must_be_said_of_a_study_is_said_from_the_cache_too(
+    folder: Path, registered: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        caplog.clear()
+        find_training_pairs(PIPELINE, folder, folder.parent / "cache")
+        assert "study one-head: not registered: the headers were trusted" in caplog.text
+    assert len(registered) == 2
 
 
 def test_slices_of_a_study_are_pairs_of_its_case_and_are_kept(
     folder: Path, registered: list[int]
 ) -> None:
     pairs = find_training_pairs(PIPELINE, folder, folder.parent / "cache")
-    assert {pair.case for pair in pairs} == {"one", "two"}
+    assert {pair.case for pair in pairs} == {"one-head", "two-head"}
     middle = pairs[len(pairs) // 4]
     assert middle.anatomical.shape == middle.other.shape == (32, 32)
     assert middle.other.max() == 255
@@ -82,16 +119,10 @@ def test_a_study_that_cannot_be_registered_is_left_out(
     monkeypatch.setattr("mmif.transforms.register.register", refuse)
     with pytest.raises(InputError, match="none of 2 studies"):
         find_training_pairs(PIPELINE, folder, folder.parent / "cache")
-    assert "study one is left out" in caplog.text
+    assert "study one-head is left out" in caplog.text
     assert "no overlap" in caplog.text
 
 
 def test_a_folder_of_neither_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folders MRI and CT"):
         find_training_pairs(PIPELINE, tmp_path, tmp_path / "cache")
-
-
-def test_folders_that_are_no_study_are_passed_over(folder: Path) -> None:
-    (folder / "notes").mkdir()
-    assert "notes" not in find_studies(ROLES, folder)
-    assert studies.find_studies(("visible", "ir"), folder) == {}

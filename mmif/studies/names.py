@@ -1,0 +1,115 @@
+"""Studies whose sources say by their names what they are."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmif.io.dicom.read.series import find_series, series_among
+from mmif.roles import ROLES, VOLUME_ROLES
+from mmif.studies.bids import sort_bids
+from mmif.studies.candidates import name_below, several, take_series
+from mmif.studies.study import Input, Rejected, Study, input_of, is_complete, safe_id
+from mmif.studies.walk import NAMED_ONLY, VOLUMES, Found, split_suffix
+
+NAMES = {name: role for role in VOLUME_ROLES for name in ROLES[role].names}
+LATER = {"t2": 1, "t2w": 1, "flair": 2}
+"""Names of MRI that are taken only where no earlier one is: T1 first, as of BIDS names."""
+
+
+def sort_names(
+    found: Found, root: Path, folder: Path, folders: list[str], names: Sequence[str]
+) -> None:
+    """Put each file of ``folder`` where it belongs; a folder that is a source is not entered."""
+    for name in names:
+        path, stem, suffix = folder / name, *split_suffix(name)
+        if suffix in VOLUMES and name.startswith("sub-"):
+            sort_bids(found, path, stem)
+        elif suffix in VOLUMES:
+            prefix, role = _prefix_and_role(stem)
+            (found.cases[folder, prefix][role] if role else found.unnamed[folder]).append(path)
+        elif suffix in NAMED_ONLY and stem.lower() in NAMES:
+            found.cases[folder, ""][NAMES[stem.lower()]].append(path)
+        else:
+            found.loose.append(path)
+    if folder.name.startswith(("sub-", "ses-")):  # BIDS has folders named ct and pet
+        return
+    has_case = (folder, "") in found.cases
+    for name in list(folders):
+        if name.lower() in NAMES and (has_case or folder != root) and _is_source(folder / name):
+            folders.remove(name)
+            found.cases[folder, ""][NAMES[name.lower()]].append(folder / name)
+
+
+def _prefix_and_role(stem: str) -> tuple[str, str | None]:
+    """What stands before the role in a name, and the role.
+
+    >>> _prefix_and_role("P7_ct"), _prefix_and_role("MRI"), _prefix_and_role("brain")
+    (('P7', 'ct'), ('', 'mri'), ('brain', None))
+    """
+    match = re.fullmatch(r"(?:(.*)[-_. ])?([^-_. ]+)", stem)
+    if not match or match[2].lower() not in NAMES:
+        return stem, None
+    return match[1] or "", NAMES[match[2].lower()]
+
+
+def _is_source(folder: Path) -> bool:
+    """Whether a folder named for a role holds one patient (and not a whole department)."""
+    return len({info.patient_key or info.study_uid for info in find_series(folder)}) <= 1
+
+
+def loose_by_case(found: Found) -> dict[Path, list[Path]]:
+    """Files whose names say nothing, by the named study above them that lacks a role."""
+    folders = [folder for (folder, prefix), roles in found.cases.items() if not prefix]
+    result: dict[Path, list[Path]] = defaultdict(list)
+    known = set(folders)
+    for path in found.loose:
+        owner = next((parent for parent in path.parents if parent in known), None)
+        if owner is not None and not is_complete(found.cases[owner, ""]):
+            result[owner].append(path)
+    return result
+
+
+def named_study(
+    root: Path, folder: Path, prefix: str, roles: dict[str, list[Path]], loose: Sequence[Path]
+) -> Study:
+    """A study whose sources are named for their roles, completed from the DICOM files beside."""
+    inputs: dict[str, Input] = {}
+    problems: dict[str, str] = {}
+    for role, every in roles.items():
+        paths = _first_by_name(every)
+        if len(paths) > 1:
+            problems[role] = several(role, paths)
+        elif paths[0].is_dir():
+            take_series(paths[0], find_series(paths[0]), role, inputs, problems)
+        else:
+            inputs[role] = input_of(paths[0])
+    beside = series_among(loose, folder) if loose else []
+    for role in VOLUME_ROLES:
+        if role not in roles and any(role in info.roles for info in beside):
+            take_series(folder, beside, role, inputs, problems)
+    return Study(name_below(root, folder / prefix), inputs, problems)
+
+
+def _first_by_name(paths: Sequence[Path]) -> list[Path]:
+    """Of sources for one role those whose names come first in the order of MRI."""
+
+    def rank(path: Path) -> int:
+        return LATER.get(re.split(r"[-_. ]", split_suffix(path.name)[0].lower())[-1], 0)
+
+    first = min(map(rank, paths))
+    return [path for path in paths if rank(path) == first]
+
+
+def unnamed_volumes(root: Path, found: Found) -> list[Rejected]:
+    """Volumes whose names say no role, a folder at a time."""
+    known = {folder for folder, _ in found.cases}
+    return [
+        Rejected(
+            safe_id(name_below(root, folder)),
+            f"{len(paths)} volumes whose names say no role ({paths[0].name} ...); expected "
+            "ct, mri, spect or pet in the name, BIDS, or a list",
+        )
+        for folder, paths in found.unnamed.items()
+        if folder not in known
+    ]

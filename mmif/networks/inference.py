@@ -6,8 +6,9 @@ used in the end, and why, comes back with the fused slices.
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,8 @@ from mmif.networks.remote import RemoteNetwork
 Progress = Callable[[int, int], None]
 CPU = torch.device("cpu")
 GPU_BATCH = 32
+#: The allocator of a CPU; the driver, where another process holds the memory; cuBLAS; cuDNN.
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True)
@@ -155,20 +158,24 @@ class _Run:
 
     def fuse(self, anatomical: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
         """The fused slices of one batch on the CPU, or None where the memory did not do."""
-        cast = (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.precision == "bf16"
-            else nullcontext()
-        )
         try:
-            with torch.inference_mode(), cast:
-                pair = torch.stack([anatomical, other], dim=1)  # (n, 2, rows, columns)
-                pair = pair.to(self.device, torch.float32, memory_format=torch.channels_last)
+            with torch.inference_mode(), self._arithmetic():
+                sides = [side.to(self.device, torch.float32) for side in (anatomical, other)]
+                pair = torch.stack(sides, dim=1)  # (n, 2, rows, columns), made on the device
+                pair = pair.contiguous(memory_format=torch.channels_last)
                 return self.network(pair)[:, 0].float().cpu()  # type: ignore[no-any-return]
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
         return None  # outside the handler: the error holds the tensors of the failed batch
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        """What the precision says; fp32 means it, where a GPU would take TF32 for convolutions."""
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        if self.device.type == "cuda":
+            return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        return nullcontext()
 
     def shrink(self, tried: int, size: tuple[int, ...]) -> None:
         """Half the batch; the CPU in place of the GPU once a batch of one does not fit."""
@@ -191,5 +198,7 @@ class _Run:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """True for CUDA's own error and for what the CPU allocator raises in its place."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """True for PyTorch's own error, and for what drivers and libraries raise in its place."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in OUT_OF_MEMORY)

@@ -338,14 +338,25 @@ def compiled(place: Place) -> Iterator[Row]:
         fast = torch.compile(model, mode=mode, dynamic=False)
         pair = slices(32).repeat(batch // 32, 1, 1, 1).to(place.device)
         pair = pair.contiguous(memory_format=torch.channels_last)
-        began = time.perf_counter()
-        with torch.inference_mode(), autocast(place.device, "bf16"):
-            fused = fast(pair).clone()
-            torch.cuda.synchronize()
-            took = time.perf_counter() - began
-            gap = float((fused.float() - model(pair).float()).abs().max() * 255)
+        try:
+            took, apart = _compile(place, fast, model, pair)
+        except Exception as error:  # whatever the compiler meets
+            yield {"variant": f"bf16 compiled, {mode}", "batch": batch, "error": _line(error)}
+            continue
         for row in _one_rate(place, f"bf16 compiled, {mode}", "bf16", fast, batch):
-            yield row | {"compiling s": round(took, 1), "largest gap /255": round(gap, 2)}
+            yield row | {"compiling s": round(took, 1), "largest gap /255": round(apart, 2)}
+
+
+def _compile(
+    place: Place, fast: nn.Module, model: nn.Module, pair: torch.Tensor
+) -> tuple[float, float]:
+    """Seconds of the first call, and the largest distance to the network as it is, of 255."""
+    began = time.perf_counter()
+    with torch.inference_mode(), autocast(place.device, "bf16"):
+        fused = fast(pair).clone()
+        torch.cuda.synchronize()
+        took = time.perf_counter() - began
+        return took, float((fused.float() - model(pair).float()).abs().max() * 255)
 
 
 def kernels(place: Place) -> Iterator[Row]:

@@ -1,6 +1,7 @@
 """Registered volumes onto the axial grid of the reference, one interpolation each."""
 
 from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -66,8 +67,14 @@ class ResampleToAxialGridd(Step):
         """``data`` with volumes (1, size, size, Z) and the sources in its record."""
         study, reference = study_of(data), data[self.reference]
         grid = fused_grid(reference, self.config)
-        still = to_grid(reference, grid)
-        head = head_mask(still)
+        with ThreadPoolExecutor() as cores:  # the others while the head of the reference is sought
+            moved = {
+                role: cores.submit(self._moved, data, role, grid, study)
+                for role in self.keys
+                if role != self.reference
+            }
+            still = to_grid(reference, grid)
+            head = head_mask(still)
         whole = on_grid(torch.ones(1, *grid.shape), grid)
         sources = {
             self.reference: RegisteredSource(
@@ -81,17 +88,21 @@ class ResampleToAxialGridd(Step):
                 source_of(reference),
             )
         }
-        for role in self.keys:
-            if role != self.reference:
-                sources[role] = self._moved(data, role, grid, head, study)
+        for role, found in moved.items():
+            source = found.result()
+            sources[role] = replace(
+                source, covered_fraction=covered_fraction(source.coverage, head)
+            )
         said = [line for source in sources.values() for line in coverage_warnings(source)]
         study = replace(study, grid=grid, sources=sources).with_warnings(*said)
         return {**data, **{role: s.values for role, s in sources.items()}, STUDY_KEY: study}
 
-    def _moved(
-        self, data: Data, role: str, grid: Grid, head: torch.Tensor, study: StudyRecord
-    ) -> RegisteredSource:
-        """One source through its registration."""
+    def _moved(self, data: Data, role: str, grid: Grid, study: StudyRecord) -> RegisteredSource:
+        """One source through its registration; covered as a whole, as if all of the grid counted.
+
+        Raises:
+            RegistrationError: it does not overlap with the reference.
+        """
         registration = study.registrations[role]
         transform = registration.fixed_to_moving_lps
         weight = coverage(data[role], grid, transform, self.transition_mm)
@@ -105,7 +116,7 @@ class ResampleToAxialGridd(Step):
             values,
             values,
             weight,
-            covered_fraction(weight, head),
+            covered_fraction(weight),
             study.windows[role],
             grid_of(data[role]).shape,
             source_of(data[role]),

@@ -270,7 +270,7 @@ def _gaussian(sigma: float) -> npt.NDArray[np.float32]:
     reach = int(3 * sigma + 0.5)
     distances = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (distances / sigma) ** 2) if reach else np.ones(1)
-    return (weights / weights.sum()).astype(np.float32)
+    return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
 def _smooth_slices(

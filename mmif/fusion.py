@@ -172,6 +172,7 @@ def save_step(pipeline: Pipeline, output: str | Path, options: FuseOptions) -> S
         output,
         format=options.format,
         dicom_encoding=options.dicom_encoding,
+        transfer_syntax=options.transfer_syntax,
         save_registered=options.save_registered,
         overwrite=options.overwrite,
         alignment=_alignment(options),

@@ -17,6 +17,7 @@ from mmif.roles import VOLUME_ROLES
 OutputFormat = Literal["auto", "dicom", "nifti", "both"]
 DicomEncoding = Literal["series", "multiframe"]
 Fov = Literal["reference", "head"]
+TransferSyntax = Literal["explicit", "jpeg2000", "jpeg-ls", "rle"]
 
 
 class UnknownOptionError(ConfigError, TypeError):
@@ -79,6 +80,11 @@ class FuseOptions:
         "series",
         "Colour DICOM: a file a slice, or one multi-frame file.",
         choices=("series", "multiframe"),
+    )
+    transfer_syntax: TransferSyntax = option(
+        "explicit",
+        "Of written DICOM; lossless all of them.",
+        choices=("explicit", "jpeg2000", "jpeg-ls", "rle"),
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     weights: str | None = option(

@@ -16,7 +16,7 @@ from mmif.io.dicom.write.registration import write_spatial_registration
 from mmif.io.source import Source
 from mmif.io.transform_files import write_itk_transform
 from mmif.io.writing import write_dicom_series, write_nifti
-from mmif.options import DicomEncoding, OutputFormat
+from mmif.options import DicomEncoding, OutputFormat, TransferSyntax
 from mmif.result import FUSED_KEY, RegisteredSource, StudyRecord
 from mmif.roles import label
 from mmif.transforms.step import Data, Step, study_of
@@ -52,6 +52,7 @@ class SaveFusedd(Step):
         output: where to write.
         format: ``dicom``, ``nifti``, ``both``, or ``auto`` for what the reference came as.
         dicom_encoding: ``series`` (one file a slice) or ``multiframe`` (colour only).
+        transfer_syntax: of DICOM; every one is lossless.
         save_registered: write the moving volumes on the fused grid too.
         overwrite: replace an output that mmif wrote.
         alignment: where the transforms are from: ``searched``, ``given`` or ``headers``.
@@ -71,6 +72,7 @@ class SaveFusedd(Step):
         *,
         format: OutputFormat = "auto",
         dicom_encoding: DicomEncoding = "series",
+        transfer_syntax: TransferSyntax = "explicit",
         save_registered: bool = False,
         overwrite: bool = False,
         alignment: Alignment = "searched",
@@ -79,6 +81,7 @@ class SaveFusedd(Step):
     ) -> None:
         self.output = Path(output)
         self.format, self.encoding = format, dicom_encoding
+        self.transfer_syntax = transfer_syntax
         self.save_registered, self.overwrite = save_registered, overwrite
         self.alignment, self.deidentified = alignment, deidentified
         self.recipe = dict(recipe or {})
@@ -87,6 +90,7 @@ class SaveFusedd(Step):
             output=str(output),
             format=format,
             dicom_encoding=dicom_encoding,
+            transfer_syntax=transfer_syntax,
             save_registered=save_registered,
             alignment=alignment,
         )
@@ -200,6 +204,7 @@ class SaveFusedd(Step):
             weights_sha256=weights["sha256"] if kind == "fused" else "",
             created=DUMMY_TIME if self.deidentified else datetime.now(),
             encoding=self.encoding,
+            transfer_syntax=self.transfer_syntax,
         )
 
 

@@ -2,20 +2,22 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydicom.uid import generate_uid
 
 from mmif.geometry import Matrix
 from mmif.io.source import Source
+from mmif.options import DicomEncoding, TransferSyntax
 
 Kind = Literal["fused", "registered"]
 Alignment = Literal["searched", "headers", "given"]
-DicomEncoding = Literal["series", "multiframe"]
 
 
 def mmif_version() -> str:
@@ -46,6 +48,7 @@ class DerivedSeries:
         created: SeriesDate and the other dates of making; not part of the UIDs.
         version: of mmif.
         encoding: ``multiframe`` puts a colour series into one file.
+        transfer_syntax: how pixels are encoded; lossless, and so not part of the UIDs.
         locations_preserved: whether the grid is the reference's own.
     """
 
@@ -61,6 +64,7 @@ class DerivedSeries:
     created: datetime = field(default_factory=datetime.now)
     version: str = field(default_factory=mmif_version)
     encoding: DicomEncoding = "series"
+    transfer_syntax: TransferSyntax = "explicit"
     locations_preserved: bool = False
 
     @property
@@ -71,6 +75,30 @@ class DerivedSeries:
     def uid(self, *parts: object) -> str:
         """The UID of a part of this series: the same recipe and parts give the same one."""
         return generate_uid(entropy_srcs=[*self._entropy, *map(str, parts)])
+
+    def number(self, series_uid: str, first: int) -> int:
+        """A SeriesNumber that no other series of the study has, as far as can be known.
+
+        It follows from ``series_uid``: a rerun keeps it, and another task, other weights or other
+        options have another. Scanners and workstations number far below a million.
+
+        Args:
+            series_uid: of the series.
+            first: where the numbers of its kind begin; there are a million of them.
+        """
+        taken = {str(header.get("SeriesNumber")) for s in self.sources for header in s.headers}
+        number = int(hashlib.sha256(series_uid.encode()).hexdigest(), 16)
+        return next(
+            n
+            for step in range(len(taken) + 1)
+            if str(n := first + (number + step) % 1_000_000) not in taken
+        )
+
+    def with_pixels(self, stored: npt.NDArray[Any]) -> Self:
+        """The recipe of just these ``stored`` values: its UIDs are those of no others."""
+        digest = hashlib.sha256(np.ascontiguousarray(stored).data)
+        described = f"{stored.dtype} {stored.shape} {digest.hexdigest()}"
+        return replace(self, parameters={**self.parameters, "pixels": described})
 
     @cached_property
     def _entropy(self) -> tuple[str, ...]:

@@ -53,8 +53,13 @@ def _bytes(element: DataElement) -> bytes:
     return buffer.getvalue()
 
 
-def write_elements(elements: Elements, path: Path) -> None:
+def write_elements(elements: Elements, path: Path, syntax: UID = ExplicitVRLittleEndian) -> None:
     """The DICOM file ``path`` with encoded ``elements``.
+
+    Args:
+        elements: by tag.
+        path: the file.
+        syntax: that of the pixels; an explicit little endian one.
 
     Raises:
         OutputError: the file cannot be written.
@@ -64,7 +69,7 @@ def write_elements(elements: Elements, path: Path) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = _uid(elements, "SOPClassUID")
     meta.MediaStorageSOPInstanceUID = _uid(elements, "SOPInstanceUID")
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = f"MMIF {mmif_version()}"[:16]
     write_file_meta_info(buffer, meta)

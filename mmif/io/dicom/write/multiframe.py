@@ -1,8 +1,11 @@
 """A colour volume as one Multi-frame True Color Secondary Capture object (PS3.3 A.8.5)."""
 
+from copy import copy
+
 from pydicom import Dataset, Sequence
 from pydicom.tag import Tag
 
+from mmif.io.dicom.write.compression import pixel_elements
 from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.elements import encoded
 from mmif.io.dicom.write.iods import ObjectKind
@@ -30,8 +33,9 @@ def multiframe_elements(
     ds.PerFrameFunctionalGroupsSequence = Sequence(
         _frame_groups(planes, index) for index in range(len(frames))
     )
-    ds.PixelData = frames.tobytes()
-    ds["PixelData"].VR = "OB"
+    shared = copy(shared)
+    shared.NumberOfFrames = len(frames)
+    ds.update(pixel_elements(frames, shared, recipe.transfer_syntax))
     images = [image for source in recipe.sources for image in image_references(source)]
     references = {
         **encoded_source_images(images),

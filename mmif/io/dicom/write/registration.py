@@ -87,7 +87,7 @@ def _header(recipe: DerivedSeries) -> Dataset:
     ds.SOPClassUID = SpatialRegistrationStorage
     ds.Modality = "REG"
     ds.SeriesInstanceUID = recipe.uid("registration series")
-    ds.SeriesNumber = 903
+    ds.SeriesNumber = recipe.number(ds.SeriesInstanceUID, 93_000_000)
     ds.SeriesDescription = "mmif registration"
     for part in ("Series", "Content", "InstanceCreation"):
         setattr(ds, f"{part}Date", recipe.created.strftime("%Y%m%d"))

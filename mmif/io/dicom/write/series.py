@@ -21,6 +21,7 @@ from pydicom.uid import generate_uid
 
 from mmif.errors import OutputError
 from mmif.geometry import Grid, spacing_mm
+from mmif.io.dicom.write.compression import SYNTAXES, pixel_elements
 from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.elements import encoded, write_elements
 from mmif.io.dicom.write.header import (
@@ -45,7 +46,7 @@ from mmif.io.source import SOURCE_KEY, Source, source_of
 
 log = logging.getLogger(__name__)
 
-SERIES_NUMBER = {"fused": 901, "registered": 902}
+SERIES_NUMBERS = {"fused": 91_000_000, "registered": 92_000_000}
 LOSSY = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -69,11 +70,13 @@ def write_dicom_series(volume: MetaTensor, folder: Path, recipe: DerivedSeries) 
         raise OutputError(f"{folder}: found shape {voxels.shape}, expected (1 or 3, X, Y, Z)")
     planes = planes_of(Grid(voxels.shape[1:], np.asarray(volume.affine)), str(folder))
     kind = object_kind(planes.ordered(voxels), recipe)
+    recipe = recipe.with_pixels(kind.values.stack)
     shared = _shared_elements(kind, planes, recipe)
     with refused_by_the_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if kind.multiframe:
-        write_elements(multiframe_elements(shared, kind, planes, recipe), folder / "0001.dcm")
+        elements = multiframe_elements(shared, kind, planes, recipe)
+        write_elements(elements, folder / "0001.dcm", SYNTAXES[recipe.transfer_syntax])
     else:
         _write_slices(folder, shared, kind, planes, recipe)
     return header_warnings(recipe)
@@ -115,7 +118,7 @@ def _series_elements(kind: ObjectKind, recipe: DerivedSeries) -> Dataset:
     ds.setdefault("BodyPartExamined", "HEAD")
     ds.Modality = kind.modality
     ds.SeriesInstanceUID = recipe.uid("series", kind.sop_class_uid)
-    ds.SeriesNumber = SERIES_NUMBER[recipe.kind]
+    ds.SeriesNumber = recipe.number(ds.SeriesInstanceUID, SERIES_NUMBERS[recipe.kind])
     ds.SeriesDescription = recipe.description[:64]
     for part in ("Series", "Content", "InstanceCreation"):
         setattr(ds, f"{part}Date", recipe.created.strftime("%Y%m%d"))
@@ -164,22 +167,21 @@ def _write_slices(
     images = [Contributions(recipe.reference, to_headers, recipe.locations_preserved)]
     transforms = [recipe.fixed_to_moving_lps, *[None] * len(recipe.others)]
     images += [Contributions(s, t) for s, t in zip(recipe.others, transforms, strict=False)]
-    common = encoded(shared)
+    common, syntax = encoded(shared), SYNTAXES[recipe.transfer_syntax]
     for index, pixels in enumerate(kind.values.stack):
         ds = plane_elements(planes, index)
         ds.SOPInstanceUID = recipe.uid("slice", kind.sop_class_uid, index)
         ds.InstanceNumber = index + 1
         if kind.modality == "PT":
             ds.ImageIndex = index + 1
-        ds.PixelData = pixels.tobytes()
-        ds["PixelData"].VR = "OW" if pixels.dtype.itemsize == 2 else "OB"
+        ds.update(pixel_elements(pixels, shared, recipe.transfer_syntax))
         used = [image for source in images for image in source.to(planes, index)]
         references = {
             **encoded_source_images(used),
             **encoded_instances(used, shared.StudyInstanceUID),
         }
         elements = {**common, **references, **encoded(ds)}
-        write_elements(elements, folder / f"{index + 1:04d}.dcm")
+        write_elements(elements, folder / f"{index + 1:04d}.dcm", syntax)
 
 
 class DicomSeriesWriter(ImageWriter):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """Voxel values as DICOM pixels: what is stored, and the attributes that say how to read it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,13 @@ from mmif.io.nifti.writer import to_bytes
 Stack = npt.NDArray[Any]
 FUSED_WHITE = 32767  # the stored value of a fused 1.0: fits signed and unsigned 16-bit readers
 AIR_HU = -1024
+# Centre and width; the presets of head CT that consoles have. The first is shown first.
+CT_WINDOWS_HU = {
+    "BRAIN": (40, 80),
+    "SUBDURAL": (75, 215),
+    "SOFT TISSUE": (40, 400),
+    "BONE": (600, 2800),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +45,8 @@ def fused_values(stack: Stack) -> StoredValues:
     """Fused grey in 0..1 as unsigned 16 bit, without rescale attributes."""
     stored = np.rint(np.clip(np.nan_to_num(stack), 0, 1) * FUSED_WHITE).astype(np.uint16)
     elements = _grey(stored)
-    _set_window(elements, *_percentile_window(stored))
+    everything = (FUSED_WHITE / 2, float(FUSED_WHITE))
+    _set_windows(elements, {"FUSED": _percentile_window(stored), "EVERYTHING": everything})
     return StoredValues(stored, elements, f"stored value = {FUSED_WHITE} x fused value in 0..1")
 
 
@@ -60,7 +69,7 @@ def hounsfield_values(stack: Stack) -> StoredValues:
     elements = _grey(stored)
     elements.RescaleIntercept, elements.RescaleSlope = decimal(0), decimal(1)
     elements.RescaleType = "HU"
-    _set_window(elements, 40, 80)
+    _set_windows(elements, CT_WINDOWS_HU)
     return StoredValues(stored, elements)
 
 
@@ -121,5 +130,13 @@ def _percentile_window(stored: Stack) -> tuple[float, float]:
 
 
 def _set_window(elements: Dataset, centre: float, width: float) -> None:
-    elements.WindowCenter = decimal(round(centre, 3))
-    elements.WindowWidth = decimal(round(max(width, 1.0), 3))  # at least 1 (C.11.2.1.2)
+    _set_windows(elements, {"": (centre, width)})
+
+
+def _set_windows(elements: Dataset, presets: Mapping[str, tuple[float, float]]) -> None:
+    """Centre and width of each preset, with its name (C.11.2.1.2)."""
+    elements.WindowCenter = [decimal(round(centre, 3)) for centre, _ in presets.values()]
+    widths = [decimal(round(max(width, 1.0), 3)) for _, width in presets.values()]  # at least 1
+    elements.WindowWidth = widths
+    if all(presets):
+        elements.WindowCenterWidthExplanation = list(presets)

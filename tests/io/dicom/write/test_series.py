@@ -130,6 +130,50 @@ def test_patient_study_and_frame_are_those_of_the_reference(
     assert float(ds.EchoTime) == 3.1  # of the MR, for the readers that want one
 
 
+def test_other_pixels_have_other_uids_and_another_number_whatever_the_recipe_says(
+    sources, recipe: Recipe, volume: Volume, oblique: np.ndarray, tmp_path: Path
+) -> None:
+    made = recipe(sources.dicom("MR"), sources.dicom("CT"))
+    first = volume(oblique)
+    second = first.clone()
+    second[0, 0, 0, -1] = 1 - second[0, 0, 0, -1]  # one voxel of the last slice
+    heads = []
+    for name, one in (("a", first), ("b", second)):
+        write_dicom_series(one, tmp_path / name, made)
+        heads.append(read(tmp_path / name))
+    uids = [{ds.SOPInstanceUID for ds in series} for series in heads]
+    assert not uids[0] & uids[1]
+    assert heads[0][0].SeriesInstanceUID != heads[1][0].SeriesInstanceUID
+    assert heads[0][0].SeriesNumber != heads[1][0].SeriesNumber
+
+
+@pytest.mark.parametrize("kind", ["fused", "registered"])
+def test_a_series_number_that_a_source_has_is_not_taken(
+    kind: str, sources, recipe: Recipe, volume: Volume, oblique: np.ndarray, tmp_path: Path
+) -> None:
+    made = recipe(sources.dicom("MR"), sources.dicom("CT"), kind=kind)
+    write_dicom_series(volume(oblique), tmp_path / "s", made)
+    free = read(tmp_path / "s")[0].SeriesNumber
+    assert free > 1_000_000
+    sources_with = (sources.dicom("MR", SeriesNumber=free), made.others[0])
+    assert replace(made, reference=sources_with[0]).number(
+        read(tmp_path / "s")[0].SeriesInstanceUID, free // 1_000_000 * 1_000_000
+    ) not in (free, made.others[0].headers[0].get("SeriesNumber"))
+
+
+def test_a_registered_ct_has_the_window_presets_of_a_console(
+    sources, recipe: Recipe, volume: Volume, oblique: np.ndarray, tmp_path: Path
+) -> None:
+    made = recipe(sources.dicom("MR"), sources.dicom("CT"), kind="registered")
+    write_dicom_series(volume(oblique), tmp_path / "s", made)
+    ds = read(tmp_path / "s")[0]
+    names = list(ds.WindowCenterWidthExplanation)
+    presets = dict(zip(names, zip(ds.WindowCenter, ds.WindowWidth, strict=True), strict=True))
+    assert names[0] == "BRAIN"
+    assert presets["BRAIN"] == (40, 80)
+    assert presets["BONE"] == (600, 2800)
+
+
 def test_derived_images_say_that_they_are(
     sources, recipe: Recipe, volume: Volume, oblique: np.ndarray, tmp_path: Path
 ) -> None:

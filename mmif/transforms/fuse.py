@@ -17,7 +17,7 @@ from mmif.errors import ConfigError
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
 from mmif.result import FUSED_KEY, STUDY_KEY
-from mmif.transforms.colour import luminance, restore_colour, rgb_to_yuv
+from mmif.transforms.colour import colour_fused, luminance
 from mmif.transforms.slices import from_slices, grid_of, on_grid, to_slices
 from mmif.transforms.step import Data, Step, study_of
 from mmif.weights import Weights, load_weights
@@ -30,10 +30,12 @@ class Layer:
     Attributes:
         unit: (1 or 3, X, Y, Z), 0..1.
         coverage: (1, X, Y, Z), how far it counts, 0..1.
+        level: (1, X, Y, Z), 0..1, before a colour map; None where there is none.
     """
 
     unit: MetaTensor
     coverage: MetaTensor
+    level: MetaTensor | None = None
 
 
 class FuseSlicesd(Step):
@@ -48,6 +50,7 @@ class FuseSlicesd(Step):
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         slice_batch: slices at once; None leaves it to the device.
+        colour_map: what an activity was shown in, None where it was colour from the start.
 
     Raises:
         ConfigError: not one network a pass.
@@ -63,7 +66,9 @@ class FuseSlicesd(Step):
         device: str = "auto",
         precision: Precision = "auto",
         slice_batch: int | None = None,
+        colour_map: str | None = None,
     ) -> None:
+        self.colour_map = colour_map
         self.weights = tuple(weights)
         self.device, self.precision, self.slice_batch = device, precision, slice_batch
         super().__init__(
@@ -72,6 +77,7 @@ class FuseSlicesd(Step):
             device=device,
             precision=precision,
             slice_batch=slice_batch,
+            colour_map=colour_map,
         )
         if len(self.weights) != len(self.keys) - 1:
             raise ConfigError(
@@ -82,7 +88,8 @@ class FuseSlicesd(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with the fused volume (1 or 3, X, Y, Z) in 0..1."""
         study = study_of(data)
-        first, *others = (Layer(data[role], study.sources[role].coverage) for role in self.keys)
+        sources = ((data[role], study.sources[role]) for role in self.keys)
+        first, *others = (Layer(unit, source.coverage, source.level) for unit, source in sources)
         infos = []
         for index, second in enumerate(others):
             first, info = self._fuse_two(first, second, index)
@@ -103,8 +110,8 @@ class FuseSlicesd(Step):
         )
         fused: torch.Tensor = from_slices(stack, first.unit).as_subclass(torch.Tensor)
         if second.unit.shape[0] == 3:
-            chroma = rgb_to_yuv(second.unit.as_subclass(torch.Tensor))
-            fused = restore_colour(fused, chroma[1:2], chroma[2:3])
+            coloured = second.unit.as_subclass(torch.Tensor)
+            fused = colour_fused(fused, coloured, second.level, self.colour_map)
         a, b = (layer.unit.as_subclass(torch.Tensor) for layer in (first, second))
         w_a, w_b = (layer.coverage.as_subclass(torch.Tensor) for layer in (first, second))
         whole = w_a * w_b * fused + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b

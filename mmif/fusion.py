@@ -228,6 +228,7 @@ def fuse_volumes(
         metrics_per_slice=study.metrics_per_slice,
         fusion=study.fusion,
         warnings=study.warnings,
+        readability=study.readability,
         seconds=seconds_by_part(steps, records),
         steps=records,
     )

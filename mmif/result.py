@@ -90,6 +90,7 @@ class StudyRecord:
         sources: role to the source on the grid, the reference first.
         fusion: device, precision, weights, slices, seconds.
         metrics_per_slice: metric to (Z,); NaN where a slice is empty.
+        readability: what of each source a reader still sees (`mmif.readability`).
         warnings: all that a reader of the volume must know, in the order it was found.
     """
 
@@ -99,6 +100,7 @@ class StudyRecord:
     sources: Mapping[str, RegisteredSource] = field(default_factory=dict)
     fusion: Mapping[str, Any] = field(default_factory=dict)
     metrics_per_slice: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    readability: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def with_warnings(self, *warnings: str) -> Self:
@@ -162,6 +164,7 @@ class FusionResult:
         metrics_per_slice: name to (Z,); NaN where a slice is empty.
         fusion: device, precision, slice batch, weights name and sha256, slices, seconds.
         warnings: all that a reader of the volume must know.
+        readability: what of each source a reader still sees (`mmif.readability`).
         seconds: time by step.
         steps: what ran, step by step.
     """
@@ -175,8 +178,15 @@ class FusionResult:
     metrics_per_slice: Mapping[str, npt.NDArray[np.float64]]
     fusion: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    readability: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[StepRecord, ...] = ()
+
+    @property
+    def colour_map(self) -> str | None:
+        """The map that the activity is shown in, None where all is grey."""
+        name = self.fusion.get("colour_map")
+        return None if name is None else str(name)
 
     @property
     def moving(self) -> tuple[RegisteredSource, ...]:

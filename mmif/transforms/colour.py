@@ -69,9 +69,9 @@ ACTIVITY = "activity"
 """The map of `mmif.transforms.oklch`, whose hue and chroma say the activity alone."""
 
 
-COLOUR_ROOM = 0.78
+COLOUR_ROOM = 0.75
 """The brightest that a fused volume is in the map ``activity``: near white there is no room for
-colour. On the sample head activity is read back with rho 0.986 at 0.78, 0.979 at 0.85 and 0.90
+colour. On the sample head activity is read back with rho 0.986 at 0.75, 0.979 at 0.85 and 0.90
 at 1 (``docs/evaluation.md``)."""
 
 

@@ -16,6 +16,7 @@ from mmif.config import Precision
 from mmif.errors import ConfigError
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
+from mmif.readability import readability, readability_warnings
 from mmif.result import FUSED_KEY, STUDY_KEY
 from mmif.transforms.colour import colour_fused, luminance
 from mmif.transforms.slices import from_slices, grid_of, on_grid, to_slices
@@ -139,6 +140,8 @@ class FuseSlicesd(Step):
             "seconds": seconds,
             "seconds_per_slice": round(seconds / slices, 5),
         }
+        if self.colour_map is not None:
+            summary["colour_map"] = self.colour_map
         return summary | ({"grey_weights": _identity(self.weights[0])} if len(infos) > 1 else {})
 
     def figures(self, data: Data) -> dict[str, Any]:
@@ -148,7 +151,7 @@ class FuseSlicesd(Step):
 
 
 class MeasureFusiond(Step):
-    """The eight fusion metrics of every slice, into the record.
+    """The eight fusion metrics of every slice, and what a reader still sees, into the record.
 
     Args:
         keys: roles in the order of the task. Of three, the activity is image B, and what the
@@ -163,12 +166,17 @@ class MeasureFusiond(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with metrics in its record."""
         a, b = data[self.keys[0]], data[self.keys[-1]]
-        study = replace(study_of(data), metrics_per_slice=slice_metrics(data[FUSED_KEY], a, b))
+        study, fused = study_of(data), data[FUSED_KEY]
+        seen = readability(fused.numpy(), study.sources, grid_of(fused).spacing_mm)
+        study = replace(
+            study, metrics_per_slice=slice_metrics(fused, a, b), readability=seen
+        ).with_warnings(*readability_warnings(seen))
         return {**data, STUDY_KEY: study}
 
     def figures(self, data: Data) -> dict[str, Any]:
-        """The means."""
-        return mean_metrics(data[STUDY_KEY].metrics_per_slice)
+        """The means, and the readability."""
+        study = data[STUDY_KEY]
+        return mean_metrics(study.metrics_per_slice) | dict(study.readability)
 
 
 def brightness(volume: MetaTensor) -> MetaTensor:

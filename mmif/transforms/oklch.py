@@ -57,6 +57,12 @@ def activity_palette() -> npt.NDArray[np.uint8]:
     return np.asarray(np.floor(rgb * 255 + 0.5), dtype=np.uint8)
 
 
+def oklab(rgb: Array) -> Array:
+    """OKLab (..., 3) of sRGB (..., 3) in 0..1: lightness, green to red, blue to yellow."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return np.asarray(np.cbrt(linear @ _TO_LMS.T) @ _TO_LAB.T)
+
+
 def colour_at(luminance: torch.Tensor, activity: torch.Tensor) -> torch.Tensor:
     """RGB (3, ...) of the luminance Y (1, ...) in the hue and chroma of ``activity`` (1, ...).
 

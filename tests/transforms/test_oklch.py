@@ -5,12 +5,7 @@ import pytest
 import torch
 
 from mmif.transforms.colour import luminance, palette
-from mmif.transforms.oklch import _TO_LAB, _TO_LMS, colour_at
-
-
-def oklab(rgb: np.ndarray) -> np.ndarray:
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ _TO_LMS.T) @ _TO_LAB.T
+from mmif.transforms.oklch import colour_at, oklab
 
 
 def test_oklab_of_known_colours() -> None:

@@ -1,22 +1,34 @@
 """``mmif fuse`` as a user runs it: seconds by step, peak memory, and millimetres.
 
     python benchmarks/end_to_end.py [--data ../shared/data] [--device auto] [--runs 1] [--json FILE]
+                                    [--cases WORDS,...] [--against CHECKOUT] [--no-elastix]
 
-The sample head (CT and SPECT) against ``truth.json``, and RIRE training_001 against its gold
-standard, RIRE in each of the four combinations of input and output format. Each run is a process
-of its own; peak memory is the operating system's figure for that process. The error is the mean
-over the brain points of ``truth.json`` on the sample head, and over points on a 10 mm grid inside
-the head on RIRE.
+The sample head (CT and SPECT) against ``truth.json``; a pair as large as today's scanners make, the
+sample head on finer grids with a scanner's noise (CT 512 x 512 x 300, MRI 256 x 256 x 180, both
+DICOM); and RIRE training_001 against its gold standard, in each of the four combinations of input
+and output format. Each run is a process of its own; memory and CPU seconds are the operating
+system's figures for it. The error is the mean over the brain points of ``truth.json``, and over
+points on a 10 mm grid inside the head on RIRE.
+
+Beside each run of the large pair and of RIRE one run of elastix (Debian's; one start, 4 resolutions
+of 500 iterations, two threads) does the registration alone, from NIfTI files that are not packed:
+what a machine's load does to one it does to the other, and the ratio says what is left. With
+``--against`` another checkout fuses the same in turn. Of several runs the one of median wall time
+is printed. ``--cases`` takes words of which a case's name must hold one.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +38,36 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "sample_data"
 STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 Matrix = npt.NDArray[np.float64]
 
 
+#: What `registration.py speed` runs as well: the usual recipe for a rigid multi-modal start.
+ELASTIX = """
+(FixedInternalImagePixelType "float") (MovingInternalImagePixelType "float")
+(Registration "MultiResolutionRegistration") (Interpolator "LinearInterpolator")
+(ResampleInterpolator "FinalBSplineInterpolator") (Resampler "DefaultResampler")
+(FixedImagePyramid "FixedSmoothingImagePyramid")
+(MovingImagePyramid "MovingSmoothingImagePyramid")
+(Optimizer "AdaptiveStochasticGradientDescent") (Transform "EulerTransform")
+(Metric "AdvancedMattesMutualInformation") (AutomaticScalesEstimation "true")
+(AutomaticTransformInitialization "true")
+(AutomaticTransformInitializationMethod "CenterOfGravity")
+(HowToCombineTransforms "Compose") (NumberOfHistogramBins 32) (NumberOfResolutions 4)
+(MaximumNumberOfIterations 500) (NumberOfSpatialSamples 4096)
+(NewSamplesEveryIteration "true") (ImageSampler "RandomCoordinate") (WriteResultImage "false")
+"""
+
+
 @dataclass(frozen=True)
 class Case:
-    """One run: its name, its inputs, its output's name and the true transform."""
+    """One run: its name, its inputs, its output's name and the true transform.
+
+    Attributes:
+        elastix: the reference and the moving volume for one run of elastix beside it, if any.
+    """
 
     name: str
     inputs: dict[str, Path]
@@ -41,6 +75,7 @@ class Case:
     options: tuple[str, ...]
     points_lps: Matrix
     fixed_to_moving_lps: Matrix
+    elastix: tuple[Path, Path] | None = None
 
 
 def main() -> None:
@@ -49,26 +84,98 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--cases", default="")
+    parser.add_argument("--against", type=Path)
+    parser.add_argument("--no-elastix", action="store_true")
     args = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        cases = [*sample_cases(), *rire_cases(args.data, Path(folder))]
-        for case in cases:
-            runs = [run(case, Path(folder), args.device, n) for n in range(args.runs)]
-            rows.append(sorted(runs, key=lambda r: r["wall"])[len(runs) // 2])
-            say(rows[-1], header=len(rows) == 1)
+    checkouts = [ROOT, *([args.against.resolve()] if args.against else [])]
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for case in chosen_cases(args.data, folder, args.cases.split(",")):
+            runs: dict[Path, list[dict[str, object]]] = {checkout: [] for checkout in checkouts}
+            for number in range(args.runs):
+                beside = {}
+                if case.elastix and not args.no_elastix and shutil.which("elastix"):
+                    beside = run_elastix(*case.elastix)
+                for checkout in checkouts:
+                    row = run(case, folder / f"{number}", args.device, checkout)
+                    runs[checkout].append(row | beside)
+            for checkout, found in runs.items():
+                rows.append(sorted(found, key=lambda r: r["wall"])[len(found) // 2])
+                rows[-1] |= {"checkout": checkout.name, "load": round(os.getloadavg()[0], 1)}
+                say(rows[-1], header=len(rows) == 1)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2))
 
 
-def sample_cases() -> Iterator[Case]:
+def chosen_cases(data: Path, folder: Path, words: list[str]) -> Iterator[Case]:
+    """The cases whose names hold one of ``words``."""
+    makers = {"sample": sample_cases, "large": large_cases, "RIRE": rire_cases}
+    for name, maker in makers.items():
+        if any(name in word or word in name or word == "" for word in words):
+            yield from (c for c in maker(data, folder) if any(word in c.name for word in words))
+
+
+def sample_cases(data: Path, folder: Path) -> Iterator[Case]:
     """The simulated head; its MRI is the reference."""
-    folder = ROOT / "sample_data"
-    truth = json.loads((folder / "truth.json").read_text())
-    mri, points = folder / "mri.nii.gz", np.array(truth["brain_points_mri_lps"])
-    for role, path in (("ct", folder / "ct"), ("spect", folder / "spect.dcm")):
+    truth = json.loads((SAMPLE / "truth.json").read_text())
+    mri, points = SAMPLE / "mri.nii.gz", np.array(truth["brain_points_mri_lps"])
+    for role, path in (("ct", SAMPLE / "ct"), ("spect", SAMPLE / "spect.dcm")):
         matrix = np.array(truth[f"mri_to_{role}"], dtype=float)
         yield Case(f"sample {role}-mri", {role: path, "mri": mri}, "fused", (), points, matrix)
+
+
+def large_cases(data: Path, folder: Path) -> Iterator[Case]:
+    """The simulated head as a scanner of today would deliver it."""
+    truth = json.loads((SAMPLE / "truth.json").read_text())
+    points, matrix = np.array(truth["brain_points_mri_lps"]), np.array(truth["mri_to_ct"])
+    # in a process of its own: a child's peak memory counts that of the process that started it
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
+        inputs = {
+            role: apart.submit(make_large, role, size, noise, folder).result()
+            for role, size, noise in (
+                ("mri", (256, 256, 180), 12.0),
+                ("ct", (512, 512, 300), 8.0),
+            )
+        }
+    plain = {role: folder / f"large_{role}.nii" for role in inputs}
+    pair = (plain["mri"], plain["ct"])
+    yield Case("large ct-mri", inputs, "fused", ("--format", "dicom"), points, matrix, pair)
+
+
+def make_large(role: str, size: tuple[int, ...], noise: float, folder: Path) -> Path:
+    """A volume of the sample head on ``size`` voxels: ``large_ROLE``, DICOM, and a NIfTI file."""
+    if role == "ct":
+        series = sitk.ImageSeriesReader()
+        series.SetFileNames(series.GetGDCMSeriesFileNames(str(SAMPLE / "ct")))
+        image = finer(series.Execute(), size, noise)
+    else:
+        image = finer(sitk.ReadImage(str(SAMPLE / "mri.nii.gz")), size, noise)
+    sitk.WriteImage(image, str(folder / f"large_{role}.nii"))
+    return as_dicom(image, role, folder / f"large_{role}")
+
+
+def finer(image: sitk.Image, size: tuple[int, ...], noise: float) -> sitk.Image:
+    """``image`` on ``size`` voxels over the same field of view, int16, with seeded noise."""
+    spacing = [n * s / m for n, s, m in zip(image.GetSize(), image.GetSpacing(), size, strict=True)]
+    first = [(b / a - 1) / 2 for a, b in zip(image.GetSpacing(), spacing, strict=True)]
+    origin = image.TransformContinuousIndexToPhysicalPoint(first)
+    fine = sitk.Resample(
+        sitk.Cast(image, sitk.sitkFloat32),
+        size,
+        sitk.Transform(),
+        sitk.sitkLinear,
+        origin,
+        spacing,
+        image.GetDirection(),
+        float(sitk.GetArrayViewFromImage(image).min()),
+    )
+    voxels = sitk.GetArrayFromImage(fine)
+    voxels += np.random.default_rng(19).normal(0, noise, voxels.shape)
+    result = sitk.GetImageFromArray(np.rint(voxels).astype(np.int16))
+    result.CopyInformation(fine)
+    return result
 
 
 def rire_cases(data: Path, folder: Path) -> Iterator[Case]:
@@ -84,11 +191,17 @@ def rire_cases(data: Path, folder: Path) -> Iterator[Case]:
     gold = sitk.ReadTransform(str(rire / "training_001_ct_to_mr_T1_ground_truth.tfm"))
     truth = np.linalg.inv(matrix_of(gold))
     points = head_points_lps(nifti["mri"])
-    dicom = {role: as_dicom(path, role, folder / f"rire_{role}") for role, path in nifti.items()}
+    dicom, plain = {}, {}
+    for role, path in nifti.items():
+        image = sitk.ReadImage(str(path))
+        dicom[role] = as_dicom(image, role, folder / f"rire_{role}")
+        plain[role] = folder / f"rire_{role}.nii"
+        sitk.WriteImage(image, str(plain[role]))
+    pair = (plain["mri"], plain["ct"])
     for kind, inputs in (("nifti", nifti), ("dicom", dicom)):
         for output in ("nifti", "dicom"):
             options = ("--format", output)
-            yield Case(f"RIRE {kind} to {output}", inputs, "fused", options, points, truth)
+            yield Case(f"RIRE {kind} to {output}", inputs, "fused", options, points, truth, pair)
 
 
 def matrix_of(transform: sitk.Transform) -> Matrix:
@@ -102,10 +215,9 @@ def matrix_of(transform: sitk.Transform) -> Matrix:
     return matrix
 
 
-def as_dicom(nifti: Path, role: str, folder: Path) -> Path:
-    """The NIfTI volume as a plain DICOM series, one file a slice, in a frame of its own."""
+def as_dicom(image: sitk.Image, role: str, folder: Path) -> Path:
+    """The volume as a plain DICOM series, one file a slice, in a frame of its own."""
     folder.mkdir()
-    image = sitk.ReadImage(str(nifti))
     voxels = np.rint(sitk.GetArrayFromImage(image)).astype(np.int16)
     x, y, _ = np.array(image.GetDirection()).reshape(3, 3).T
     study, series, frame = "1.2.826.0.1.3680043.8.498.1", generate_uid(), generate_uid()
@@ -136,23 +248,29 @@ def as_dicom(nifti: Path, role: str, folder: Path) -> Path:
     return folder
 
 
-def run(case: Case, folder: Path, device: str, number: int) -> dict[str, object]:
+def run(case: Case, folder: Path, device: str, checkout: Path) -> dict[str, object]:
     """One ``mmif fuse`` in its own process: its figures."""
-    output = folder / f"{case.name.replace(' ', '_')}_{number}"
+    output = folder / f"{case.name.replace(' ', '_')}_{checkout.name}"
+    output.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "mmif", "fuse", "-o", str(output), "--device", device]
     for role, path in case.inputs.items():
         command += [f"--{role}", str(path)]
     start = time.perf_counter()
-    process = subprocess.Popen([*command, *case.options], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, *case.options], stdout=subprocess.DEVNULL, cwd=checkout)
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     if status:
         raise SystemExit(f"{case.name}: mmif fuse failed")
     summary = json.loads((output / "summary.json").read_text())
     found = np.array(summary["registration"]["fixed_to_moving_lps"])
+    report = output / "report.html"
+    size = report.stat().st_size / 1e6
+    shutil.rmtree(output)
     return {
         "case": case.name,
         "wall": wall,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "report_mb": size,
         "peak_mb": usage.ru_maxrss / 1024,
         "error_mm": error_mm(case, found),
         "verdict": summary["registration"]["verdict"],
@@ -161,6 +279,20 @@ def run(case: Case, folder: Path, device: str, number: int) -> dict[str, object]
         "per_slice": summary["fusion"]["seconds_per_slice"],
         "seconds": summary["seconds"],
     }
+
+
+def run_elastix(fixed: Path, moving: Path) -> dict[str, object]:
+    """One run of elastix: its seconds by the clock and of the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        parameters = Path(folder) / "parameters.txt"
+        parameters.write_text(ELASTIX.replace(") (", ")\n("))
+        command = ["elastix", "-f", fixed, "-m", moving, "-p", parameters, "-out", folder]
+        command += ["-threads", "2"]
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"elastix": wall, "elastix_cpu": cpu}
 
 
 def error_mm(case: Case, fixed_to_moving_lps: Matrix) -> float:
@@ -195,12 +327,16 @@ def say(row: dict[str, object], *, header: bool) -> None:
     seconds = dict(row["seconds"])  # type: ignore[call-overload]
     if header:
         steps = " ".join(f"{step:>9}" for step in seconds)
-        named = f"{'wall s':>7} {'peak MB':>8} {'mm':>6} {'verdict':8} {'s/slice':>8}"
-        print(f"{'case':22} {named} {steps}")
+        named = f"{'wall s':>7} {'CPU s':>6} {'peak MB':>8} {'page MB':>8} {'mm':>6} {'verdict':8}"
+        print(
+            f"{'case':22} {'checkout':10} {named} {'elastix':>8} {'ratio':>6} {'load':>5} {steps}"
+        )
     steps = " ".join(f"{value:9.2f}" for value in seconds.values())
+    beside = float(str(row.get("elastix", "nan")))
     print(
-        f"{row['case']:22} {row['wall']:7.1f} {row['peak_mb']:8.0f} {row['error_mm']:6.2f} "
-        f"{row['verdict']:8} {row['per_slice']:8.4f} {steps}",
+        f"{row['case']:22} {row['checkout']:10} {row['wall']:7.1f} {row['cpu']:6.1f} "
+        f"{row['peak_mb']:8.0f} {row['report_mb']:8.1f} {row['error_mm']:6.2f} {row['verdict']:8} "
+        f"{beside:8.1f} {float(str(row['wall'])) / beside:6.2f} {row['load']:5.1f} {steps}",
         flush=True,
     )
 

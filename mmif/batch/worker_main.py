@@ -18,6 +18,7 @@ from pathlib import Path
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
 from mmif.batch.run_job import Task, Work, perform, said
+from mmif.startup import start_quickly
 
 PR_SET_PDEATHSIG = 1
 
@@ -25,6 +26,7 @@ PR_SET_PDEATHSIG = 1
 def main(descriptor: int, parent: int) -> None:
     """Serve the pipe ``descriptor`` until it closes; end with the process ``parent``."""
     die_with(parent)
+    start_quickly()
     faulthandler.enable(all_threads=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     with Connection(descriptor) as pipe, suppress(EOFError, BrokenPipeError):

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from mmif.errors import MmifError
+from mmif.startup import start_quickly
 
 COMMANDS = {
     "fuse": "Fuse two volumes (or two registered 2-D images) of one patient.",
@@ -139,6 +140,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 def main() -> None:
     """Fuse CT, MRI, SPECT and PET volumes of one patient. Research use only."""
     _end_cleanly()
+    start_quickly()
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("pydicom").disabled = True  # it repeats odd values of headers,
     warnings.filterwarnings("ignore", module="pydicom")  # which can be a patient's

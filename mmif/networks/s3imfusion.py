@@ -130,7 +130,8 @@ class GlobalCorrelation(nn.Module):
         if grid.shape[2:] != (rows, columns):
             grid = F.adaptive_avg_pool2d(grid, (rows, columns))
         tokens = grid.flatten(2).transpose(1, 2)  # (b, n, d)
-        tokens = tokens + positional_encoding(rows, columns, tokens.shape[2]).to(tokens)
+        places = positional_encoding(rows, columns, tokens.shape[2], tokens.device)
+        tokens = tokens + places.to(tokens.dtype)
         tokens = self.expand(self.norm(self.blocks(tokens)))  # (b, n, c)
         grid = tokens.transpose(1, 2).reshape(b, c, rows, columns)
         return F.interpolate(grid, size=(h, w), mode="bilinear", align_corners=False)
@@ -221,14 +222,19 @@ def peak(x: Tensor) -> Tensor:
     return torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
 
 
-def positional_encoding(rows: int, columns: int, width: int) -> Tensor:
+def positional_encoding(
+    rows: int, columns: int, width: int, device: torch.device | None = None
+) -> Tensor:
     """Sines and cosines of the place in the slice, (rows * columns, width), for any grid.
 
-    Places run over 0..1 along each side, so that one encoding serves every size.
+    Places run over 0..1 along each side, so that one encoding serves every size. It is made on the
+    device: a copy from the host would make each batch wait, and cannot be part of a CUDA graph.
     """
     count = width // 4
-    frequency = torch.pi * 2.0 ** torch.linspace(0, 5, count)  # half a wave to 16 waves a side
-    y = ((torch.arange(rows) + 0.5) / rows)[:, None, None] * frequency
-    x = ((torch.arange(columns) + 0.5) / columns)[None, :, None] * frequency
+    frequency = torch.pi * 2.0 ** torch.linspace(
+        0, 5, count, device=device
+    )  # half a wave to 16 waves a side
+    y = ((torch.arange(rows, device=device) + 0.5) / rows)[:, None, None] * frequency
+    x = ((torch.arange(columns, device=device) + 0.5) / columns)[None, :, None] * frequency
     y, x = y.expand(rows, columns, count), x.expand(rows, columns, count)
     return torch.cat([y.sin(), y.cos(), x.sin(), x.cos()], 2).reshape(rows * columns, -1)

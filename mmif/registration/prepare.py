@@ -144,7 +144,7 @@ def average_blocks(array: Array, affine: Matrix, target_mm: float) -> tuple[Arra
     for axis, factor in enumerate(factors):
         if factor > 1:
             n = array.shape[axis] // factor
-            whole = np.take(array, range(n * factor), axis) if array.shape[axis] % factor else array
+            whole = array[(slice(None),) * axis + (slice(n * factor),)]  # a view, not a copy
             blocks = whole.reshape(*array.shape[:axis], n, factor, *array.shape[axis + 1 :])
             array = blocks.mean(axis=axis + 1, dtype=np.float32)
     step = np.eye(4)

@@ -43,21 +43,43 @@ def sample(level: Level, points: Points, bin_count: int, device: str = "cpu") ->
 
 def interpolate(level: Level, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Values of ``level`` at ``points`` (p, n, 3) mm, trilinear, and whether they lie inside."""
-    grid, inside = grid_coordinates(level, points)
+    grid, inside, _ = grid_coordinates(level, points)
     values = F.grid_sample(
         level.values, grid[None, None], padding_mode="border", align_corners=True
     )
     return values[0, 0, 0], inside
 
 
-def grid_coordinates(level: Level, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``points`` (p, n, 3) mm in the coordinates of ``grid_sample`` (z, y, x in -1..1)."""
+def point_gradient(level: Level, points: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    """How ``sum(slope * values)`` of `interpolate` changes with ``points``; (p, n, 3) a mm.
+
+    By the operations that autograd calls, without its graph: at its first call autograd imports
+    sympy, 0.25 s (benchmarks/startup.py).
+    """
+    grid, _, matrix = grid_coordinates(level, points)
+    bilinear, border, wanted = 0, 1, [False, True]  # the names of grid_sample, as ATen has them
+    _, pull = torch.ops.aten.grid_sampler_3d_backward(
+        slope[None, None, None], level.values, grid[None, None], bilinear, border, True, wanted
+    )
+    turned: torch.Tensor = pull[0, 0].flip(-1) @ matrix
+    return turned
+
+
+def grid_coordinates(
+    level: Level, points: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``points`` (p, n, 3) mm in the coordinates of ``grid_sample`` (z, y, x in -1..1).
+
+    Returns:
+        (p, n, 3) coordinates, (p, n) whether they lie inside, (3, 3) coordinates a mm.
+    """
     shape = level.values.shape[2:]
     scale = np.array([2 / (s - 1) for s in shape])
     matrix = torch.as_tensor(scale[:, None] * level.to_voxel[:3, :3], dtype=torch.float32)
     shift = torch.as_tensor(scale * level.to_voxel[:3, 3] - 1, dtype=torch.float32)
-    grid = points @ matrix.T.to(points.device) + shift.to(points.device)
-    return grid.flip(-1), (grid.abs() <= 1).all(dim=-1)
+    matrix = matrix.to(points.device)
+    grid = points @ matrix.T + shift.to(points.device)
+    return grid.flip(-1), (grid.abs() <= 1).all(dim=-1), matrix
 
 
 def mutual_information(
@@ -93,13 +115,12 @@ def information_gradient(
     With ``beyond``, samples that leave the volume see its border instead of being left out.
     """
     turned = samples.points @ rotations.transpose(1, 2)
-    points = (turned + translations[:, None]).requires_grad_(True)
-    with torch.enable_grad():
-        values, inside = interpolate(level, points)
+    points = turned + translations[:, None]
+    values, inside = interpolate(level, points)
     inside = inside | beyond
-    joint, first, part = histogram(values.detach(), inside, samples)
+    joint, first, part = histogram(values, inside, samples)
     slope = value_slope(joint, first, part, inside, samples)
-    (pull,) = torch.autograd.grad(values, points, slope)
+    pull = point_gradient(level, points, slope)
     turn = torch.linalg.cross(turned, pull).sum(dim=1)
     gradient = torch.cat([turn, pull.sum(dim=1)], dim=1)
     return information(joint), inside.float().mean(dim=1), gradient

@@ -1,10 +1,12 @@
 """Where each fused pixel comes from: a local regression of the fused volume on its two sources."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
@@ -49,11 +51,33 @@ def source_share(fused: Floats, reference: Floats, moving: Floats) -> SourceShar
     Args:
         fused, reference, moving: (X, Y, Z), brightness in 0..1; slices lie along Z.
     """
-    means = [_mean(v) for v in (fused, reference, moving)]
+    volumes = [np.moveaxis(volume, 2, 0) for volume in (fused, reference, moving)]
+    shares = np.empty(volumes[0].shape, np.float32)
+    strength = np.empty_like(shares)
+    with ThreadPoolExecutor(torch.get_num_threads()) as cores:
+        sums = np.array(list(cores.map(_share_of_slice, *volumes, shares, strength)))
+    structure, left, weight, weighted = sums.sum(axis=0) if len(sums) else np.zeros(4)
+    return SourceShare(
+        np.moveaxis(shares, 0, 2),
+        np.moveaxis(strength, 0, 2),
+        explained=float(1 - left / structure) if structure > 0 else float("nan"),
+        mean=float(weighted / weight) if weight > 0 else float("nan"),
+    )
+
+
+def _share_of_slice(
+    fused: Floats, reference: Floats, moving: Floats, share: Floats, strength: Floats
+) -> tuple[float, float, float, float]:
+    """As `source_share`, of one slice (X, Y), into ``share`` and ``strength``.
+
+    Returns:
+        Sums over the slice: structure, what the fit leaves of it, strength, strength times share.
+    """
+    images = [np.ascontiguousarray(image) for image in (fused, reference, moving)]
+    means = [_mean(image) for image in images]
 
     def moment(first: int, second: int) -> Floats:
-        volumes = (fused, reference, moving)
-        return _mean(volumes[first] * volumes[second]) - means[first] * means[second]
+        return _mean(images[first] * images[second]) - means[first] * means[second]
 
     ff, rr, mm = (np.maximum(moment(n, n), 0) for n in range(3))
     rm, fr, fm = moment(1, 2), moment(0, 1), moment(0, 2)
@@ -62,19 +86,17 @@ def source_share(fused: Floats, reference: Floats, moving: Floats) -> SourceShar
     b = (fm * (rr + RIDGE) - fr * rm) / det
     of_reference, of_moving = np.abs(a) * np.sqrt(rr), np.abs(b) * np.sqrt(mm)
     total = of_reference + of_moving
-    share = np.divide(of_moving, total, out=np.full_like(total, 0.5), where=total > 1e-6)
-    strength = np.clip(np.sqrt(ff) / VISIBLE, 0, 1).astype(np.float32)
+    share[:] = 0.5
+    np.divide(of_moving, total, out=share, where=total > 1e-6)
+    strength[:] = np.clip(np.sqrt(ff) / VISIBLE, 0, 1)
     left = np.maximum(ff - 2 * (a * fr + b * fm) + a * a * rr + b * b * mm + 2 * a * b * rm, 0)
-    structure = float(ff.sum())
-    explained = 1 - float(left.sum()) / structure if structure > 0 else float("nan")
-    weight = float(strength.sum())
-    mean = float((share * strength).sum()) / weight if weight > 0 else float("nan")
-    return SourceShare(share, strength, explained, mean)
+    sums = (ff, left, strength, share * strength)
+    return tuple(float(one.sum(dtype=np.float64)) for one in sums)  # type: ignore[return-value]
 
 
-def _mean(volume: Floats) -> Floats:
-    """The weighted mean over the window around each pixel, within its slice."""
+def _mean(image: Floats) -> Floats:
+    """The weighted mean over the window around each pixel of a slice."""
     settings = {"radius": WINDOW_PIXELS // 2, "mode": "nearest"}
-    rows = ndimage.gaussian_filter1d(volume, SIGMA_PIXELS, axis=0, **settings)
+    rows = ndimage.gaussian_filter1d(image, SIGMA_PIXELS, axis=0, **settings)
     mean: Floats = ndimage.gaussian_filter1d(rows, SIGMA_PIXELS, axis=1, **settings)
     return mean

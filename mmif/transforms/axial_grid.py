@@ -1,6 +1,7 @@
 """Registered volumes onto the axial grid of the reference, one interpolation each."""
 
 from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -65,8 +66,14 @@ class ResampleToAxialGridd(Step):
         """``data`` with volumes (1, size, size, Z) and the sources in its record."""
         study, reference = study_of(data), data[self.reference]
         grid = fused_grid(reference, self.config)
-        still = to_grid(reference, grid)
-        head = head_mask(still)
+        with ThreadPoolExecutor() as cores:  # the others while the head of the reference is sought
+            moved = {
+                role: cores.submit(self._moved, data, role, grid, study)
+                for role in self.keys
+                if role != self.reference
+            }
+            still = to_grid(reference, grid)
+            head = head_mask(still)
         whole = on_grid(torch.ones(1, *grid.shape), grid)
         sources = {
             self.reference: RegisteredSource(
@@ -79,17 +86,21 @@ class ResampleToAxialGridd(Step):
                 origin=source_of(reference),
             )
         }
-        for role in self.keys:
-            if role != self.reference:
-                sources[role] = self._moved(data, role, grid, head, study)
+        for role, found in moved.items():
+            source = found.result()
+            sources[role] = replace(
+                source, covered_fraction=covered_fraction(source.coverage, head)
+            )
         said = [line for source in sources.values() for line in coverage_warnings(source)]
         study = replace(study, grid=grid, sources=sources).with_warnings(*said)
         return {**data, **{role: s.values for role, s in sources.items()}, STUDY_KEY: study}
 
-    def _moved(
-        self, data: Data, role: str, grid: Grid, head: torch.Tensor, study: StudyRecord
-    ) -> RegisteredSource:
-        """One source through its registration."""
+    def _moved(self, data: Data, role: str, grid: Grid, study: StudyRecord) -> RegisteredSource:
+        """One source through its registration; covered as a whole, as if all of the grid counted.
+
+        Raises:
+            RegistrationError: it does not overlap with the reference.
+        """
         registration = study.registrations[role]
         transform = registration.fixed_to_moving_lps
         weight = coverage(data[role], grid, transform, self.transition_mm)
@@ -103,7 +114,7 @@ class ResampleToAxialGridd(Step):
             values,
             values,
             weight,
-            covered_fraction(weight, head),
+            covered_fraction(weight),
             grid_of(data[role]).shape,
             origin=source_of(data[role]),
             registration=registration,

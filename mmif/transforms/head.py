@@ -40,8 +40,9 @@ def body_threshold(values: npt.ArrayLike) -> float:
     Args:
         values: the voxels of one volume, physical values.
     """
-    every = np.asarray(values, dtype=np.float32).ravel()
-    sample = every[:: max(1, every.size // 1_000_000)]
+    every = np.asarray(values, dtype=np.float32)
+    # `flat`, where `ravel` would copy: volumes lie in memory slice after slice, not as their axes
+    sample = every.flat[:: max(1, every.size // 1_000_000)]
     low, high = np.percentile(sample, [0, 99.5])
     if low < -500:
         return CT_AIR_HU

@@ -6,6 +6,7 @@ from torch import nn
 
 from mmif.errors import ConfigError, InputError, WeightsError
 from mmif.networks.inference import choose_device, choose_precision, fuse_slices
+from mmif.weights import load_weights
 
 
 class Mean(nn.Module):
@@ -34,6 +35,11 @@ class Hungry(Mean):
 
 
 @pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+@pytest.fixture
 def stacks() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     return torch.rand(7, 12, 16, generator=generator), torch.rand(7, 12, 16, generator=generator)
@@ -53,10 +59,16 @@ def test_slices_come_back_in_order_whatever_the_batch(
 
 @pytest.mark.parametrize(
     "error",
-    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 bytes")],
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("can't allocate memory: 9 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
 )
 def test_out_of_memory_halves_the_batch_and_goes_on(
-    stacks: tuple[torch.Tensor, torch.Tensor], error: RuntimeError
+    stacks: tuple[torch.Tensor, torch.Tensor], error: RuntimeError, one_core: None
 ) -> None:
     network = Hungry(limit=2, error=error)
     fused, info = fuse_slices(network, *stacks, device="cpu", batch=6)
@@ -67,6 +79,32 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         "6 slices a batch; went on with 3",
         "3 slices a batch; went on with 1",
     ]
+
+
+def test_out_of_memory_on_several_cores_first_goes_on_with_one_batch_at_once(
+    stacks: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    network = Hungry(limit=2, error=RuntimeError("can't allocate memory"))
+    fused, info = fuse_slices(network, *stacks, device="cpu", batch=3)
+    torch.testing.assert_close(fused, (stacks[0] + stacks[1]) / 2)
+    assert info.slice_batch == 1
+    assert info.warnings == (
+        "cpu ran out of memory; went on with one batch at once",
+        "cpu ran out of memory at 3 slices a batch; went on with 1",
+    )
+
+
+def test_cores_that_share_no_layer_give_the_same_slices_bit_for_bit() -> None:
+    network = load_weights("ct-mri").network
+    drawn = torch.rand(5, 2, 40, 48, generator=torch.Generator().manual_seed(5))
+    threads = torch.get_num_threads()
+    fused, _ = fuse_slices(network, drawn[:, 0], drawn[:, 1], device="cpu", precision="fp32")
+    assert torch.get_num_threads() == threads
+    with torch.inference_mode():
+        alone = [network(pair[None]).clamp(0, 1)[0, 0] for pair in drawn]
+    assert torch.equal(fused, torch.stack(alone))
 
 
 def test_a_gpu_that_cannot_hold_one_slice_gives_way_to_the_cpu(

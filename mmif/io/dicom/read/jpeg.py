@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import gdcm
 import numpy as np
 import numpy.typing as npt
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
@@ -63,6 +62,8 @@ def _quiet_stderr() -> Iterator[None]:
 
 def _decode(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
     """As `decode_jpeg`, without the look for an early end."""
+    import gdcm  # only a JPEG frame needs it, and most series hold none
+
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from functools import cache
+from typing import TYPE_CHECKING
 
 from pydicom import DataElement, Dataset, Sequence, config
 from pydicom.datadict import dictionary_VM
 from pydicom.multival import MultiValue
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 from pydicom.valuerep import validate_value
@@ -15,6 +14,9 @@ from pydicom.valuerep import validate_value
 from mmif.io.dicom.read.headers import quiet
 from mmif.io.dicom.write.derived import DerivedSeries, fingerprint
 from mmif.io.source import Source
+
+if TYPE_CHECKING:
+    from pydicom.sr.coding import Code
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -130,6 +132,8 @@ def _with_current_code(item: Dataset) -> Dataset:
     """``item``, or where it is a code of SNOMED RT, the same concept in SNOMED CT."""
     if item.get("CodingSchemeDesignator") not in RETIRED_SCHEMES or "CodeValue" not in item:
         return item
+    from pydicom.sr.coding import Code  # 0.2 s of dictionaries for the rare header of that kind
+
     given = Code(item.CodeValue, "SRT", item.get("CodeMeaning", ""))
     current = next((known for known in _known_codes() if known == given), None)
     if current is None:
@@ -140,8 +144,11 @@ def _with_current_code(item: Dataset) -> Dataset:
 
 
 @cache
-def _known_codes() -> tuple[Code, ...]:
+def _known_codes() -> "tuple[Code, ...]":
     """The codes of CONTEXT_GROUPS; each equals its SNOMED RT predecessor."""
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
     groups = [getattr(codes, name) for name in CONTEXT_GROUPS]
     found = (getattr(group, name) for group in groups for name in dir(group))
     return tuple(code for code in found if isinstance(code, Code))

@@ -1,0 +1,112 @@
+"""A process of mmif's own starts quickly: the command, and each worker of a batch.
+
+Nothing here is for those who import mmif as a library: their process is theirs.
+"""
+
+import atexit
+import gc
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+UNUSED = frozenset(
+    {
+        *("cucim", "cupy", "ignite", "matplotlib", "mlflow", "onnx", "onnxruntime", "pandas"),
+        *("psutil", "requests", "scipy.signal", "skimage", "sklearn", "tensorboard"),
+        *("tensorboardX", "tifffile", "torch.utils.tensorboard", "torchvision", "transformers"),
+        "zarr",
+    }
+)
+"""What MONAI imports as it starts, where it is installed, for parts that mmif never calls."""
+
+COLLECT_EVERY = 100_000
+"""New objects between two looks for garbage. Imports make a million and hardly any garbage; at
+Python's 700 the looks took 0.7 s of 3.3 s of CPU, and 0.6 s more at the end of the process
+(benchmarks/startup.py)."""
+
+SPINS = "1000"
+"""Turns that an OpenMP thread (libgomp, in PyTorch's wheels) waits for the others before it sleeps.
+By its own 300000 each layer of the network waits away a time slice where the machine has other
+work: 26 slices took 5 to 20 s of CPU at a load of 3.5; 0.9 s by these, and no less at rest."""
+
+
+def start_quickly() -> None:
+    """Let this process import, wait and end with no work for what it never uses.
+
+    Before PyTorch is imported: its threads read the environment once.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    gc.set_threshold(COLLECT_EVERY, 10, 10)
+    atexit.register(gc.freeze)  # the end of the process frees what is left, not a collection
+    if "monai" not in sys.modules:
+        sys.meta_path.insert(0, _LeanMonai())
+
+
+class _LeanMonai(MetaPathFinder):
+    """Finds ``monai`` once, and has it start as if `UNUSED` were not installed."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of ``monai``; None for all else."""
+        if name != "monai":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _LeanLoader(spec.loader)
+        return spec
+
+
+class _LeanLoader(Loader):
+    """The loader ``own``, while `UNUSED` is out of reach."""
+
+    def __init__(self, own: Loader) -> None:
+        self.own = own
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As ``own`` does."""
+        return self.own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module; afterwards it is ``own``'s, and what was out of reach can be imported."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.own
+        module.__loader__ = self.own
+        with _out_of_reach(UNUSED):
+            self.own.exec_module(module)
+
+
+class _Refusal(MetaPathFinder):
+    """Says of ``names`` that they are not installed."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Nothing.
+
+        Raises:
+            ModuleNotFoundError: one of ``names``.
+        """
+        if name in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return None
+
+
+@contextmanager
+def _out_of_reach(names: frozenset[str]) -> Iterator[None]:
+    refusal = _Refusal(names)
+    sys.meta_path.insert(0, refusal)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(refusal)

@@ -1,0 +1,19 @@
+"""The viewer's volumes are as fine as the page may be large."""
+
+import pytest
+from conftest import Study
+
+from mmif.report import viewer
+from mmif.report.study_view import StudyView
+
+
+@pytest.mark.parametrize(("budget", "coarsest"), [(10**9, 1), (150_000, 4), (60_000, 8)])
+def test_volumes_fit_the_budget_by_coarser_steps_and_then_by_means_of_pixels(
+    study: Study, monkeypatch: pytest.MonkeyPatch, budget: int, coarsest: int
+) -> None:
+    monkeypatch.setattr(viewer, "BUDGET_BYTES", budget)
+    data = viewer.viewer_data(StudyView(study.result), study.summary)
+    assert sum(map(len, data.volumes.values())) < 1.3 * budget
+    assert 1 <= data.reduced <= coarsest
+    assert data.study["factor"] == data.reduced
+    assert (data.reduced > 1) == (coarsest > 1)

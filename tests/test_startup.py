@@ -1,0 +1,63 @@
+"""A process of mmif's own starts without what it never uses, and takes nothing from others."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(script: str) -> list[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+LEAN = """
+import sys
+from mmif.startup import UNUSED, start_quickly
+start_quickly()
+import mmif.study, monai
+print(*sorted(UNUSED & set(sys.modules)))
+"""
+
+
+def test_a_command_imports_nothing_of_monai_that_it_never_uses() -> None:
+    assert run(LEAN) == []
+
+
+def test_what_was_left_out_can_be_imported_afterwards_and_monai_is_its_own_again() -> None:
+    more = """
+import scipy.signal
+print(scipy.signal.__name__, "mmif" in type(monai.__spec__.loader).__module__, len(sys.meta_path))
+"""
+    name, ours, finders = run(LEAN + more)
+    assert (name, ours) == ("scipy.signal", "False")
+    assert run("import sys; print(len(sys.meta_path))") == [finders]
+
+
+def test_its_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
+    script = "import os; from mmif.startup import start_quickly; start_quickly()\n"
+    script += "print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert run(script) == ["1000"]
+    assert run(f"import os; os.environ['GOMP_SPINCOUNT'] = '7'; {script}") == ["7"]
+    assert run(f"import os; os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'; {script}") == ["None"]
+
+
+def test_the_library_leaves_the_process_as_it_is() -> None:
+    script = "import gc, sys; before = gc.get_threshold(); import mmif.study, mmif.report\n"
+    script += "print(gc.get_threshold() == before, 'mmif.startup' in sys.modules)"
+    assert run(script) == ["True", "False"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fuse", "--help"], ["info", "sample_data/ct"]])
+def test_a_command_that_needs_no_torch_imports_none(words: list[str]) -> None:
+    script = f"""
+import sys
+from mmif.cli import main
+try:
+    main({words!r})
+except SystemExit as end:
+    sys.stdout = sys.__stdout__
+    assert not end.code, end.code
+print("loaded:", *sorted({{"torch", "monai"}} & set(sys.modules)))
+"""
+    assert run(script)[-1] == "loaded:"

@@ -21,24 +21,34 @@ from mmif.options import Fov, FuseOptions
 from mmif.roles import TASKS
 
 Precision = Literal["auto", "fp32", "bf16"]
-ScaleKind = Literal["window", "percentile"]
+ScaleKind = Literal["window", "percentile", "brain"]
 Schedule = Literal["constant", "one-cycle"]
+Output = Literal["between", "residual", "tanh"]
 
 
 @dataclass(frozen=True)
 class IntensityConfig:
     """How the physical values of one role become 0..1, once per volume.
 
-    ``window``: ``low`` and ``high`` are physical values (HU for CT).
+    ``window``: ``low`` and ``high`` are physical values (HU for CT). With ``bone``, values from
+    ``high`` to ``bone`` follow at a lower slope: soft tissue takes 0..0.75, bone the rest.
     ``percentile``: they are percentiles of the foreground of the volume.
+    ``brain``: they are the brightness, 0..1, of the brain's 2nd and 99th percentile.
     """
 
     kind: ScaleKind = "percentile"
     low: float = 0.0
     high: float = 99.5
+    bone: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a window that is empty or upside down."""
+        if self.bone is not None and not (self.kind == "window" and self.high < self.bone):
+            raise ConfigError(
+                f"found bone {self.bone:g}, expected it above high ({self.high:g}) of a window"
+            )
+        if self.kind == "brain" and not 0 <= self.low < self.high <= 1:
+            raise ConfigError(f"found {self.low:g} to {self.high:g}, expected brightnesses in 0..1")
         if not -math.inf < self.low < self.high < math.inf:
             raise ConfigError(f"found low {self.low:g} and high {self.high:g}, expected low < high")
         if self.kind == "percentile" and not 0 <= self.low < self.high <= 100:
@@ -75,6 +85,9 @@ class NetworkConfig:
     ``channels`` at full and ``coarse_channels`` at half resolution; ``width``, ``heads`` and
     ``blocks`` of the Transformer, which sees patches of ``patch`` x ``patch`` pixels; ``margin``
     pixels are replicated around a slice, so that the edge of the picture is no edge in it.
+    ``output``: what the last tanh means (`mmif.networks.s3imfusion.S3IMFusion`).
+    ``full_resolution``: the second scale of the detail subnetwork by larger kernels in place of
+    half the resolution, and patches of single pixels, as the paper prints it; five times slower.
     """
 
     channels: int = 16
@@ -85,6 +98,8 @@ class NetworkConfig:
     blocks: int = 2
     patch: int = 16
     margin: int = 8
+    output: Output = "between"
+    full_resolution: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,8 @@ class LossConfig:
     """Weights of the terms of the training loss; see ``mmif.losses`` for each of them.
 
     ``similarity``, ``gradient`` and ``smooth`` are the paper's (Eq. 4 to 7) with its weights;
-    ``local_similarity`` is its ablation L_ab. The others guide towards single metrics.
+    ``local_similarity`` is its ablation L_ab. ``target`` and ``target_edges`` pull towards what a
+    reader should see (`mmif.training.targets`). The others guide towards single metrics.
     """
 
     similarity: float = 10.0
@@ -129,6 +145,8 @@ class LossConfig:
     entropy: float = 0.0
     sharpness: float = 0.0
     halo: float = 0.0
+    target: float = 0.0
+    target_edges: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,8 +156,10 @@ class TrainingConfig:
     ``batch`` pairs a step, over all ranks; ``crop`` pixels a side, 0 for whole slices (of one
     size); ``schedule`` of the learning rate; ``average``: decay of the running mean of the
     weights that is validated and kept, 0 for none; ``augmentation``: share of the pairs that are
-    changed; ``phantoms``: share that is replaced by drawn images of flat regions, on which ringing
-    shows; ``data``: the public data that has the ``validation_cases``, for the card;
+    changed; ``scanner``: share that is shown as a scanner's volume would show it, with noise and
+    findings (`mmif.training.scanner`); ``phantoms``: share that is replaced by drawn images of
+    flat regions, on which ringing shows; ``data``: the public data that has the
+    ``validation_cases``, for the card;
     ``validation_cases``: the cases held out, a fifth by the seed where none are named or there;
     ``validate_every``: epochs between validations, of at most ``validation_pairs`` pairs, evenly
     spaced: all of them by default, so that `mmif evaluate` prints the figures of the card.
@@ -152,6 +172,7 @@ class TrainingConfig:
     schedule: Schedule = "constant"
     average: float = 0.0
     augmentation: float = 0.0
+    scanner: float = 0.0
     phantoms: float = 0.0
     seed: int = 2025
     precision: Precision = "auto"
@@ -166,7 +187,7 @@ class TrainingConfig:
         for name, low in {**at_least, "validation_pairs": 1}.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"found {name} {getattr(self, name)}, expected at least {low}")
-        for name in ("augmentation", "phantoms", "average"):
+        for name in ("augmentation", "scanner", "phantoms", "average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"found {name} {getattr(self, name):g}, expected 0 to 1")
         if not self.learning_rate > 0:
@@ -200,7 +221,7 @@ class Pipeline:
     training: TrainingConfig = TrainingConfig()
 
     def __post_init__(self) -> None:
-        """Refuse roles that are not the task's."""
+        """Refuse roles that are not the task's, and a target that the task has none of."""
         if self.task not in TASKS:
             raise ConfigError(f"task: found {self.task!r}, expected one of {', '.join(TASKS)}")
         wanted = TASKS[self.task].roles
@@ -216,6 +237,8 @@ class Pipeline:
         if strangers := sorted(set(self.intensity) - set(self.roles)):
             expected = " and ".join(self.roles)
             raise ConfigError(f"intensity: found {', '.join(strangers)}, expected {expected}")
+        if (self.loss.target or self.loss.target_edges) and self.task != "ct-mri":
+            raise ConfigError(f"loss: found a target for task {self.task}, expected it for ct-mri")
 
     @property
     def activity(self) -> str | None:
@@ -338,6 +361,7 @@ def _value(hint: Any, value: object, where: str) -> object:
         return {k: _value(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and not isinstance(value, bool):
+    exact = isinstance(value, bool) == (hint is bool)  # a bool is an int to isinstance
+    if isinstance(hint, type) and isinstance(value, hint) and exact:
         return value
     raise ConfigError(f"{where}: found {value!r}, expected {getattr(hint, '__name__', hint)}")

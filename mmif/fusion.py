@@ -143,13 +143,13 @@ def fusion_transforms(
             **asdict(pipeline.registration),
         ),
         *([DeidentifyVolumesd(roles)] if chosen.deidentify else []),
-        ChooseWindowsd(roles, {role: pipeline.intensity_of(role) for role in roles}),
         ResampleToAxialGridd(
             roles,
             reference,
             **asdict(pipeline.grid),
             transition_mm=pipeline.fusion.transition_mm,
         ),
+        ChooseWindowsd(roles, {role: pipeline.intensity_of(role) for role in roles}),
         ScaleToUnitd(roles),
         *_colour_steps(pipeline),
         FuseSlicesd(
@@ -158,6 +158,7 @@ def fusion_transforms(
             device=chosen.device,
             precision=pipeline.fusion.precision,
             slice_batch=pipeline.fusion.slice_batch,
+            colour_map=pipeline.colour_map,
         ),
         MeasureFusiond(roles),
         *([save_step(pipeline, output, chosen)] if output is not None else []),
@@ -228,6 +229,7 @@ def fuse_volumes(
         metrics_per_slice=study.metrics_per_slice,
         fusion=study.fusion,
         warnings=study.warnings,
+        readability=study.readability,
         seconds=seconds_by_part(steps, records),
         steps=records,
     )

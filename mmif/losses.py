@@ -8,7 +8,7 @@ terms are differentiable forms of the metrics; ``docs/training.md`` says what ea
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -141,6 +141,28 @@ def halo_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.stack(sums).sum() / torch.stack(counts).sum().clamp_min(1)
 
 
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a reader should see of each image.
+
+    Attributes:
+        image: (n, 1, h, w) in 0..1.
+        weight: (n, 1, h, w), how much each pixel counts.
+    """
+
+    image: Tensor
+    weight: Tensor
+
+
+def target_term(name: str, f: Tensor, target: Target) -> Tensor:
+    """``target``: mean weighted distance to the target; ``target_edges``: of the differences."""
+    if name == "target":
+        return ((f - target.image).abs() * target.weight).sum() / target.weight.sum()
+    off = f - target.image
+    across = (off[..., :, 1:] - off[..., :, :-1]).abs().mean()
+    return across + (off[..., 1:, :] - off[..., :-1, :]).abs().mean()
+
+
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 #: Name of the weight in ``LossConfig`` to the term; ``similarity`` also takes the generator.
@@ -165,6 +187,9 @@ TERMS: dict[str, Term] = {
 #: and on flat regions that is ringing.
 PHANTOM_TERMS = ("smooth", "saliency", "bone", "halo")
 
+#: Where there is a target, what is drawn or simulated is judged by it alone.
+TARGET_TERMS = ("target", "target_edges")
+
 
 def fusion_loss(
     f: Tensor,
@@ -173,6 +198,7 @@ def fusion_loss(
     config: LossConfig,
     generator: torch.Generator | None = None,
     drawn: Tensor | None = None,
+    target: Target | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the terms whose weight is not 0, and each term by its name.
 
@@ -180,14 +206,19 @@ def fusion_loss(
 
     Args:
         generator: the source of the permutation of L_sim.
-        drawn: (n,) bool, the images that are phantoms; they count in `PHANTOM_TERMS` alone.
+        drawn: (n,) bool, the images that are phantoms or simulated; they count in `PHANTOM_TERMS`
+            alone, or, where there is a target, in `TARGET_TERMS`.
+        target: what a reader should see.
     """
     everything = (f.float(), a.float(), b.float())
     real = everything if drawn is None else tuple(x[~drawn] for x in everything)
     weights = {name: weight for name, weight in asdict(config).items() if weight}
     terms: dict[str, Tensor] = {}
     for name in weights:
-        f_, a_, b_ = everything if name in PHANTOM_TERMS else real
+        if name in TARGET_TERMS:
+            terms[name] = f.sum() * 0 if target is None else target_term(name, f.float(), target)
+            continue
+        f_, a_, b_ = everything if name in PHANTOM_TERMS and target is None else real
         if len(f_) == 0:
             terms[name] = f.sum() * 0
         elif name == "similarity":

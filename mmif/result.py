@@ -19,22 +19,34 @@ FUSED_KEY = "fused"
 """Where it holds the fused volume."""
 
 
+SOFT_TISSUE = 0.75
+"""Share of 0..1 that soft tissue takes where a window tells bone apart as well."""
+
+
 @dataclass(frozen=True)
 class Window:
     """The physical values that became 0 and 1.
 
     Attributes:
         low: this and all below is 0.
-        high: this and all above is 1.
+        high: this and all above is 1; with ``bone`` it is `SOFT_TISSUE`.
         unit: HU, BQML, counts ..., or "" where the source does not say.
+        bone: this and all above is 1, and what lies between ``high`` and it is told apart at a
+            lower slope; None for a window of one slope.
+        by: what the window was chosen by, in words.
     """
 
     low: float
     high: float
     unit: str = ""
+    bone: float | None = None
+    by: str = ""
 
     def __str__(self) -> str:
-        return f"{self.low:.6g}..{self.high:.6g} {self.unit}".rstrip()
+        words = f"{self.low:.6g}..{self.high:.6g} {self.unit}".rstrip()
+        if self.bone is not None:
+            words += f" (0..{SOFT_TISSUE:g}), bone to {self.bone:.6g}"
+        return words
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +64,7 @@ class RegisteredSource:
         shape: voxels along i, j, k as they were read.
         origin: where it was read from; None for a volume that was made in memory.
         registration: reference to this source; None for the reference itself.
+        level: (1, X, Y, Z), 0..1, before a colour map; None where ``unit`` is grey.
     """
 
     role: str
@@ -59,10 +72,11 @@ class RegisteredSource:
     unit: MetaTensor
     coverage: MetaTensor
     covered_fraction: npt.NDArray[np.float64]
-    window: Window
     shape: tuple[int, int, int]
+    window: Window = Window(0.0, 1.0)
     origin: Source | None = None
     registration: Registration | None = None
+    level: MetaTensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,30 +87,43 @@ class StudyRecord:
         reference: the role whose frame the grid lies in.
         grid: the fused grid.
         registrations: role to the registration of each source that is not the reference.
-        windows: role to window.
         sources: role to the source on the grid, the reference first.
         fusion: device, precision, weights, slices, seconds.
         metrics_per_slice: metric to (Z,); NaN where a slice is empty.
+        readability: what of each source a reader still sees (`mmif.readability`).
         warnings: all that a reader of the volume must know, in the order it was found.
     """
 
     reference: str
     grid: Grid | None = None
     registrations: Mapping[str, Registration] = field(default_factory=dict)
-    windows: Mapping[str, Window] = field(default_factory=dict)
     sources: Mapping[str, RegisteredSource] = field(default_factory=dict)
     fusion: Mapping[str, Any] = field(default_factory=dict)
     metrics_per_slice: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    readability: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def with_warnings(self, *warnings: str) -> Self:
         """A copy with ``warnings`` added."""
         return replace(self, warnings=self.warnings + warnings)
 
-    def with_units(self, units: Mapping[str, MetaTensor]) -> Self:
-        """A copy in which the sources of ``units`` are shown so."""
+    def with_windows(self, windows: Mapping[str, Window]) -> Self:
+        """A copy in which the sources of ``windows`` have them."""
+        chosen = {
+            role: replace(source, window=windows.get(role, source.window))
+            for role, source in self.sources.items()
+        }
+        return replace(self, sources=chosen)
+
+    def with_units(
+        self, units: Mapping[str, MetaTensor], levels: Mapping[str, MetaTensor] | None = None
+    ) -> Self:
+        """A copy in which the sources of ``units`` are shown so, in colour from ``levels``."""
+        before = levels or {}
         shown = {
-            role: replace(source, unit=units.get(role, source.unit))
+            role: replace(
+                source, unit=units.get(role, source.unit), level=before.get(role, source.level)
+            )
             for role, source in self.sources.items()
         }
         return replace(self, sources=shown)
@@ -137,6 +164,7 @@ class FusionResult:
         metrics_per_slice: name to (Z,); NaN where a slice is empty.
         fusion: device, precision, slice batch, weights name and sha256, slices, seconds.
         warnings: all that a reader of the volume must know.
+        readability: what of each source a reader still sees (`mmif.readability`).
         seconds: time by step.
         steps: what ran, step by step.
     """
@@ -150,8 +178,15 @@ class FusionResult:
     metrics_per_slice: Mapping[str, npt.NDArray[np.float64]]
     fusion: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    readability: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[StepRecord, ...] = ()
+
+    @property
+    def colour_map(self) -> str | None:
+        """The map that the activity is shown in, None where all is grey."""
+        name = self.fusion.get("colour_map")
+        return None if name is None else str(name)
 
     @property
     def moving(self) -> tuple[RegisteredSource, ...]:

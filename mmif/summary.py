@@ -97,6 +97,7 @@ class Summary:
     windows: Mapping[str, Mapping[str, Any]]
     fusion: Mapping[str, Any]
     metrics: Mapping[str, float | None]
+    readability: Mapping[str, float]
     outputs: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
@@ -154,6 +155,7 @@ def summarise(result: FusionResult, pipeline: Pipeline, command: str = "") -> Su
         windows={role: asdict(window) for role, window in result.windows.items()},
         fusion=dict(result.fusion),
         metrics=plain(result.metrics),
+        readability=dict(result.readability),
         outputs=(),
         warnings=result.warnings,
         seconds={part: round(s, 3) for part, s in result.seconds.items()},

@@ -18,6 +18,8 @@ STRETCH = 1.25
 LEAK = 0.1
 #: A small slope beside the tanh, for the same reason: a saturated pixel still learns.
 SLOPE = 0.03
+#: Below this in both sources a residual fades away: 4 of 255 is what a window leaves of clean air.
+EMPTY = 4 / 255
 #: The Transformer sees at most this many patches a side; finer grids are averaged down to it.
 MAX_PATCHES = 64
 
@@ -38,33 +40,47 @@ class SalientBranch(nn.Module):
 
 
 class ComplementaryDetail(nn.Module):
-    """The complementary detail subnetwork: two branches at full and half resolution.
+    """The complementary detail subnetwork: two branches of two scales.
 
     After each layer the features of both branches are concatenated and fed to the next layer of
-    both; skip connections carry the input past the layers.
+    both; skip connections carry the input past the layers. The coarse branch works on half the
+    resolution, or, at ``full_resolution``, with kernels of 5 x 5.
     """
 
-    def __init__(self, channels: int, coarse_channels: int, layers: int) -> None:
+    def __init__(
+        self, channels: int, coarse_channels: int, layers: int, full_resolution: bool
+    ) -> None:
         super().__init__()
+        self.step = 1 if full_resolution else 2
+        kernel = 5 if full_resolution else 3
         fine, coarse = channels, channels
         self.fine, self.coarse = nn.ModuleList(), nn.ModuleList()
         for _ in range(layers):
             self.fine.append(nn.Conv2d(fine, channels, 3, padding=1))
-            self.coarse.append(nn.Conv2d(coarse, coarse_channels, 3, padding=1))
+            self.coarse.append(nn.Conv2d(coarse, coarse_channels, kernel, padding=kernel // 2))
             fine = coarse = channels + coarse_channels
         self.merge = nn.Conv2d(fine, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Detail features (b, c, h, w) of even h and w."""
-        fine, coarse = x, F.avg_pool2d(x, 2)  # (b, c, h, w), (b, c, h/2, w/2)
+        fine, coarse = x, self.down(x)  # (b, c, h, w), (b, c, h/2, w/2)
         for fine_layer, coarse_layer in zip(self.fine, self.coarse, strict=True):
             sharp, broad = F.relu(fine_layer(fine)), F.relu(coarse_layer(coarse))
             sharp = sharp + x  # skip: (b, c, h, w)
-            up = F.interpolate(broad, scale_factor=2.0, mode="bilinear", align_corners=False)
-            fine = torch.cat([sharp, up], 1)  # (b, c + k, h, w)
-            coarse = torch.cat([F.avg_pool2d(sharp, 2), broad], 1)  # (b, c + k, h/2, w/2)
+            fine = torch.cat([sharp, self.up(broad)], 1)  # (b, c + k, h, w)
+            coarse = torch.cat([self.down(sharp), broad], 1)  # (b, c + k, h/2, w/2)
         detail: Tensor = self.merge(fine)
         return detail  # (b, c, h, w)
+
+    def down(self, x: Tensor) -> Tensor:
+        """``x`` (b, c, h, w) at the coarse branch's resolution."""
+        return x if self.step == 1 else F.avg_pool2d(x, self.step)
+
+    def up(self, x: Tensor) -> Tensor:
+        """``x`` of the coarse branch at that of the fine one."""
+        if self.step == 1:
+            return x
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
 class TransformerBlock(nn.Module):
@@ -96,17 +112,20 @@ class TransformerBlock(nn.Module):
 class GlobalCorrelation(nn.Module):
     """The global correlation module: stacked Transformer blocks over patches of the slice."""
 
-    def __init__(self, channels: int, width: int, heads: int, blocks: int, patch: int) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(channels, width, patch // 2, stride=patch // 2)
-        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(blocks)))
+        self.step = 1 if config.full_resolution else 2
+        width, patch = config.width, config.patch // self.step
+        self.embed = nn.Conv2d(config.channels, width, patch, stride=patch)
+        blocks = (TransformerBlock(width, config.heads) for _ in range(config.blocks))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, channels)
+        self.expand = nn.Linear(width, config.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (b, c, h, w), smooth across patches, of h and w that the patch divides."""
         b, c, h, w = x.shape
-        grid = self.embed(F.avg_pool2d(x, 2))  # (b, d, h/p, w/p)
+        grid = self.embed(F.avg_pool2d(x, self.step))  # (b, d, h/p, w/p)
         rows, columns = min(grid.shape[2], MAX_PATCHES), min(grid.shape[3], MAX_PATCHES)
         if grid.shape[2:] != (rows, columns):
             grid = F.adaptive_avg_pool2d(grid, (rows, columns))
@@ -122,9 +141,13 @@ class S3IMFusion(nn.Module):
     """Fuses slices of two registered sources: (n, 2, h, w) in 0..1 to (n, 1, h, w) in 0..1.
 
     Channel 0 is the anatomical source (MRI, visible), channel 1 the other one. Any height and width
-    from one pixel up is taken. The last tanh says for each pixel where between the darker and the
-    brighter source the fused value lies: it is never darker or brighter than both, so that air is
-    exactly black and no edge overshoots what was scanned.
+    from one pixel up is taken. What the last tanh means is the configuration's ``output``:
+
+    - ``residual``: it is added to the anatomical source, so that what the other source shows may be
+      brighter or darker than both; where both sources are empty the slice is exactly black.
+    - ``tanh``: it is the fused value itself, as the paper prints it, from -1..1 to 0..1.
+    - ``between``: it says where between the darker and the brighter source the fused value lies;
+      the weights of 0.1.0.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -133,15 +156,15 @@ class S3IMFusion(nn.Module):
         c = config.channels
         self.hybrid = nn.Conv2d(2, c, 3, padding=1)
         self.salient = SalientBranch(c)
-        self.detail = ComplementaryDetail(c, config.coarse_channels, config.detail_layers)
-        self.correlation = GlobalCorrelation(
-            c, config.width, config.heads, config.blocks, config.patch
+        self.detail = ComplementaryDetail(
+            c, config.coarse_channels, config.detail_layers, config.full_resolution
         )
+        self.correlation = GlobalCorrelation(config)
         self.mix = nn.Parameter(torch.ones(3, c, 1, 1))
         self.fuse = nn.Conv2d(c, 1, 3, padding=1)
 
     def forward(self, sources: Tensor) -> Tensor:
-        """The fused slices (n, 1, h, w), between the sources (in training see ``LEAK``)."""
+        """The fused slices (n, 1, h, w) in 0..1 (in training a little beyond, see ``LEAK``)."""
         h, w = sources.shape[2:]
         x = self.pad(sources)  # (n, 2, H, W), multiples of the patch
         features = F.relu(self.hybrid(x))  # (n, c, H, W)
@@ -149,16 +172,35 @@ class S3IMFusion(nn.Module):
         mixed = salient * self.salient(features) + detail * self.detail(features)
         mixed = mixed + broad * self.correlation(features)  # (n, c, H, W)
         level = self.fuse(F.relu(mixed))  # (n, 1, H, W)
-        level = torch.tanh(level) + SLOPE * level
+        level = torch.tanh(level) + (0 if self.config.output == "tanh" else SLOPE) * level
         margin = self.config.margin
         level = level[:, :, margin : margin + h, margin : margin + w]  # (n, 1, h, w)
-        return self.between(sources, level)
+        match self.config.output:
+            case "residual":
+                return self.residual(sources, level)
+            case "tanh":
+                value: Tensor = (1 + level.to(sources.dtype)) / 2
+                return value
+            case _:
+                return self.between(sources, level)
 
     def pad(self, x: Tensor) -> Tensor:
         """``x`` with a replicated margin, its sides brought up to multiples of the patch."""
         margin, patch = self.config.margin, self.config.patch
         below, right = (margin + -(side + 2 * margin) % patch for side in x.shape[2:])
         return F.pad(x, (margin, right, margin, below), mode="replicate")
+
+    def residual(self, sources: Tensor, level: Tensor) -> Tensor:
+        """The anatomical source plus ``level`` (n, 1, h, w), black where both sources are.
+
+        In training the values beyond 0..1 keep a small slope.
+        """
+        fused = sources[:, :1] + level.to(sources.dtype)
+        inside = fused.clamp(0, 1)
+        fused = inside + LEAK * (fused - inside) if self.training else inside
+        seen = (sources.amax(1, keepdim=True) / EMPTY).clamp(max=1)
+        shown: Tensor = fused * seen
+        return shown
 
     def between(self, sources: Tensor, level: Tensor) -> Tensor:
         """The value (n, 1, h, w) at ``level``, -1 for the darker and 1 for the brighter source.
@@ -169,7 +211,8 @@ class S3IMFusion(nn.Module):
         share = (1 + STRETCH * level.to(sources.dtype)) / 2
         inside = share.clamp(0, 1)
         share = inside + LEAK * (share - inside) if self.training else inside
-        return dark + (bright - dark) * share
+        value: Tensor = dark + (bright - dark) * share
+        return value
 
 
 def peak(x: Tensor) -> Tensor:

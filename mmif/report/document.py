@@ -12,6 +12,7 @@ from mmif.report import charts
 from mmif.report.alignment import motion
 from mmif.report.figures import before_and_after, slice_row, thumbnails
 from mmif.report.page import render
+from mmif.report.readability import figures, legend
 from mmif.report.study_view import StudyView, is_blurred
 from mmif.report.text import (
     HEADLINES,
@@ -56,6 +57,7 @@ def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
         **_top(view, summary),
         "viewer": viewer_data(view, summary),
         **_registration(view, summary),
+        **_readability(view, summary),
         **_fusion(view),
         **_how(view, summary),
     }
@@ -151,6 +153,16 @@ def _registration(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]
         "before_after": before_and_after(view),
         "motion": motion(view.registration.fixed_to_moving_lps, view.result.grid),
         "matrix": np.asarray(view.registration.fixed_to_moving_lps).tolist(),
+    }
+
+
+def _readability(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What of each source a reader still sees, and the legend of the colours."""
+    sources = view.result.sources
+    colour_map = (summary.get("pipeline") or {}).get("colour_map")
+    return {
+        "readable": figures(summary.get("readability") or {}, len(sources)),
+        "legend": legend(sources, colour_map),
     }
 
 

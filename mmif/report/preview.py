@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmif.report.figures import content_box
 from mmif.report.pictures import Floats, Pixels, grey, plane_spacing, rgb, to_aspect
+from mmif.report.readability import colour_bar
 from mmif.report.study_view import FOREGROUND, StudyView, array
 
 if TYPE_CHECKING:
@@ -52,7 +53,20 @@ def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
             sheet.paste(Image.fromarray(tile), (left, top + HEAD))
             if n == 0:
                 pen.text((left + 6, top + HEAD + 4), f"{slices[m] + 1}", fill=MUTED, font=small)
-    return np.asarray(sheet)
+    return _with_legend(np.asarray(sheet), result)
+
+
+def _with_legend(sheet: Pixels, result: "FusionResult") -> Pixels:
+    """The sheet with the legend of its colours below, where it has any."""
+    coloured = next((s for s in result.sources.values() if s.level is not None), None)
+    if coloured is None or result.colour_map is None:
+        return sheet
+    bar = colour_bar(coloured, result.colour_map)
+    wide = max(sheet.shape[1], bar.shape[1] + 2 * GAP)
+    whole = np.full((sheet.shape[0] + bar.shape[0] + 2 * GAP, wide, 3), GROUND, np.uint8)
+    whole[: sheet.shape[0], : sheet.shape[1]] = sheet
+    whole[sheet.shape[0] + GAP : -GAP, GAP : GAP + bar.shape[1]] = bar
+    return whole
 
 
 def spread_slices(bright: Floats) -> list[int]:

@@ -123,7 +123,7 @@ def methods(view: StudyView, summary: Mapping[str, Any]) -> str:
     if colour_map:
         parts.append(
             f"The functional volume was shown with the {colour_map} colour map; its luminance was "
-            "fused and its chrominance given back."
+            "fused, and the fused volume has its hue."
         )
     return " ".join(part for part in parts if part)
 

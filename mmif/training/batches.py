@@ -6,7 +6,6 @@ batch: a resumed training, or one on more processes, sees the same batches witho
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,10 +15,15 @@ from torch.nn import functional as F
 from mmif.config import TrainingConfig
 from mmif.errors import TrainingError
 from mmif.training.pairs import Pair
+from mmif.training.scanner import Shown, as_scanned
+from mmif.training.targets import Image, reader_target
 
 #: Crops with less than this share of non-empty pixels are drawn again (a few times).
 CONTENT = 0.25
 TRIES = 4
+#: Slices as they were windowed by hand are judged by the metrics as well; there the target counts
+#: this much less.
+PLAIN_WEIGHT = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +33,16 @@ class Batch:
     Attributes:
         sources: (n, 2, h, w) float32 in 0..1.
         names: of the pairs.
-        drawn: (n,) bool, True where a phantom took the place of the pair.
+        drawn: (n,) bool, True where a phantom took the place of the pair, or a scanner's view.
+        targets: (n, 1, h, w) in 0..1, what a reader should see; None where no target is wanted.
+        weights: (n, 1, h, w), how much each pixel of the target counts.
     """
 
     sources: Tensor
     names: tuple[str, ...]
     drawn: Tensor
+    targets: Tensor | None = None
+    weights: Tensor | None = None
 
 
 def steps_per_epoch(pairs: Sequence[Pair], batch: int) -> int:
@@ -65,18 +73,54 @@ def draw_batch(
     places = list(enumerate(_epoch_order(pairs, config, step)))[rank::ranks]
     chosen = [pairs[index] for _, index in places]
     generators = [np.random.default_rng([config.seed, step, place]) for place, _ in places]
-    crops, drawn = zip(*map(partial(_shown, config), chosen, generators), strict=True)
-    return Batch(torch.stack(crops), tuple(pair.name for pair in chosen), torch.tensor(drawn))
+    places_shown = [_shown(config, *both) for both in zip(chosen, generators, strict=True)]
+    crops, drawn = (list(part) for part in zip(*places_shown, strict=True))
+    names, simulated = tuple(pair.name for pair in chosen), torch.tensor(drawn)
+    sources = torch.from_numpy(np.stack([crop.sources for crop in crops]))
+    if chosen[0].clean is None:
+        return Batch(sources, names, simulated)
+    targets, weights = (
+        torch.from_numpy(np.stack([getattr(crop, part) for crop in crops]))[:, None]
+        for part in ("target", "weight")
+    )
+    return Batch(sources, names, simulated, targets, weights)
 
 
-def _shown(
-    config: TrainingConfig, pair: Pair, generator: np.random.Generator
-) -> tuple[Tensor, bool]:
-    """What one place of a batch (2, h, w) shows, and whether it is a phantom and no crop."""
-    crop = _crop(pair, config.crop, generator)
-    if generator.random() < config.phantoms:
-        return phantom(crop.shape[1], crop.shape[2], generator), True
-    return augment(crop, config.augmentation, generator), False
+def _shown(config: TrainingConfig, pair: Pair, random: np.random.Generator) -> tuple[Shown, bool]:
+    """What one place of a batch shows, and whether it is drawn or simulated."""
+    crop, clean = _crop(pair, config.crop, random)
+    if random.random() < config.phantoms:
+        drawn = phantom(crop.shape[1], crop.shape[2], random).numpy()
+        return _aimed(drawn, drawn[1], _flat_parenchyma(drawn), pair.clean is not None), True
+    if pair.clean is not None and random.random() < config.scanner:
+        return mirrored(as_scanned(crop[0], clean, pair.parenchyma, random), random), True
+    changed = augment(torch.from_numpy(crop), config.augmentation, random).numpy()
+    if pair.clean is None:
+        return _aimed(changed, clean, pair.parenchyma, False), False
+    plain = _aimed(crop, clean, pair.parenchyma, True)
+    plain.weight[:] = PLAIN_WEIGHT
+    return (mirrored(plain, random) if config.augmentation else plain), False
+
+
+def _aimed(sources: Image, clean: Image, parenchyma: float, wanted: bool) -> Shown:
+    """``sources`` (2, h, w) with the target of their clean form, where one is wanted."""
+    target = reader_target(sources[0], clean, parenchyma) if wanted else sources[0]
+    return Shown(sources, target, np.ones_like(target))
+
+
+def mirrored(shown: Shown, random: np.random.Generator) -> Shown:
+    """``shown``, left for right in half of the cases."""
+    if random.random() < 0.5:
+        return shown
+    parts = (shown.sources, shown.target, shown.weight)
+    return Shown(*(np.ascontiguousarray(part[..., ::-1]) for part in parts))
+
+
+def _flat_parenchyma(drawn: Image) -> float:
+    """The tissue of a drawn CT: its most frequent value that is neither air nor bone."""
+    values, counts = np.unique(drawn[1], return_counts=True)
+    tissue = (values > 0) & (values < 0.95)
+    return float(values[tissue][np.argmax(counts[tissue])]) if tissue.any() else 0.4
 
 
 def _epoch_order(pairs: Sequence[Pair], config: TrainingConfig, step: int) -> list[int]:
@@ -88,8 +132,8 @@ def _epoch_order(pairs: Sequence[Pair], config: TrainingConfig, step: int) -> li
     ]
 
 
-def _crop(pair: Pair, side: int, generator: np.random.Generator) -> Tensor:
-    """A crop (2, h, w) in 0..1 that shows something, where a few tries find one."""
+def _crop(pair: Pair, side: int, generator: np.random.Generator) -> tuple[Image, Image]:
+    """A crop (2, h, w) in 0..1 that shows something, where a few tries find one; its clean CT."""
     rows, columns = pair.anatomical.shape
     height, width = (min(side or s, s) for s in (rows, columns))
     for _ in range(TRIES):
@@ -99,7 +143,8 @@ def _crop(pair: Pair, side: int, generator: np.random.Generator) -> Tensor:
         crop = np.stack([pair.anatomical[window], pair.other[window]])
         if np.count_nonzero(crop.max(0)) >= CONTENT * height * width:
             break
-    return torch.from_numpy(crop.astype(np.float32) / 255)
+    clean = crop[1] if pair.clean is None else pair.clean[window]
+    return crop.astype(np.float32) / np.float32(255), clean.astype(np.float32) / np.float32(255)
 
 
 def augment(crop: Tensor, share: float, generator: np.random.Generator) -> Tensor:

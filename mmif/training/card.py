@@ -22,8 +22,10 @@ COMMON_LIMITS = (
 )
 DATA_LIMITS = {
     "ct-mri": (
-        "Trained on CT shown through brain windows (bone saturated): other windows show bone, but"
-        " their soft tissue was seen only through augmentation.",
+        "Trained on slices of 8 bits that were made to look like a scanner's volumes (windows,"
+        " contrasts, noise, blur, findings); no volume was seen.",
+        "What the CT shows in the brain is fused as it departs from the parenchyma: a shift of the"
+        " whole brain's density is not shown.",
         "Axial slices of adult heads; other body parts were never seen.",
     ),
     "spect-mri": (

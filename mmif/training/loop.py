@@ -5,21 +5,24 @@ step, so a training that was killed goes on with the same losses from its checkp
 """
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
 
 from mmif.config import Pipeline, TrainingConfig
 from mmif.errors import OutputError, TrainingError
-from mmif.losses import fusion_loss
+from mmif.losses import Target, fusion_loss
 from mmif.networks.inference import choose_precision
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.training.batches import Batch, check_crops, draw_batch, steps_per_epoch
@@ -28,12 +31,15 @@ from mmif.training.pairs import PairSet
 from mmif.training.ranks import Ranks
 from mmif.training.record import Record
 from mmif.training.state import CHECKPOINT, State, load_checkpoint, save_checkpoint
+from mmif.training.targets import with_truth
 from mmif.training.validation import Validation, Validator
 from mmif.weights import save_weights
 
 log = logging.getLogger(__name__)
 
 GRADIENT_LIMIT = 1.0
+WORKERS = 8
+"""At most so many processes draw batches; a crop takes about 4 ms, a step on a GPU 15."""
 MODEL_FOLDER = "weights"
 SAMPLES = "samples"
 
@@ -91,6 +97,10 @@ def train(
         OutputError: ``output`` cannot be made.
     """
     recipe = job.pipeline.training
+    if job.pipeline.loss.target or job.pipeline.loss.target_edges:
+        pairs = replace(
+            pairs, training=with_truth(pairs.training), validation=with_truth(pairs.validation)
+        )
     if recipe.batch % ranks.count:
         raise TrainingError(
             f"training.batch is {recipe.batch}, expected a multiple of the {ranks.count} processes"
@@ -107,9 +117,10 @@ def train(
     keeper = _Keeper(job, state, pairs) if ranks.first else None
     if state.step >= end:
         log.warning("nothing is left to do: %d of %d steps are done", state.step, end)
+    batches = iter(_loader(pairs, recipe, range(state.step, end), ranks))
     while state.step < end:
         started = time.perf_counter()
-        batch = draw_batch(pairs.training, recipe, state.step, ranks.rank, ranks.count)
+        batch = next(batches)
         losses = _step(network, state, batch, job, ranks)
         state.step += 1
         state.seconds += time.perf_counter() - started
@@ -122,6 +133,29 @@ def train(
         watch(Progress(state.step, end, losses, left, validation))
         ranks.wait()
     return state.best if ranks.first else None
+
+
+def _loader(
+    pairs: PairSet, recipe: TrainingConfig, steps: range, ranks: Ranks
+) -> DataLoader[Batch]:
+    """The batches of ``steps``, drawn beside the training by processes of their own."""
+    draw = partial(draw_batch, pairs.training, recipe, rank=ranks.rank, ranks=ranks.count)
+    workers = min(WORKERS, (os.cpu_count() or 1) - 1, len(steps))
+    return DataLoader(_Drawn(draw, steps), batch_size=None, num_workers=workers)
+
+
+class _Drawn(Dataset[Batch]):
+    """The batches of some steps, each drawn where it is asked for."""
+
+    def __init__(self, draw: Callable[[int], Batch], steps: range) -> None:
+        self.draw, self.steps = draw, steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> Batch:
+        torch.set_num_threads(1)
+        return self.draw(self.steps[index])
 
 
 def _begin(job: Job, pairs: PairSet, ranks: Ranks, steps: int) -> State:
@@ -188,7 +222,9 @@ def _step(
         fused = network(sources)
     generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + state.step)
     a, b, drawn = sources[:, :1], sources[:, 1:], batch.drawn.to(device)
-    total, parts = fusion_loss(fused, a, b, job.pipeline.loss, generator, drawn)
+    total, parts = fusion_loss(
+        fused, a, b, job.pipeline.loss, generator, drawn, _target(batch, device)
+    )
     losses = {name: float(value) for name, value in {"total": total.detach(), **parts}.items()}
     _refuse_unsound("loss", total, state, batch, job)
     total.backward()  # type: ignore[no-untyped-call]
@@ -196,6 +232,12 @@ def _step(
     _refuse_unsound("gradient", norm, state, batch, job)
     state.update()
     return ranks.mean(losses)
+
+
+def _target(batch: Batch, device: torch.device) -> Target | None:
+    if batch.targets is None or batch.weights is None:
+        return None
+    return Target(batch.targets.to(device), batch.weights.to(device))
 
 
 def _refuse_unsound(what: str, value: Tensor, state: State, batch: Batch, job: Job) -> None:

@@ -1,6 +1,7 @@
 """Registered pairs of slices for training, and their split by case."""
 
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -27,12 +28,16 @@ class Pair:
     Attributes:
         anatomical: (rows, columns), network channel 0.
         other: likewise, channel 1.
+        clean: ``other`` without noise, where a target is made of it (`mmif.training.targets`).
+        parenchyma: value of the brain in ``other``, 0..1.
     """
 
     name: str
     case: str
     anatomical: Grey
     other: Grey
+    clean: Grey | None = None
+    parenchyma: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,8 +35,7 @@ def fused_grid(reference: MetaTensor, config: GridConfig) -> Grid:
 class ResampleToAxialGridd(Step):
     """Each key on the axial grid of the reference, by one interpolation through its registration.
 
-    The record then holds the grid and, for each role, values, coverage and window
-    (`RegisteredSource`).
+    The record then holds the grid and, for each role, values and coverage (`RegisteredSource`).
 
     Args:
         keys: roles, the reference among them.
@@ -83,9 +82,8 @@ class ResampleToAxialGridd(Step):
                 still,
                 whole,
                 np.ones(grid.shape[2]),
-                study.windows[self.reference],
                 grid_of(reference).shape,
-                source_of(reference),
+                origin=source_of(reference),
             )
         }
         for role, found in moved.items():
@@ -117,10 +115,9 @@ class ResampleToAxialGridd(Step):
             values,
             weight,
             covered_fraction(weight),
-            study.windows[role],
             grid_of(data[role]).shape,
-            source_of(data[role]),
-            registration,
+            origin=source_of(data[role]),
+            registration=registration,
         )
 
     def figures(self, data: Data) -> dict[str, Any]:

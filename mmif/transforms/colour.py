@@ -20,6 +20,7 @@ from monai.transforms import MapTransform, Transform
 
 from mmif.errors import ConfigError
 from mmif.result import STUDY_KEY
+from mmif.transforms.oklch import activity_palette, colour_at
 from mmif.transforms.slices import grid_of, on_grid
 from mmif.transforms.step import Data, Step, study_of
 
@@ -64,10 +65,23 @@ DICOM PS3.6 Annex B.1, entry for entry.
 """
 
 
+ACTIVITY = "activity"
+"""The map of `mmif.transforms.oklch`, whose hue and chroma say the activity alone."""
+
+
+COLOUR_ROOM = 0.75
+"""The brightest that a fused volume is in the map ``activity``: near white there is no room for
+colour. On the sample head activity is read back with rho 0.986 at 0.75, 0.979 at 0.85 and 0.90
+at 1 (``docs/evaluation.md``)."""
+
+
 @cache
 def _palette(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if name == ACTIVITY:
+        return activity_palette()
     if name not in PALETTES:
-        raise ConfigError(f"colour map {name!r} is unknown; expected one of {', '.join(PALETTES)}")
+        known = ", ".join((ACTIVITY, *PALETTES))
+        raise ConfigError(f"colour map {name!r} is unknown; expected one of {known}")
     entries = np.arange(256)
     channels = [np.interp(entries, *np.transpose(knots)) for knots in PALETTES[name]]
     table = np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
@@ -147,6 +161,23 @@ def restore_colour(fused_y: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> t
     return (y + scale * chroma).clamp(0, 1)
 
 
+def colour_fused(
+    fused_y: torch.Tensor, coloured: torch.Tensor, activity: torch.Tensor | None, name: str | None
+) -> torch.Tensor:
+    """RGB (3, ...) of a fused brightness: by the map ``activity``, else in the hue of a source.
+
+    Args:
+        fused_y: (1, ...), 0..1.
+        coloured: (3, ...), the source in colour.
+        activity: (1, ...), the same before its colour map; None for what was colour from the start.
+        name: of the colour map.
+    """
+    if name == ACTIVITY and activity is not None:
+        return colour_at(COLOUR_ROOM * fused_y, activity)
+    yuv = rgb_to_yuv(coloured)
+    return restore_colour(fused_y, yuv[1:2], yuv[2:3])
+
+
 def _chroma(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """(3, ...) of R - Y, G - Y and B - Y; its luminance is zero."""
     red, blue = V_SCALE * v, U_SCALE * u
@@ -187,7 +218,7 @@ class ColourActivityd(Step):
 
     Args:
         keys: roles, SPECT or PET.
-        colour_map: one of ``PALETTES``.
+        colour_map: ``activity`` or one of ``PALETTES``.
     """
 
     part = "resample"
@@ -204,4 +235,5 @@ class ColourActivityd(Step):
         for role in self.keys:
             rgb = apply_colour_map(data[role].as_subclass(torch.Tensor), self.colour_map)
             units[role] = on_grid(rgb, grid_of(data[role]))
-        return {**data, **units, STUDY_KEY: study.with_units(units)}
+        levels = {role: data[role] for role in self.keys}
+        return {**data, **units, STUDY_KEY: study.with_units(units, levels)}

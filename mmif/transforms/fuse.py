@@ -16,8 +16,9 @@ from mmif.config import Precision
 from mmif.errors import ConfigError
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
+from mmif.readability import readability, readability_warnings
 from mmif.result import FUSED_KEY, STUDY_KEY
-from mmif.transforms.colour import luminance, restore_colour, rgb_to_yuv
+from mmif.transforms.colour import colour_fused, luminance
 from mmif.transforms.slices import from_slices, grid_of, on_grid, to_slices
 from mmif.transforms.step import Data, Step, study_of
 from mmif.weights import Weights, load_weights
@@ -30,10 +31,12 @@ class Layer:
     Attributes:
         unit: (1 or 3, X, Y, Z), 0..1.
         coverage: (1, X, Y, Z), how far it counts, 0..1.
+        level: (1, X, Y, Z), 0..1, before a colour map; None where there is none.
     """
 
     unit: MetaTensor
     coverage: MetaTensor
+    level: MetaTensor | None = None
 
 
 class FuseSlicesd(Step):
@@ -48,6 +51,7 @@ class FuseSlicesd(Step):
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         slice_batch: slices at once; None leaves it to the device.
+        colour_map: what an activity was shown in, None where it was colour from the start.
 
     Raises:
         ConfigError: not one network a pass.
@@ -63,7 +67,9 @@ class FuseSlicesd(Step):
         device: str = "auto",
         precision: Precision = "auto",
         slice_batch: int | None = None,
+        colour_map: str | None = None,
     ) -> None:
+        self.colour_map = colour_map
         self.weights = tuple(weights)
         self.device, self.precision, self.slice_batch = device, precision, slice_batch
         super().__init__(
@@ -72,6 +78,7 @@ class FuseSlicesd(Step):
             device=device,
             precision=precision,
             slice_batch=slice_batch,
+            colour_map=colour_map,
         )
         if len(self.weights) != len(self.keys) - 1:
             raise ConfigError(
@@ -82,7 +89,8 @@ class FuseSlicesd(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with the fused volume (1 or 3, X, Y, Z) in 0..1."""
         study = study_of(data)
-        first, *others = (Layer(data[role], study.sources[role].coverage) for role in self.keys)
+        sources = ((data[role], study.sources[role]) for role in self.keys)
+        first, *others = (Layer(unit, source.coverage, source.level) for unit, source in sources)
         infos = []
         for index, second in enumerate(others):
             first, info = self._fuse_two(first, second, index)
@@ -103,8 +111,8 @@ class FuseSlicesd(Step):
         )
         fused: torch.Tensor = from_slices(stack, first.unit).as_subclass(torch.Tensor)
         if second.unit.shape[0] == 3:
-            chroma = rgb_to_yuv(second.unit.as_subclass(torch.Tensor))
-            fused = restore_colour(fused, chroma[1:2], chroma[2:3])
+            coloured = second.unit.as_subclass(torch.Tensor)
+            fused = colour_fused(fused, coloured, second.level, self.colour_map)
         a, b = (layer.unit.as_subclass(torch.Tensor) for layer in (first, second))
         w_a, w_b = (layer.coverage.as_subclass(torch.Tensor) for layer in (first, second))
         whole = w_a * w_b * fused + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b
@@ -132,6 +140,8 @@ class FuseSlicesd(Step):
             "seconds": seconds,
             "seconds_per_slice": round(seconds / slices, 5),
         }
+        if self.colour_map is not None:
+            summary["colour_map"] = self.colour_map
         return summary | ({"grey_weights": _identity(self.weights[0])} if len(infos) > 1 else {})
 
     def figures(self, data: Data) -> dict[str, Any]:
@@ -141,7 +151,7 @@ class FuseSlicesd(Step):
 
 
 class MeasureFusiond(Step):
-    """The eight fusion metrics of every slice, into the record.
+    """The eight fusion metrics of every slice, and what a reader still sees, into the record.
 
     Args:
         keys: roles in the order of the task. Of three, the activity is image B, and what the
@@ -156,12 +166,17 @@ class MeasureFusiond(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with metrics in its record."""
         a, b = data[self.keys[0]], data[self.keys[-1]]
-        study = replace(study_of(data), metrics_per_slice=slice_metrics(data[FUSED_KEY], a, b))
+        study, fused = study_of(data), data[FUSED_KEY]
+        seen = readability(fused.numpy(), study.sources, grid_of(fused).spacing_mm)
+        study = replace(
+            study, metrics_per_slice=slice_metrics(fused, a, b), readability=seen
+        ).with_warnings(*readability_warnings(seen))
         return {**data, STUDY_KEY: study}
 
     def figures(self, data: Data) -> dict[str, Any]:
-        """The means."""
-        return mean_metrics(data[STUDY_KEY].metrics_per_slice)
+        """The means, and the readability."""
+        study = data[STUDY_KEY]
+        return mean_metrics(study.metrics_per_slice) | dict(study.readability)
 
 
 def brightness(volume: MetaTensor) -> MetaTensor:

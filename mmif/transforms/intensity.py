@@ -1,10 +1,12 @@
 """Physical values to the network's 0..1, by one stated window for a whole volume."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from scipy import ndimage
@@ -13,7 +15,8 @@ from mmif.config import IntensityConfig, build
 from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
 from mmif.io.source import source_of
-from mmif.result import STUDY_KEY, Window
+from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
+from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
 from mmif.transforms.head import COARSE_MM, head_mask
 from mmif.transforms.slices import grid_of, on_grid
 from mmif.transforms.step import Data, Step, study_of
@@ -24,23 +27,35 @@ AIR_PERCENTILE = 99.5
 AIR_MARGIN_MM = 8.0
 """Air begins this far from the head, so that neither blur nor ears count as air."""
 
+BRAIN_PERCENTILES = (2.0, 99.0)
+"""Of the brain, whose darkest and brightest voxels are vessels, air of a sinus and artefacts."""
+
+COVERED = 0.5
+"""A voxel counts where a source's weight is above this."""
+
 DARK_SHARE = 0.25
 """The air's level never takes more than this share of the window: dark tissue stays visible."""
 
 
 def window_of(
-    volume: MetaTensor, config: IntensityConfig, head: MetaTensor | None = None
+    volume: MetaTensor,
+    config: IntensityConfig,
+    head: MetaTensor | None = None,
+    brain: npt.NDArray[np.bool_] | None = None,
 ) -> Window:
     """The window of ``volume`` that ``config`` asks for.
 
-    ``window``: the values of ``config``. ``percentile``: percentiles of the head's voxels; the low
-    end is raised to the level of the air outside of the head, so that the noise of an MRI's
-    background, or the scatter of a SPECT's, is black and no haze lies over the fused volume.
+    ``window``: the values of ``config``. ``percentile``: percentiles of the head's voxels.
+    ``brain``: the brain's 2nd and 99th percentile come to lie at the two brightnesses of
+    ``config``; fat, contrast agent and what else is brighter than the brain saturates. The low end
+    is raised to the level of the air outside of the head, so that the noise of an MRI's background,
+    or the scatter of a SPECT's, is black and no haze lies over the fused volume.
 
     Args:
         volume: (1, X, Y, Z), physical values.
-        config: the kind of window and its two numbers.
+        config: the kind of window and its numbers.
         head: (1, X, Y, Z) bool; found by `head_mask` when left out.
+        brain: (X, Y, Z); what is deep in the head when left out.
 
     Raises:
         InputError: the window has no width, or the volume holds NaN or infinite values.
@@ -51,24 +66,38 @@ def window_of(
     if not np.isfinite(values).all():
         raise InputError(f"{name} holds NaN or infinite values; expected finite ones")
     if config.kind == "window":
-        return Window(config.low, config.high, unit)
+        return Window(config.low, config.high, unit, config.bone)
     mask = (head_mask(volume) if head is None else head)[0].numpy().astype(bool)
-    foreground = values[mask] if mask.any() else values
-    low, high = (float(p) for p in np.percentile(foreground, [config.low, config.high]))
-    air = _air_level(values, mask, spacing_mm(np.asarray(volume.affine)))
+    spacing = spacing_mm(np.asarray(volume.affine))
+    if config.kind == "brain":
+        by = "the brain, inside of the skull" if brain is not None else "the brain, by its depth"
+        place = brain_by_depth(mask, spacing) if brain is None else brain
+        shown = values[place] if place.any() else values[mask] if mask.any() else values
+        dark, bright = (float(p) for p in np.percentile(shown, BRAIN_PERCENTILES))
+        slope = (bright - dark) / (config.high - config.low)
+        low, high = dark - config.low * slope, dark + (1 - config.low) * slope
+    else:
+        by = "the head"
+        shown = values[mask] if mask.any() else values
+        low, high = (float(p) for p in np.percentile(shown, [config.low, config.high]))
+    air = _air_level(values, mask, spacing)
     if air is not None:
         low = max(low, min(air, low + DARK_SHARE * (high - low)))
     if not high > low:
         raise InputError(
-            f"{name}: the percentiles {config.low:g} and {config.high:g} of what it shows are both "
-            f"{high:.6g}; expected an image"
+            f"{name}: what decides its window lies between {low:.6g} and {high:.6g}; expected"
+            " an image"
         )
-    return Window(low, high, unit)
+    return Window(low, high, unit, by=by)
 
 
 def apply_window(volume: MetaTensor, window: Window) -> MetaTensor:
     """``volume`` with ``window`` as 0..1; what lies outside is held at the ends."""
-    return ((volume - window.low) / (window.high - window.low)).clamp(0, 1)
+    unit = ((volume - window.low) / (window.high - window.low)).clamp(0, 1)
+    if window.bone is None:
+        return unit
+    bone = ((volume - window.high) / (window.bone - window.high)).clamp(0, 1)
+    return SOFT_TISSUE * unit + (1 - SOFT_TISSUE) * bone
 
 
 def scale_to_unit(
@@ -80,12 +109,14 @@ def scale_to_unit(
 
 
 class ChooseWindowsd(Step):
-    """One window for each key, of the volume as it was read; `window_of` for each role.
+    """One window a volume, for each key on the grid; `window_of` for each role.
+
+    The brain of an MRI is found inside of the skull of a registered CT, else by its depth.
 
     Args:
         keys: roles.
-        intensity: role to the kind of window and its two numbers (`IntensityConfig`, or its
-            plain form).
+        intensity: role to the kind of window and its numbers (`IntensityConfig`, or its plain
+            form).
 
     Raises:
         InputError: a volume cannot be windowed.
@@ -110,12 +141,33 @@ class ChooseWindowsd(Step):
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with the windows in its record."""
-        windows = {role: window_of(data[role], self.intensity[role]) for role in self.keys}
-        return {**data, STUDY_KEY: replace(study_of(data), windows=windows)}
+        study = study_of(data)
+        brain = _brain(study)
+        windows = {role: self._window(study.sources[role], brain) for role in self.keys}
+        return {**data, STUDY_KEY: study.with_windows(windows)}
+
+    def _window(self, source: RegisteredSource, brain: npt.NDArray[np.bool_] | None) -> Window:
+        """The window of one source, by what it covers of the grid."""
+        covered = source.coverage[0].numpy() > COVERED
+        head = head_mask(source.values)
+        if not covered.all():
+            head = on_grid(head & torch.from_numpy(covered)[None], grid_of(head))
+        seen = None if brain is None else brain & covered
+        return window_of(source.values, self.intensity[source.role], head, seen)
 
     def figures(self, data: Data) -> dict[str, Any]:
         """The windows, in words."""
-        return {role: str(window) for role, window in data[STUDY_KEY].windows.items()}
+        return {role: str(source.window) for role, source in data[STUDY_KEY].sources.items()}
+
+
+def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:
+    """The brain inside of the skull of the study's CT; None where there is none to be seen."""
+    ct = study.sources.get("ct")
+    if ct is None or study.grid is None:
+        return None
+    spacing = study.grid.spacing_mm
+    brain = brain_in_skull(ct.values[0].numpy(), ct.coverage[0].numpy() > COVERED, spacing)
+    return brain if is_enough(brain, spacing) else None
 
 
 class ScaleToUnitd(Step):

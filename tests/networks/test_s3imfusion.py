@@ -11,6 +11,12 @@ def network() -> S3IMFusion:
     return S3IMFusion(NetworkConfig()).eval()
 
 
+@pytest.fixture(scope="module", params=["between", "residual"])
+def either(request: pytest.FixtureRequest) -> S3IMFusion:
+    torch.manual_seed(1)
+    return S3IMFusion(NetworkConfig(output=request.param)).eval()
+
+
 @pytest.mark.parametrize("size", [(256, 256), (1, 1), (3, 17), (31, 250), (333, 127)])
 def test_any_height_and_width_comes_back(network: S3IMFusion, size: tuple[int, int]) -> None:
     with torch.inference_mode():
@@ -25,11 +31,30 @@ def test_grids_beyond_the_largest_are_averaged_down() -> None:
         assert small(torch.rand(1, 2, 1100, 40)).shape == (1, 1, 1100, 40)
 
 
-def test_air_stays_exactly_black(network: S3IMFusion) -> None:
+def test_a_residual_may_be_brighter_and_darker_than_both_sources() -> None:
+    network = S3IMFusion(NetworkConfig(output="residual")).eval()
+    sources = torch.full((1, 2, 2, 2), 0.5)
+    for level, expected in ((0.3, 0.8), (-0.3, 0.2), (0.9, 1.0)):
+        shown = network.residual(sources, torch.full((1, 1, 2, 2), level))
+        torch.testing.assert_close(shown, torch.full((1, 1, 2, 2), expected))
+
+
+def test_the_papers_output_is_its_own_tanh_at_full_resolution() -> None:
+    torch.manual_seed(2)
+    config = NetworkConfig(channels=4, coarse_channels=4, output="tanh", full_resolution=True)
+    network = S3IMFusion(config).eval()
+    assert [layer.kernel_size for layer in network.detail.coarse] == [(5, 5), (5, 5)]
+    with torch.inference_mode():
+        fused = network(torch.rand(1, 2, 33, 40))
+    assert fused.shape == (1, 1, 33, 40)
+    assert 0 <= fused.min() <= fused.max() <= 1
+
+
+def test_air_stays_exactly_black(either: S3IMFusion) -> None:
     sources = torch.zeros(1, 2, 64, 64)
     sources[:, :, 20:40, 20:40] = 0.8
     with torch.inference_mode():
-        fused = network(sources)[0, 0]
+        fused = either(sources)[0, 0]
     away = torch.ones(64, 64, dtype=torch.bool)
     away[20:40, 20:40] = False
     assert fused[away].max() == 0

@@ -29,7 +29,7 @@ def test_a_card_is_complete() -> None:
     assert (found["started_from"], found["seconds"]) == ("f1 123", 12.3)
     assert found["device"].startswith("CPU")
     assert found["validation"]["ours"] == found["validation"]["baselines"]["maximum"] == FIGURES
-    assert "brain windows" in found["limits"][0]
+    assert "no volume was seen" in found["limits"][0]
     assert found["licence"]["code_and_weights"] == "Apache-2.0"
 
 

@@ -270,7 +270,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(
     data: Path, options: list[str], reason: str
 ) -> None:
     run(data, "out", "--max-steps", "2")
-    recipe = {**RECIPE, "network": {}}  # the shipped weights' network
+    recipe = {**RECIPE, "network": load_weights("ct-mri").card["network"]}
     (data.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     run(data, "out", "--max-steps", "2", "--overwrite")
     assert reason in refusal(run(data, "out", "--resume", *options))

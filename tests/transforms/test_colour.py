@@ -70,7 +70,9 @@ def test_brightness_of_the_map_rises_with_the_value(name: str) -> None:
 
 
 def test_unknown_colour_map_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ConfigError, match="'jet' is unknown; expected one of gray, hot-iron"):
+    with pytest.raises(
+        ConfigError, match="'jet' is unknown; expected one of activity, gray, hot-iron"
+    ):
         palette("jet")
 
 

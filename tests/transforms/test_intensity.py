@@ -101,7 +101,8 @@ def test_a_given_head_is_used_for_the_percentiles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [(float("nan"), "NaN"), (float("inf"), "infinite"), (5.0, "are both 5")]
+    ("value", "message"),
+    [(float("nan"), "NaN"), (float("inf"), "infinite"), (5.0, "between 5 and 5")],
 )
 def test_what_has_no_window_is_refused(value: float, message: str) -> None:
     volume = MetaTensor(torch.full((1, 8, 8, 8), 5.0))
@@ -120,3 +121,74 @@ def test_rire_air_is_black_and_its_brain_stands_in_the_middle(shared_data: Path)
     unit = scale_to_unit(volume, PERCENTILES, head)[0][0].numpy()
     assert unit[far_air(head[0].numpy())].mean() < 0.1 / 255
     assert 0.33 < np.median(unit[110:140, 110:140, 10:18]) < 0.67
+
+
+BY_BRAIN = IntensityConfig("brain", 0.05, 0.65)
+
+
+def head_with_fat(scale: float = 1.0, offset: float = 0.0) -> tuple[MetaTensor, np.ndarray]:
+    """A head whose scalp is far brighter than its brain of 80..120, and the brain (X, Y, Z)."""
+    x, y, z = np.ogrid[-50:50, -50:50, -30:30]
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    brain = radius < 38
+    inside = 100 + 20 * np.sin(x / 3.0) * np.cos(y / 3.0) + 0 * z
+    values = np.select([brain, radius < 42, radius < 46], [inside, 5.0, 600.0], 0.0)
+    volume = MetaTensor(
+        torch.as_tensor(values[None] * scale + offset, dtype=torch.float32),
+        affine=np.diag([2.0, 2.0, 2.0, 1.0]),
+    )
+    return volume, brain
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (37.5, 0), (0.01, 0), (1, -300), (4, 300)])
+def test_the_brain_has_the_brightness_asked_for_whatever_the_fat_and_the_scale(
+    scale: float, offset: float
+) -> None:
+    volume, brain = head_with_fat(scale, offset)
+    unit, window = scale_to_unit(volume, BY_BRAIN)
+    assert window.by == "the brain, by its depth"
+    shown = unit[0].numpy()[brain & (np.abs(np.arange(60) - 30) < 24)]
+    assert np.percentile(shown, 99) == pytest.approx(0.65, abs=0.02)
+    assert np.percentile(shown, 2) == pytest.approx(0.05, abs=0.03)
+    assert float(unit[0, 0, 0, 0]) == 0
+
+
+def test_a_skull_stripped_brain_has_the_same_window() -> None:
+    volume, brain = head_with_fat()
+    stripped = volume * torch.from_numpy(brain)[None]
+    whole, alone = (window_of(v, BY_BRAIN) for v in (volume, stripped))
+    assert alone.high == pytest.approx(whole.high, rel=0.02)
+    assert alone.low == pytest.approx(whole.low, abs=4)
+
+
+def test_the_brain_inside_of_a_skull_is_used_where_it_is_known() -> None:
+    volume, brain = head_with_fat()
+    window = window_of(volume, BY_BRAIN, brain=brain)
+    assert window.by == "the brain, inside of the skull"
+    assert window.high == pytest.approx(119 + 0.35 / 0.6 * (119 - 81), rel=0.03)
+
+
+def test_bone_is_told_apart_above_soft_tissue() -> None:
+    config = IntensityConfig("window", -20, 100, bone=1000)
+    hu = [-1000.0, -20, 40, 100, 550, 1000, 3000]
+    volume = MetaTensor(torch.tensor(hu).reshape(1, 7, 1, 1))
+    volume.meta["source"] = SimpleNamespace(units="HU")
+    unit, window = scale_to_unit(volume, config)
+    expected = [0, 0, 0.375, 0.75, 0.875, 1, 1]
+    torch.testing.assert_close(unit.flatten().as_tensor(), torch.tensor(expected))
+    assert str(window) == "-20..100 HU (0..0.75), bone to 1000"
+
+
+def test_rire_brain_stands_below_its_fat_and_above_the_ct(shared_data: Path) -> None:
+    import mmif
+
+    folder = shared_data / "volumes/rire_training_001"
+    result = mmif.fuse(
+        ct=folder / "training_001_ct_on_mr_grid.nii.gz",
+        mri=folder / "training_001_mr_T1.nii.gz",
+        register=False,
+    )
+    assert result.windows["mri"].by == "the brain, inside of the skull"
+    mri, ct = (result.sources[role] for role in ("mri", "ct"))
+    brain = (ct.values[0] > 25) & (ct.values[0] < 50) & (mri.unit[0] > 0.1)
+    assert float(ct.unit[0][brain].median()) < float(mri.unit[0][brain].median()) < 0.62

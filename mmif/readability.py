@@ -1,0 +1,183 @@
+"""How far a fused volume can be trusted: what of each source a reader still sees in it.
+
+The eight fusion metrics say nothing of it (``docs/evaluation.md``): the pixel maximum is among the
+best by them, and shows a CT's noise in place of an MRI's contrast. These figures are measured in
+the volume itself, inside of the brain:
+
+- ``mri_gain``, ``ct_gain``: how strongly each source's detail stands in the fused volume, by a
+  regression of the fused brightness on both, all without their broad course (Gaussian, 8 pixels).
+  The MRI counts from 0 to its brain's 99th percentile at 0.85, the CT from -20 to 100 HU.
+- ``mri_correlation``: of the fused detail with the MRI's.
+- ``not_mri``: what is not the MRI's detail, as a multiple of it: the CT's findings, and its noise.
+- ``bone``: mean brightness where the CT is above 500 HU.
+- ``activity_rho``, ``activity_error``: the activity (0..1) read back from the colours by an eye
+  that cannot tell colours closer than 0.02 in OKLab: Spearman's correlation and mean error.
+- ``anatomy_slope``, ``activity_slope``: fused luminance by anatomy and by activity, both 0..1.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from mmif.result import RegisteredSource
+from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
+from mmif.transforms.colour import LUMINANCE
+from mmif.transforms.head import head_mask
+from mmif.transforms.oklch import oklab
+
+Volume = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+BROAD_PIXELS = 8.0
+"""Detail is what a Gaussian of this width takes away; sulci and lesions are smaller."""
+
+BRAIN_TOP = 0.85
+"""Where the brain's 99th percentile stands when the MRI counts as shown in full."""
+
+CT_RANGE = (-20.0, 100.0)
+BONE_HU = 500.0
+SLICES = 24
+"""At most so many slices are measured, evenly spread; more move no figure by 0.01 (measured)."""
+
+SURFACE_MM = 12.0
+"""The activity is read this deep in the head: on the rim it blurs into nothing."""
+
+JUST_NOTICEABLE = 0.02
+"""The OKLab distance that an eye tells apart, about (Ottosson 2020)."""
+
+COLOURS, NEIGHBOURS = 12_000, 9
+"""So many voxels are learnt from, and as many asked of; the mean of so many nearest colours."""
+
+LEAST = 500
+"""Fewer voxels say nothing."""
+
+HARDLY_VISIBLE = 0.5
+"""Below this gain a reader is warned."""
+
+
+def readability(
+    fused: npt.NDArray[Any],
+    sources: Mapping[str, RegisteredSource],
+    spacing: tuple[float, float, float],
+) -> dict[str, float]:
+    """The figures above that can be had of ``sources``.
+
+    Args:
+        fused: (1 or 3, X, Y, Z), 0..1.
+        sources: role to the registered source.
+        spacing: mm.
+    """
+    step = max(1, -(-fused.shape[-1] // SLICES))
+    shown = np.asarray(fused[..., ::step], dtype=np.float64)
+    values = {
+        role: source.values[0].numpy()[..., ::step].astype(np.float64)
+        for role, source in sources.items()
+    }
+    covered = np.all([s.coverage[0].numpy()[..., ::step] > 0.99 for s in sources.values()], axis=0)
+    apart = (spacing[0], spacing[1], spacing[2] * step)
+    bright = np.tensordot(LUMINANCE, shown, 1) if len(shown) == 3 else shown[0]
+    anatomy = next(role for role in ("mri", "ct") if role in values)
+    head = head_mask(sources[anatomy].values)[0].numpy().astype(bool)[..., ::step] & covered
+    figures: dict[str, float] = {}
+    if "ct" in values and "mri" in values:
+        brain = _brain(values["ct"], head, covered, apart)
+        figures |= _detail(bright, values["mri"], values["ct"], brain)
+        figures |= _bone(bright, values["ct"], covered)
+    activity = next((role for role in ("spect", "pet") if role in values), None)
+    if activity is not None and len(shown) == 3:
+        deep = ndimage.distance_transform_edt(head, sampling=apart) > SURFACE_MM
+        figures |= _activity(shown, values[anatomy], values[activity], deep)
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def readability_warnings(figures: Mapping[str, float]) -> tuple[str, ...]:
+    """One line for each source that is hardly visible."""
+    said = []
+    if figures.get("mri_gain", 1.0) < HARDLY_VISIBLE:
+        said.append(
+            f"the MRI is hardly visible in the fused brain (gain {figures['mri_gain']:.2f}, "
+            f"expected at least {HARDLY_VISIBLE:g})"
+        )
+    if figures.get("activity_rho", 1.0) < 0.9:
+        said.append(
+            "the activity can hardly be read from the colours (correlation "
+            f"{figures['activity_rho']:.2f}, expected at least 0.9)"
+        )
+    return tuple(said)
+
+
+def _brain(ct: Volume, head: Mask, covered: Mask, spacing: tuple[float, float, float]) -> Mask:
+    brain = brain_in_skull(ct, covered, spacing)
+    return brain if is_enough(brain, spacing) else brain_by_depth(head, spacing)
+
+
+def _detail(bright: Volume, mri: Volume, ct: Volume, brain: Mask) -> dict[str, float]:
+    """Gains, correlation and what is not MRI; nothing where the brain is too small."""
+    if brain.sum() < LEAST:
+        return {}
+    base = min(0.0, float(mri.min()))
+    top = (float(np.percentile(mri[brain], 99)) - base) / BRAIN_TOP
+    low, high = CT_RANGE
+    units = (
+        bright,
+        np.clip((mri - base) / max(top, 1e-9), 0, 1),
+        np.clip((ct - low) / (high - low), 0, 1),
+    )
+    f, m, c = (_without_course(unit, brain) for unit in units)
+    if min(m.std(), f.std()) < 1e-6:
+        return {}
+    (mri_gain, ct_gain), *_ = np.linalg.lstsq(np.stack([m, c], 1), f, rcond=None)
+    return {
+        "mri_gain": mri_gain,
+        "ct_gain": ct_gain,
+        "mri_correlation": np.corrcoef(f, m)[0, 1],
+        "not_mri": (f - mri_gain * m).std() / m.std(),
+    }
+
+
+def _without_course(image: Volume, mask: Mask) -> Volume:
+    """The detail of ``image`` in ``mask``, (voxels,): its broad course taken away by slice."""
+    weight, size = mask.astype(float), (BROAD_PIXELS, BROAD_PIXELS, 0)
+    broad = ndimage.gaussian_filter(image * weight, size)
+    broad /= np.maximum(ndimage.gaussian_filter(weight, size), 1e-6)
+    return np.asarray((image - broad)[mask])
+
+
+def _bone(bright: Volume, ct: Volume, covered: Mask) -> dict[str, float]:
+    bone = ndimage.binary_erosion(ct > BONE_HU) & covered
+    return {"bone": bright[bone].mean()} if bone.sum() >= LEAST else {}
+
+
+def _scaled(values: Volume, percentile: float) -> Volume:
+    """``values`` as 0..1, from 0 to a percentile of theirs."""
+    return np.asarray(np.clip(values / max(float(np.percentile(values, percentile)), 1e-9), 0, 1))
+
+
+def _activity(rgb: Volume, anatomy: Volume, activity: Volume, inside: Mask) -> dict[str, float]:
+    """The activity read back from the colours, and the slopes of the luminance."""
+    from scipy.spatial import cKDTree
+    from scipy.stats import spearmanr
+
+    if inside.sum() < LEAST:
+        return {}
+    level, tissue = _scaled(activity[inside], 99.8), _scaled(anatomy[inside], 99.0)
+    if level.std() < 1e-6:
+        return {}
+    colours = rgb[:, inside].T
+    random = np.random.default_rng(0)
+    chosen = random.permutation(len(level))[: 2 * COLOURS]
+    learnt, asked = chosen[::2], chosen[1::2]
+    blur = random.normal(0, JUST_NOTICEABLE, (len(asked), 3))
+    _, near = cKDTree(oklab(colours[learnt])).query(oklab(colours[asked]) + blur, k=NEIGHBOURS)
+    seen = level[learnt][near].mean(axis=1)
+    known = np.stack([tissue, level, np.ones_like(level)], axis=1)
+    slopes, *_ = np.linalg.lstsq(known, colours @ np.array(LUMINANCE), rcond=None)
+    return {
+        "activity_rho": spearmanr(seen, level[asked])[0],
+        "activity_error": np.abs(seen - level[asked]).mean(),
+        "anatomy_slope": slopes[0],
+        "activity_slope": slopes[1],
+    }

@@ -1,0 +1,134 @@
+"""The section "What can be read here": what of each source a reader still sees, and the legend."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from mmif.report.page import number
+from mmif.report.pictures import Pixels, data_uri
+from mmif.transforms.colour import ACTIVITY, COLOUR_ROOM, apply_colour_map, colour_fused
+
+if TYPE_CHECKING:
+    from mmif.result import RegisteredSource
+
+WANTED: Mapping[str, tuple[str, str, float, str]] = {
+    "mri_gain": (
+        "MRI gain",
+        "≥",
+        0.85,
+        "How strongly the MRI's detail stands in the fused brain; 1 is in full.",
+    ),
+    "mri_correlation": (
+        "Correlation with the MRI",
+        "≥",
+        0.92,
+        "Of the fused detail with the MRI's; below, something else covers it.",
+    ),
+    "not_mri": (
+        "What is not MRI",
+        "≤",
+        0.40,
+        "The CT's findings and its noise, as a multiple of the MRI's own contrast.",
+    ),
+    "bone": ("Bone", "≥", 0.93, "Mean brightness where the CT shows bone; 1 is white."),
+    "activity_rho": (
+        "Activity read back",
+        "≥",
+        0.96,
+        "Correlation of the activity with what an eye reads from the colours.",
+    ),
+    "activity_error": (
+        "Error of that reading",
+        "≤",
+        0.035,
+        "Mean error, as a share of the activity's scale.",
+    ),
+    "anatomy_slope": (
+        "Luminance by anatomy",
+        "≥",
+        0.6,
+        "How much of the anatomy's brightness the fused volume has; two sources.",
+    ),
+    "activity_slope": (
+        "Luminance by activity",
+        "≥",
+        0.25,
+        "How much brighter the hottest activity is than none; two sources.",
+    ),
+}
+"""Name, sign, what is wanted, what it says. The limits are those of `docs/evaluation.md`."""
+
+LEGEND, MARGIN = (256, 128), (54, 40)
+"""Pixels of the colour bar (activity by brightness), and of the words to its left and below."""
+
+INK, GROUND = (90, 104, 118), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of readability, ready to be read."""
+
+    name: str
+    value: str
+    limit: str
+    tone: str
+    meaning: str
+
+
+def figures(readability: Mapping[str, Any], sources: int) -> list[Figure]:
+    """The rows of the table; the slopes of luminance hold for two sources alone.
+
+    Args:
+        readability: as ``summary.json`` has it.
+        sources: how many were fused.
+    """
+    rows = []
+    for key, (name, sign, wanted, meaning) in WANTED.items():
+        value = readability.get(key)
+        if value is None or (sources > 2 and key.endswith("slope")):
+            continue
+        met = value >= wanted if sign == "≥" else value <= wanted
+        limit = f"{sign} {wanted:g}"
+        rows.append(Figure(name, number(value, 2), limit, "pass" if met else "review", meaning))
+    return rows
+
+
+def colour_bar(source: "RegisteredSource", colour_map: str) -> Pixels:
+    """(rows, columns, 3): the legend, activity to the right, fused brightness upwards."""
+    columns, rows = LEGEND
+    activity = torch.linspace(0, 1, columns)[None, None].expand(1, rows, columns)
+    bright = torch.linspace(1, 0, rows)[None, :, None].expand(1, rows, columns)
+    coloured = apply_colour_map(activity, colour_map)
+    rgb = colour_fused(bright, coloured, activity, colour_map)
+    bar = (rgb.clamp(0, 1).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+    left, below = MARGIN
+    sheet = Image.new("RGB", (left + columns + 24, rows + below + 8), GROUND)
+    sheet.paste(Image.fromarray(bar), (left, 8))
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    top = COLOUR_ROOM if colour_map == ACTIVITY else 1.0
+    pen.text((left - 6, 8), f"{top:g}", fill=INK, font=font, anchor="rt")
+    pen.text((left - 6, rows + 8), "0", fill=INK, font=font, anchor="rb")
+    pen.text((left - 6, 8 + rows // 2), "bright", fill=INK, font=font, anchor="rm")
+    window = source.window
+    for place, value in ((0.0, window.low), (0.5, None), (1.0, window.high)):
+        words = f"{value:.4g}" if value is not None else window.unit or "activity"
+        pen.text((left + place * columns, rows + 14), words, fill=INK, font=font, anchor="mt")
+    return np.asarray(sheet)
+
+
+def legend(sources: Mapping[str, "RegisteredSource"], colour_map: str | None) -> dict[str, Any]:
+    """The legend as a picture for the page; empty where nothing is in colour."""
+    coloured = next((s for s in sources.values() if s.level is not None), None)
+    if coloured is None or colour_map is None:
+        return {}
+    bar = colour_bar(coloured, colour_map)
+    return {
+        "uri": data_uri(bar, lossless=True),
+        "width": bar.shape[1],
+        "height": bar.shape[0],
+        "alt": "Colours of the fused volume: activity to the right, brightness upwards",
+    }

@@ -1,0 +1,118 @@
+"""What of each source a reader still sees, measured in the fused volume."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from mmif.readability import readability, readability_warnings
+from mmif.report.readability import WANTED, colour_bar, figures
+from mmif.transforms.oklch import colour_at
+
+SPACING = (2.0, 2.0, 4.0)
+SHAPE = (96, 96, 20)
+
+
+def volume(values: np.ndarray) -> MetaTensor:
+    return MetaTensor(
+        torch.as_tensor(values[None], dtype=torch.float32), affine=np.diag([2, 2, 4, 1.0])
+    )
+
+
+def source(values: np.ndarray) -> Any:
+    return SimpleNamespace(values=volume(values), coverage=torch.ones(1, *SHAPE))
+
+
+@pytest.fixture(scope="module")
+def head() -> dict[str, np.ndarray]:
+    """CT, MRI and activity of a round head: textured brain in a skull in air."""
+    random = np.random.default_rng(5)
+    x, y, _ = np.ogrid[-48:48, -48:48, 0:20]
+    radius = np.sqrt(x**2 + y**2) + np.zeros(SHAPE)
+    brain, skull = radius < 36, (radius >= 36) & (radius < 41)
+    texture = ndimage.gaussian_filter(random.normal(size=SHAPE), (1.5, 1.5, 0.5))
+    mri = np.where(brain, 300 + 300 * texture / texture.std() * 0.2, 0)
+    mri[skull] = 5
+    grain = ndimage.gaussian_filter(random.normal(size=SHAPE), (0.7, 0.7, 0))
+    ct = np.select([brain, skull], [35 + 3 * grain / grain.std(), 1000], -1000)
+    spot = np.exp(-(((x - 10) ** 2 + y**2) / 300)) + 0.3 + np.zeros(SHAPE)
+    return {"mri": mri, "ct": ct, "spect": np.where(brain, 100 * spot, 0)}
+
+
+def unit(mri: np.ndarray) -> np.ndarray:
+    return np.clip(mri / 600, 0, 1)
+
+
+def measured(fused: np.ndarray, head: dict[str, np.ndarray], *roles: str) -> dict[str, float]:
+    return readability(fused, {role: source(head[role]) for role in roles}, SPACING)
+
+
+def test_the_mri_itself_is_seen_in_full(head: dict[str, np.ndarray]) -> None:
+    found = measured(unit(head["mri"])[None], head, "mri", "ct")
+    assert found["mri_gain"] > 0.6
+    assert found["mri_correlation"] > 0.99
+    assert found["not_mri"] < 0.05
+    assert abs(found["ct_gain"]) < 0.05
+    assert found["bone"] < 0.05
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_the_gain_follows_how_much_of_the_mri_is_shown(
+    head: dict[str, np.ndarray], share: float
+) -> None:
+    whole = measured(unit(head["mri"])[None], head, "mri", "ct")["mri_gain"]
+    part = measured(share * unit(head["mri"])[None], head, "mri", "ct")["mri_gain"]
+    assert part == pytest.approx(share * whole, rel=0.01)
+
+
+def test_a_ct_in_place_of_the_mri_is_said(head: dict[str, np.ndarray]) -> None:
+    found = measured(np.clip((head["ct"] + 20) / 120, 0, 1)[None], head, "mri", "ct")
+    assert found["mri_gain"] < 0.1
+    assert found["ct_gain"] > 0.9
+    assert found["bone"] == 1
+    assert any("MRI is hardly visible" in line for line in readability_warnings(found))
+
+
+@pytest.mark.parametrize(
+    ("colours", "low", "high"),
+    [
+        (lambda y, a: colour_at(y, a), 0.97, 1.0),
+        (lambda y, a: torch.cat([y, y, y]), -0.3, 0.6),
+    ],
+)
+def test_activity_is_read_back_from_colours_and_not_from_grey(
+    head: dict[str, np.ndarray], colours: Callable[..., torch.Tensor], low: float, high: float
+) -> None:
+    bright = torch.as_tensor(0.7 * unit(head["mri"])[None], dtype=torch.float32)
+    activity = torch.as_tensor((head["spect"] / 130)[None], dtype=torch.float32).clamp(0, 1)
+    found = measured(colours(bright, activity).numpy(), head, "mri", "spect")
+    assert low < found["activity_rho"] <= high
+    assert "mri_gain" not in found
+
+
+def test_an_empty_volume_has_no_figures() -> None:
+    empty = {"mri": np.zeros(SHAPE), "ct": np.full(SHAPE, -1000.0)}
+    assert measured(np.zeros((1, *SHAPE)), empty, "mri", "ct") == {}
+
+
+def test_the_table_says_what_is_not_met() -> None:
+    rows = figures({"mri_gain": 0.3, "bone": 0.99}, 2)
+    assert [(row.name, row.tone) for row in rows] == [("MRI gain", "review"), ("Bone", "pass")]
+    slopes = {"anatomy_slope": 0.1, "activity_slope": 0.1}
+    assert figures(slopes, 3) == []
+    assert len(figures(dict.fromkeys(WANTED, 0.5), 2)) == len(WANTED)
+
+
+def test_the_legend_has_the_colours_of_the_fused_volume() -> None:
+    from mmif.result import Window
+
+    shown = SimpleNamespace(window=Window(0, 12, "g/ml"))
+    bar = colour_bar(shown, "activity")  # type: ignore[arg-type]
+    middle = bar[8 + 64, 54 + 128] / 255.0
+    wanted = colour_at(torch.tensor([[0.75 * 0.5]]), torch.tensor([[0.5]])).numpy()[:, 0]
+    np.testing.assert_allclose(middle, wanted, atol=0.02)

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Score fused images with the eight fusion metrics.",
     "register": "Register two volumes rigidly; write an ITK transform.",
     "info": "List the series and volumes found at a path, and what each is usable for.",
+    "send": "Send a result's DICOM files to an archive.",
     "weights": "List or verify the shipped weights.",
 }
 

@@ -1,0 +1,1 @@
+"""mmif in a hospital's network: receive, fuse, send on."""

@@ -1,0 +1,68 @@
+"""`mmif send`: what an archive has afterwards, and what is said of what it refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from monai.data import MetaTensor
+from pydicom import dcmread
+
+import mmif
+from mmif.cli import main
+from mmif.errors import ConfigError
+from mmif.node.peers import Peer
+
+# pynetdicom leaves the socket of a refused connection to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    """A folder with a DICOM series in it and a file that is none."""
+    values = np.random.default_rng(1).random((1, 40, 40, 3), dtype=np.float32)
+    mmif.save(MetaTensor(values, affine=np.diag([1.0, 1, 3, 1])), tmp_path / "fused" / "series")
+    (tmp_path / "fused" / "summary.json").write_text("{}")
+    return tmp_path / "fused"
+
+
+def test_an_archive_has_every_instance_with_the_same_pixels(
+    result: Path, archive: tuple[int, Path]
+) -> None:
+    port, folder = archive
+    done = CliRunner().invoke(main, ["send", str(result), "--to", f"ARCHIVE@127.0.0.1:{port}"])
+    assert done.exit_code == 0, done.output
+    assert "took 3 of 3" in done.output
+    sent = {ds.SOPInstanceUID: ds for ds in map(dcmread, (result / "series").iterdir())}
+    kept = {ds.SOPInstanceUID: ds for ds in map(dcmread, folder.iterdir())}
+    assert sent.keys() == kept.keys()
+    for uid, ds in sent.items():
+        assert kept[uid].PixelData == ds.PixelData
+        assert f"{uid} taken" in done.output
+
+
+def test_nobody_there_is_one_line_and_exit_code_1(result: Path) -> None:
+    call = ["send", str(result), "--to", "ARCHIVE@127.0.0.1:1", "--retries", "0"]
+    done = CliRunner().invoke(main, call)
+    assert done.exit_code == 1
+    assert "took 0 of 3" in done.output.splitlines()[-1]
+    assert done.output.splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["PACS", "PACS@host", "@host:104", "PACS@host:0", "PACS@host:99999", "A" * 17 + "@h:1"]
+)
+def test_a_peer_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="AET@HOST:PORT"):
+        Peer.parse(text)
+
+
+def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("no DICOM")
+    done = CliRunner().invoke(main, ["send", str(tmp_path), "--to", "A@127.0.0.1:1"])
+    assert (done.exit_code, "no DICOM files" in done.output) == (1, True)
+
+
+@pytest.mark.parametrize("more", [[], ["--to", "A@h:1", "--stow", "http://h"]])
+def test_just_one_way_to_send_is_expected(more: list[str], tmp_path: Path) -> None:
+    assert CliRunner().invoke(main, ["send", str(tmp_path), *more]).exit_code == 2

@@ -16,13 +16,17 @@ from mmif.training.pairs import Grey, Pair
 
 Image = npt.NDArray[np.float32]
 
-STRENGTH = 1.15
-"""Fused brightness for one unit of the CT's departure. The volume window gives soft tissue 0.75 of
-the range, so that 30 HU are shown as 0.22, as a plain window of 120 HU would show 26."""
+STRENGTH, FAINT = 1.5, 0.025
+"""Fused brightness for one unit of the CT's departure beyond what is faint. The volume window gives
+soft tissue 0.75 of the range: 30 HU are shown as 0.24, as a plain window of 120 HU would; grey and
+white matter, 4 HU apart and shown by the MRI, are not."""
 
 DARK_LIMIT = 0.07
 """Departures below the parenchyma level off here: an infarct (-10 HU is -0.06) is shown nearly in
 full, while cerebrospinal fluid (-30 HU), which the MRI shows in its own way, does not undo it."""
+
+DARK_STRENGTH = 1.2
+"""The same for departures below the parenchyma."""
 
 NO_TISSUE = 0.06
 """The CT's window ends here: fat and air below it say nothing about tissue."""
@@ -51,8 +55,8 @@ def reader_target(mri: Image, ct: Image, parenchyma: float) -> Image:
     """
     departure = ct - parenchyma
     dark = -DARK_LIMIT * np.tanh(np.minimum(departure, 0) / -DARK_LIMIT)
-    departure = np.maximum(departure, 0) + dark * np.clip(ct / NO_TISSUE - 1, 0, 1)
-    tissue = mri + STRENGTH * departure
+    dark = dark * np.clip(ct / NO_TISSUE - 1, 0, 1)
+    tissue = mri + STRENGTH * np.maximum(departure - FAINT, 0) + DARK_STRENGTH * dark
     around = ndimage.gaussian_filter(mri, AROUND, mode="nearest")
     seen = np.clip(2 * around / EMPTY_MRI - 1, 0, 1)
     tissue = seen * tissue + (1 - seen) * np.maximum(ct, mri)

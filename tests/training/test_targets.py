@@ -7,7 +7,7 @@ from mmif.config import ConfigError, load_pipeline
 from mmif.training.batches import draw_batch
 from mmif.training.pairs import Pair
 from mmif.training.scanner import as_scanned
-from mmif.training.targets import STRENGTH, denoise, reader_target, with_truth
+from mmif.training.targets import FAINT, STRENGTH, denoise, reader_target, with_truth
 
 PARENCHYMA = 0.4
 
@@ -44,7 +44,7 @@ def test_a_bleed_is_brighter_in_the_target_even_where_the_mri_is_brighter_still(
     mri, ct = head()
     bleeding = ct + departure * spot(5)
     change = reader_target(mri, bleeding, PARENCHYMA) - reader_target(mri, ct, PARENCHYMA)
-    np.testing.assert_allclose(change[spot(4)], STRENGTH * departure, atol=1e-5)
+    np.testing.assert_allclose(change[spot(4)], STRENGTH * (departure - FAINT), atol=1e-5)
 
 
 def test_an_infarct_is_shown_and_fluid_does_not_undo_the_mri() -> None:

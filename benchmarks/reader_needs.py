@@ -28,10 +28,10 @@ import numpy as np
 import torch
 
 from mmif.errors import MmifError
-from mmif.images import COLOUR_SOURCE
 from mmif.io.dicom.write.values import FUSED_WHITE
 from mmif.io.images import grey_of
 from mmif.metrics import to_uint8
+from mmif.roles import PAIR_TASKS, TASKS
 
 BONE, AIR, RINGING, HUE, FLICKER = 0.85, 2.0, 3.0, 3.0, 1.1
 CT_LEVELS = (0.0, 1.0, 0.35)  # air, skull, brain
@@ -211,7 +211,8 @@ def from_pairs(arguments: argparse.Namespace) -> tuple[Sample, torch.nn.Module |
     size = pairs[0].images[0].size
     if any(pair.images[0].size != size for pair in pairs):
         raise MmifError(f"{arguments.data}: images of several sizes; expected slices of one size")
-    kept = COLOUR_SOURCE[task]
+    source = TASKS[task].colour
+    kept = None if source is None else TASKS[task].roles.index(source)
     colour = None
     if kept is not None:
         colour = np.stack([as_rgb(pair.images[kept].pixels) for pair in pairs])
@@ -324,7 +325,7 @@ def same_network(weights: dict[str, str]) -> torch.nn.Module | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--task", choices=sorted(COLOUR_SOURCE), default="ct-mri")
+    parser.add_argument("--task", choices=sorted(PAIR_TASKS), default="ct-mri")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights")
     parser.add_argument("--fused", type=Path)

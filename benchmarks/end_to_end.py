@@ -36,29 +36,13 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 import SimpleITK as sitk
+from elastix import RECIPE
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "sample_data"
 STORAGE = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4"}
 Matrix = npt.NDArray[np.float64]
-
-
-#: What `registration.py speed` runs as well: the usual recipe for a rigid multi-modal start.
-ELASTIX = """
-(FixedInternalImagePixelType "float") (MovingInternalImagePixelType "float")
-(Registration "MultiResolutionRegistration") (Interpolator "LinearInterpolator")
-(ResampleInterpolator "FinalBSplineInterpolator") (Resampler "DefaultResampler")
-(FixedImagePyramid "FixedSmoothingImagePyramid")
-(MovingImagePyramid "MovingSmoothingImagePyramid")
-(Optimizer "AdaptiveStochasticGradientDescent") (Transform "EulerTransform")
-(Metric "AdvancedMattesMutualInformation") (AutomaticScalesEstimation "true")
-(AutomaticTransformInitialization "true")
-(AutomaticTransformInitializationMethod "CenterOfGravity")
-(HowToCombineTransforms "Compose") (NumberOfHistogramBins 32) (NumberOfResolutions 4)
-(MaximumNumberOfIterations 500) (NumberOfSpatialSamples 4096)
-(NewSamplesEveryIteration "true") (ImageSampler "RandomCoordinate") (WriteResultImage "false")
-"""
 
 
 @dataclass(frozen=True)
@@ -285,7 +269,7 @@ def run_elastix(fixed: Path, moving: Path) -> dict[str, object]:
     """One run of elastix: its seconds by the clock and of the processor."""
     with tempfile.TemporaryDirectory() as folder:
         parameters = Path(folder) / "parameters.txt"
-        parameters.write_text(ELASTIX.replace(") (", ")\n("))
+        parameters.write_text(RECIPE.replace(") (", ")\n("))
         command = ["elastix", "-f", fixed, "-m", moving, "-p", parameters, "-out", folder]
         command += ["-threads", "2"]
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()

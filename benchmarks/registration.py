@@ -26,6 +26,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
+from elastix import RECIPE
 from monai.data import MetaTensor
 from registration_pairs import (
     DATA,
@@ -279,22 +280,6 @@ def bad(row: Row) -> bool:
 
 # --- speed --------------------------------------------------------------------------------------
 
-ELASTIX = """
-(FixedInternalImagePixelType "float") (MovingInternalImagePixelType "float")
-(FixedImageDimension 3) (MovingImageDimension 3) (UseDirectionCosines "true")
-(Registration "MultiResolutionRegistration") (Interpolator "LinearInterpolator")
-(ResampleInterpolator "FinalBSplineInterpolator") (Resampler "DefaultResampler")
-(FixedImagePyramid "FixedSmoothingImagePyramid")
-(MovingImagePyramid "MovingSmoothingImagePyramid")
-(Optimizer "AdaptiveStochasticGradientDescent") (Transform "EulerTransform")
-(Metric "AdvancedMattesMutualInformation") (AutomaticScalesEstimation "true")
-(AutomaticTransformInitialization "true")
-(AutomaticTransformInitializationMethod "CenterOfGravity")
-(HowToCombineTransforms "Compose") (NumberOfHistogramBins 32) (NumberOfResolutions 4)
-(MaximumNumberOfIterations 500) (NumberOfSpatialSamples 4096)
-(NewSamplesEveryIteration "true") (ImageSampler "RandomCoordinate") (WriteResultImage "false")
-"""
-
 
 def speed(arguments: argparse.Namespace) -> None:
     """Seconds of elastix's one start (two threads) against a search from anywhere (one thread)."""
@@ -339,7 +324,7 @@ def run_elastix(pair: Pair) -> Row:
             image = nibabel.Nifti1Image(volume[0].numpy(), volume.affine.numpy())
             nibabel.save(image, names[-1])
         parameters = Path(folder) / "parameters.txt"
-        parameters.write_text(ELASTIX.replace(") (", ")\n("))
+        parameters.write_text(RECIPE.replace(") (", ")\n("))
         command = ["elastix", "-f", names[0], "-m", names[1], "-p", parameters, "-out", folder]
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         subprocess.run([*map(str, command), "-threads", "2"], check=True, capture_output=True)

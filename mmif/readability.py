@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mmif.result import RegisteredSource
-from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
+from mmif.transforms.brain import find_brain
 from mmif.transforms.colour import LUMINANCE
 from mmif.transforms.head import head_mask
 from mmif.transforms.oklch import oklab
@@ -83,7 +83,7 @@ def readability(
     head = head_mask(sources[anatomy].values)[0].numpy().astype(bool)[..., ::step] & covered
     figures: dict[str, float] = {}
     if "ct" in values and "mri" in values:
-        brain = _brain(values["ct"], head, covered, apart)
+        brain = find_brain(values["ct"], head, covered, apart)
         figures |= _detail(bright, values["mri"], values["ct"], brain)
         figures |= _bone(bright, values["ct"], covered)
     activity = next((role for role in ("spect", "pet") if role in values), None)
@@ -107,11 +107,6 @@ def readability_warnings(figures: Mapping[str, float]) -> tuple[str, ...]:
             f"{figures['activity_rho']:.2f}, expected at least 0.9)"
         )
     return tuple(said)
-
-
-def _brain(ct: Volume, head: Mask, covered: Mask, spacing: tuple[float, float, float]) -> Mask:
-    brain = brain_in_skull(ct, covered, spacing)
-    return brain if is_enough(brain, spacing) else brain_by_depth(head, spacing)
 
 
 def _detail(bright: Volume, mri: Volume, ct: Volume, brain: Mask) -> dict[str, float]:

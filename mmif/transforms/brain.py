@@ -78,6 +78,19 @@ def brain_by_depth(head: Mask, spacing: tuple[float, float, float]) -> Mask:
     return np.asarray(head & deep[tuple(slice(n) for n in head.shape)], dtype=bool)
 
 
+def find_brain(ct: Volume, head: Mask, covered: Mask, spacing: tuple[float, float, float]) -> Mask:
+    """The brain inside of the skull of ``ct``, or by its depth in ``head`` where no skull closes.
+
+    Args:
+        ct: (X, Y, Z) in HU.
+        head: (X, Y, Z), filled.
+        covered: (X, Y, Z), where ``ct`` was measured.
+        spacing: mm.
+    """
+    brain = brain_in_skull(ct, covered, spacing)
+    return brain if is_enough(brain, spacing) else brain_by_depth(head, spacing)
+
+
 def is_enough(mask: Mask, spacing: tuple[float, float, float]) -> bool:
     """Whether a brain mask holds enough to choose a window by."""
     return float(mask.sum() * np.prod(spacing)) > LEAST_ML * 1000

@@ -142,18 +142,22 @@ class ChooseWindowsd(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with the windows in its record."""
         study = study_of(data)
-        brain = _brain(study)
+        wanted = any(self.intensity[role].kind == "brain" for role in self.keys)
+        brain = _brain(study) if wanted else None
         windows = {role: self._window(study.sources[role], brain) for role in self.keys}
         return {**data, STUDY_KEY: study.with_windows(windows)}
 
     def _window(self, source: RegisteredSource, brain: npt.NDArray[np.bool_] | None) -> Window:
         """The window of one source, by what it covers of the grid."""
+        config = self.intensity[source.role]
+        if config.kind == "window":
+            return window_of(source.values, config)
         covered = source.coverage[0].numpy() > COVERED
         head = head_mask(source.values)
         if not covered.all():
             head = on_grid(head & torch.from_numpy(covered)[None], grid_of(head))
         seen = None if brain is None else brain & covered
-        return window_of(source.values, self.intensity[source.role], head, seen)
+        return window_of(source.values, config, head, seen)
 
     def figures(self, data: Data) -> dict[str, Any]:
         """The windows, in words."""

@@ -5,9 +5,6 @@
 a volume on the grid into the network's stack and back.
 """
 
-import ctypes
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +13,12 @@ import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Transform
+from scipy import ndimage
 
 from mmif.errors import GeometryError
 from mmif.geometry import FLIP_XY, Grid, Matrix, ras_lps, spacing_mm
 from mmif.io.source import source_of
 from mmif.transforms.head import body_threshold
-
-Slices = npt.NDArray[np.float32]
-Weights = npt.NDArray[np.float32]
 
 COARSER = 1.25
 """A grid this many times coarser than a source, along an axis of the source, is anti-aliased."""
@@ -241,103 +236,19 @@ def _world_to_source_ras(reference_to_source_lps: Matrix | None) -> Matrix:
     return FLIP_XY @ np.asarray(reference_to_source_lps, dtype=np.float64) @ FLIP_XY
 
 
-def _smooth_into(
-    smooth: Slices, channel: npt.NDArray[np.float32], sigma: tuple[float, float, float]
-) -> None:
-    """``channel`` (X, Y, Z) after a Gaussian of ``sigma`` voxels along each axis, 0 for none.
-
-    As `scipy.ndimage.gaussian_filter`, but slice by slice, while a slice is in the cache, and on
-    all cores: a quarter of its CPU seconds, values within 1e-6 of their range
-    (benchmarks/resampling.py).
-
-    Args:
-        smooth: (Z, Y, X), where the result goes.
-        channel: what is smoothed.
-        sigma: along x, y and z.
-    """
-    slices_first = channel.transpose(2, 1, 0)
-    if not any(sigma):
-        smooth[:] = slices_first
-        return
-    weights = [_gaussian(width) for width in sigma]
-    parts = np.array_split(np.arange(len(smooth)), min(len(smooth), torch.get_num_threads()))
-    with ThreadPoolExecutor(len(parts)) as cores:
-        list(cores.map(lambda part: _smooth_slices(slices_first, smooth, part, *weights), parts))
-
-
-def _gaussian(sigma: float) -> npt.NDArray[np.float32]:
-    """Weights of a Gaussian of ``sigma`` voxels out to three of them; a single 1 for 0."""
-    reach = int(3 * sigma + 0.5)
-    distances = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (distances / sigma) ** 2) if reach else np.ones(1)
-    return np.asarray(weights / weights.sum(), dtype=np.float32)
-
-
-def _smooth_slices(
-    slices: Slices, smooth: Slices, part: npt.NDArray[np.intp], x: Weights, y: Weights, z: Weights
-) -> None:
-    """Neighbouring ``slices`` (Z, Y, X), those of ``part``, weighted along x, y and z.
-
-    All scratch is made once: a new array of this size costs more in page faults than its sums.
-    """
-    last, rows, columns = len(slices) - 1, *slices.shape[1:]
-    below, beside, reach = (len(weights) // 2 for weights in (y, x, z))
-    wide = np.empty((rows + 2 * below, columns + 2 * beside), np.float32)
-    half, spare = (np.empty((len(wide), columns), np.float32) for _ in range(2))
-    in_slice = np.empty((len(z), rows, columns), np.float32)  # a ring of the last ones
-
-    def weigh_in_slice(k: int) -> None:
-        wide[below : below + rows, beside : beside + columns] = slices[min(max(k, 0), last)]
-        wide[:below], wide[below + rows :] = wide[below], wide[below + rows - 1]
-        wide[:, :beside], wide[:, beside + columns :] = (
-            wide[:, [beside]],
-            wide[:, [beside + columns - 1]],
-        )
-        _sum_weighted([wide[:, n : n + columns] for n in range(len(x))], x, half, spare)
-        place = in_slice[k % len(z)]
-        _sum_weighted([half[n : n + rows] for n in range(len(y))], y, place, spare[:rows])
-
-    for k in range(part[0] - reach, part[0] + reach):
-        weigh_in_slice(k)
-    for k in part:
-        weigh_in_slice(k + reach)
-        near = [in_slice[n % len(z)] for n in range(k - reach, k + reach + 1)]
-        _sum_weighted(near, z, smooth[k], spare[:rows])
-
-
-def _sum_weighted(planes: Sequence[Slices], weights: Weights, out: Slices, spare: Slices) -> None:
-    """The sum of ``planes`` with symmetric ``weights`` into ``out``; ``spare`` is scratch."""
-    middle = len(weights) // 2
-    np.multiply(planes[middle], weights[middle], out=out)
-    for step in range(1, middle + 1):
-        np.add(planes[middle - step], planes[middle + step], out=spare)
-        np.multiply(spare, weights[middle + step], out=spare)
-        np.add(out, spare, out=out)
-
-
 def _itk_image(
     channel: npt.NDArray[np.float32], sigma: tuple[float, float, float], affine_ras: Matrix
 ) -> sitk.Image:
     """``channel`` (X, Y, Z), smoothed by ``sigma`` voxels, as an ITK image at its place."""
-    image = sitk.Image(channel.shape, sitk.sitkFloat32)
-    _smooth_into(_voxels_of(image), channel, sigma)
+    if any(sigma):
+        channel = ndimage.gaussian_filter(channel, sigma, mode="nearest", truncate=3.0)
+    image = sitk.GetImageFromArray(channel.transpose(2, 1, 0))
     affine = ras_lps(affine_ras)
     steps = spacing_mm(affine)
     image.SetSpacing(steps)
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / steps).ravel().tolist())
     return image
-
-
-def _voxels_of(image: sitk.Image) -> Slices:
-    """The memory (Z, Y, X) of an image that nobody else has seen yet, to be written.
-
-    SimpleITK shows it as read-only and copies arrays in: for a CT of 512 x 512 x 300 another
-    315 MB. It lives as long as the image.
-    """
-    seen = sitk.GetArrayViewFromImage(image)
-    memory = (ctypes.c_float * seen.size).from_address(seen.ctypes.data)
-    return np.frombuffer(memory, np.float32).reshape(seen.shape)
 
 
 def _resampler(

@@ -10,14 +10,12 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
-from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from mmif.errors import GeometryError
 from mmif.geometry import FLIP_XY, Grid, apply, axial_grid, rigid, world_ras_lps
 from mmif.io.source import Source
 from mmif.transforms.slices import (
-    _smooth_into,
     anti_alias_sigma,
     coverage,
     covered_fraction,
@@ -303,29 +301,3 @@ def test_rire_reference_is_its_own_grid_and_the_ct_ends_inside_its_top_slices(
     covered = covered_fraction(coverage(ct, grid, np.linalg.inv(ct_to_mri)))
     assert (covered[:18] > 0.8).all()
     assert (covered[22:] == 0).all()
-
-
-@settings(max_examples=25)
-@given(
-    shape=st.tuples(*[st.integers(1, 9)] * 3),
-    sigma=st.tuples(*[st.sampled_from([0.0, 0.3, 0.59, 1.0, 2.4])] * 3),
-)
-def test_smoothing_is_scipys_gaussian_within_float32(
-    shape: tuple[int, int, int], sigma: tuple[float, float, float]
-) -> None:
-    voxels = np.random.default_rng(1).normal(0, 1000, shape).astype(np.float32)
-    smooth = np.empty(shape[::-1], np.float32)
-    _smooth_into(smooth, voxels, sigma)
-    expected = ndimage.gaussian_filter(voxels.astype(float), sigma, mode="nearest", truncate=3.0)
-    np.testing.assert_allclose(smooth.transpose(2, 1, 0), expected, atol=2e-3)
-
-
-def test_smoothing_is_the_same_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    voxels = np.random.default_rng(2).normal(0, 1000, (8, 9, 20)).astype(np.float32)
-    found = []
-    for cores in (1, 2, 3, 64):
-        monkeypatch.setattr(torch, "get_num_threads", lambda count=cores: count)
-        found.append(np.empty((20, 9, 8), np.float32))
-        _smooth_into(found[-1], voxels, (0.7, 0.8, 0.9))
-    for other in found[1:]:
-        np.testing.assert_array_equal(other, found[0])

@@ -11,6 +11,7 @@ from mmif.report.figures import content_box
 from mmif.report.pictures import Floats, Pixels, grey, plane_spacing, rgb, to_aspect
 from mmif.report.readability import colour_bar
 from mmif.report.study_view import FOREGROUND, StudyView, array
+from mmif.roles import label
 
 if TYPE_CHECKING:
     from mmif.result import FusionResult
@@ -26,7 +27,7 @@ def write_preview(result: "FusionResult", path: Path) -> None:
 
 
 def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
-    """(rows, columns, 3): one row each for the reference, the moving and the fused volume.
+    """(rows, columns, 3): one row each for the reference, each moving and the fused volume.
 
     The slices asked for, or up to six, evenly spread over those that show the head, from feet to
     head; the patient's right is at the left. The numbers are those of the slices, from 1.
@@ -36,7 +37,7 @@ def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
     box = content_box(view.fused_bright.max(axis=2).T)
     rows = (
         (view.reference_label, array(view.reference.unit)),
-        (f"{view.moving_label}, registered", array(view.moving.unit)),
+        *((f"{label(one.role)}, registered", array(one.unit)) for one in result.moving),
         ("Fused", view.fused),
     )
     tiles = [[_tile(view, volume, k, box) for k in slices] for _, volume in rows]
@@ -61,7 +62,7 @@ def _with_legend(sheet: Pixels, result: "FusionResult") -> Pixels:
     coloured = next((s for s in result.sources.values() if s.level is not None), None)
     if coloured is None or result.colour_map is None:
         return sheet
-    bar = colour_bar(coloured, result.colour_map)
+    bar = colour_bar(coloured, result.colour_map, ink=MUTED, ground=GROUND)
     wide = max(sheet.shape[1], bar.shape[1] + 2 * GAP)
     whole = np.full((sheet.shape[0] + bar.shape[0] + 2 * GAP, wide, 3), GROUND, np.uint8)
     whole[: sheet.shape[0], : sheet.shape[1]] = sheet

@@ -65,7 +65,9 @@ WANTED: Mapping[str, tuple[str, str, float, str]] = {
 LEGEND, MARGIN = (256, 128), (54, 40)
 """Pixels of the colour bar (activity by brightness), and of the words to its left and below."""
 
-INK, GROUND = (90, 104, 118), (255, 255, 255)
+Colour = tuple[int, int, int]
+INK: Colour = (90, 104, 118)
+PAPER: Colour = (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def figures(readability: Mapping[str, Any], sources: int) -> list[Figure]:
     return rows
 
 
-def colour_bar(source: "RegisteredSource", colour_map: str) -> Pixels:
+def colour_bar(
+    source: "RegisteredSource", colour_map: str, ink: Colour = INK, ground: Colour = PAPER
+) -> Pixels:
     """(rows, columns, 3): the legend, activity to the right, fused brightness upwards."""
     columns, rows = LEGEND
     activity = torch.linspace(0, 1, columns)[None, None].expand(1, rows, columns)
@@ -106,17 +110,17 @@ def colour_bar(source: "RegisteredSource", colour_map: str) -> Pixels:
     rgb = colour_fused(bright, coloured, activity, colour_map)
     bar = (rgb.clamp(0, 1).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
     left, below = MARGIN
-    sheet = Image.new("RGB", (left + columns + 24, rows + below + 8), GROUND)
+    sheet = Image.new("RGB", (left + columns + 24, rows + below + 8), ground)
     sheet.paste(Image.fromarray(bar), (left, 8))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
     top = COLOUR_ROOM if colour_map == ACTIVITY else 1.0
-    pen.text((left - 6, 8), f"{top:g}", fill=INK, font=font, anchor="rt")
-    pen.text((left - 6, rows + 8), "0", fill=INK, font=font, anchor="rb")
-    pen.text((left - 6, 8 + rows // 2), "bright", fill=INK, font=font, anchor="rm")
+    pen.text((left - 6, 8), f"{top:g}", fill=ink, font=font, anchor="rt")
+    pen.text((left - 6, rows + 8), "0", fill=ink, font=font, anchor="rb")
+    pen.text((left - 6, 8 + rows // 2), "bright", fill=ink, font=font, anchor="rm")
     window = source.window
     for place, value in ((0.0, window.low), (0.5, None), (1.0, window.high)):
         words = f"{value:.4g}" if value is not None else window.unit or "activity"
-        pen.text((left + place * columns, rows + 14), words, fill=INK, font=font, anchor="mt")
+        pen.text((left + place * columns, rows + 14), words, fill=ink, font=font, anchor="mt")
     return np.asarray(sheet)
 
 

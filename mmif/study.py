@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from mmif.config import Pipeline, load_pipeline
 from mmif.errors import ConfigError, InputError, OutputError
 from mmif.fusion import (
     FusionTransforms,
-    FusionWeights,
     Progress,
     fuse_volumes,
     fusion_transforms,
@@ -38,7 +37,7 @@ from mmif.io.transform_files import read_transform
 from mmif.options import FuseOptions
 from mmif.pair import check_one_patient, reader_warnings
 from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StudyRecord
-from mmif.roles import TASKS, VOLUME_ROLES, task_of
+from mmif.roles import VOLUME_ROLES, task_of
 from mmif.summary import (
     GridSummary,
     InputSummary,
@@ -50,7 +49,7 @@ from mmif.summary import (
 from mmif.transforms.axial_grid import fused_grid
 from mmif.transforms.load import LoadVolumed
 from mmif.transforms.save import SaveFusedd
-from mmif.weights import Weights, load_weights
+from mmif.weights import Weights, load_passes
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +81,9 @@ class StudyRequest:
         """Whether the output is one NIfTI file rather than a folder."""
         return self.output.name.endswith((".nii", ".nii.gz"))
 
-    def steps(self, weights: Weights | None = None) -> FusionTransforms:
-        """The steps from paths to files; loaded ``weights`` in place of the pipeline's."""
-        names = zip(self.pipeline.passes, TASKS[self.pipeline.task].passes, strict=True)
-        *first, last = names
-        loaded: list[FusionWeights] = [load_weights(name, tasks) for name, tasks in first]
-        loaded.append(weights or load_weights(*last))
+    def steps(self, weights: Sequence[Weights] = ()) -> FusionTransforms:
+        """The steps from paths to files; loaded ``weights``, one a pass, in place of loading."""
+        loaded = weights or load_passes(self.pipeline)
         return fusion_transforms(
             self.pipeline, output=self.output, weights=loaded, options=self.options
         )
@@ -108,7 +104,7 @@ class StudyPlan:
 def run_study(
     request: StudyRequest,
     *,
-    weights: Weights | None = None,
+    weights: Sequence[Weights] = (),
     progress: Progress = silent,
     on_result: Callable[[FusionResult], None] | None = None,
 ) -> Summary:
@@ -116,7 +112,7 @@ def run_study(
 
     Args:
         request: what to do.
-        weights: loaded weights (a batch loads them once); else loaded here.
+        weights: loaded weights, one a pass (a batch loads them once); else loaded here.
         progress: called with a part of the job and the share of it that is done.
         on_result: called with the result before it is written (a batch makes its pictures of it).
 

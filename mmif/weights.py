@@ -15,9 +15,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mmif.config import NetworkConfig, build, shipped
+from mmif.config import NetworkConfig, Pipeline, build, shipped
 from mmif.errors import ConfigError, WeightsError
 from mmif.networks.s3imfusion import S3IMFusion
+from mmif.roles import TASKS
 
 MODEL = "model.safetensors"
 CARD = "card.json"
@@ -87,6 +88,16 @@ def load_weights(name_or_file: str | Path, task: str | Collection[str] | None = 
             f"{path}: its tensors do not fit the network of {CARD} ({str(error).splitlines()[0]})"
         ) from error
     return Weights(_name(path), path, sha256, card["task"], card, network.eval())
+
+
+def load_passes(pipeline: Pipeline) -> tuple[Weights, ...]:
+    """The verified weights of each pass of ``pipeline``, in the order of `Pipeline.passes`.
+
+    Raises:
+        WeightsError: missing, altered, or trained for other sources than the pass has.
+    """
+    tasks = TASKS[pipeline.task].passes
+    return tuple(load_weights(*one) for one in zip(pipeline.passes, tasks, strict=True))
 
 
 def find_weights(name_or_file: str | Path) -> Path:

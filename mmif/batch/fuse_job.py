@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmif.batch.jobs import Job
+from mmif.batch.pseudonyms import WITHHELD
 from mmif.batch.results import METRICS, THUMBNAIL
 from mmif.batch.run_job import Step
 from mmif.config import Pipeline, shipped
+from mmif.errors import MmifError
 from mmif.networks.remote import GpuAddress
 from mmif.options import FuseOptions
 
@@ -40,22 +42,28 @@ class FuseWork:
     options: FuseOptions = field(default_factory=FuseOptions)
     device: str = "auto"
     gpu: GpuAddress | None = None
-    _weights: dict[str, "Weights"] = field(default_factory=dict)
+    _weights: dict[str, tuple["Weights", ...]] = field(default_factory=dict)
 
     def prepare(self) -> None:
         """Import everything and load the weights of all tasks."""
         import mmif.report.document
         import mmif.study  # noqa: F401
-        from mmif.weights import load_weights
+        from mmif.weights import load_passes
 
         for task, pipeline in self.pipelines.items():
-            weights = load_weights(pipeline.weights, pipeline.task)
-            if self.gpu is not None:
-                from mmif.networks.remote import RemoteNetwork
+            self._weights[task] = tuple(
+                self._where_they_run(weights, name)
+                for weights, name in zip(load_passes(pipeline), pipeline.passes, strict=True)
+            )
 
-                network: Any = RemoteNetwork(self.gpu, task)
-                weights = replace(weights, network=network)
-            self._weights[task] = weights
+    def _where_they_run(self, weights: "Weights", name: str) -> "Weights":
+        """``weights`` with the network of the process that owns the GPU, if there is one."""
+        if self.gpu is None:
+            return weights
+        from mmif.networks.remote import RemoteNetwork
+
+        network: Any = RemoteNetwork(self.gpu, name)
+        return replace(weights, network=network)
 
     def __call__(self, job: Job, output: Path, step: Step) -> Mapping[str, Any]:
         """Fuse one study into ``output``; what the ledger keeps of its summary."""
@@ -78,12 +86,17 @@ class FuseWork:
         def on_result(result: "FusionResult") -> None:
             pictures.append(thumbnail(result))
 
-        summary = run_study(
-            request,
-            weights=self._weights[job.task],
-            progress=step,
-            on_result=on_result if self.options.report else None,
-        )
+        try:
+            summary = run_study(
+                request,
+                weights=self._weights[job.task],
+                progress=step,
+                on_result=on_result if self.options.report else None,
+            )
+        except MmifError as error:
+            if not self.options.deidentify:
+                raise
+            raise type(error)(WITHHELD) from None
         for picture in pictures:
             (output / THUMBNAIL).write_bytes(picture)
         return figures(summary)
@@ -157,8 +170,13 @@ def _digest(pipeline: Pipeline) -> str:
 
 
 def _weights_sha256(pipeline: Pipeline) -> str:
-    """The sha256 of the weights; found without importing torch, "" if they are not there."""
-    given = Path(pipeline.weights)
+    """The sha256 of the weights of each pass, joined by a space."""
+    return " ".join(map(_sha256_of, pipeline.passes))
+
+
+def _sha256_of(name: str) -> str:
+    """The sha256 of weights; found without importing torch, "" if they are not there."""
+    given = Path(name)
     places = (given, given / "model.safetensors", shipped("weights") / given / "model.safetensors")
     found = next((path for path in places if path.is_file()), None)
     if found is None:

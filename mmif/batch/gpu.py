@@ -108,7 +108,7 @@ def main(descriptor: int) -> None:
     from mmif.batch.run_job import said
     from mmif.batch.worker_main import die_with
     from mmif.networks.inference import choose_device
-    from mmif.weights import load_weights
+    from mmif.weights import load_passes
 
     die_with(os.getppid())
     with Connection(descriptor) as pipe:
@@ -116,8 +116,9 @@ def main(descriptor: int) -> None:
         try:
             place = choose_device(device)
             networks = {
-                task: load_weights(one.weights, one.task).network.to(place)
-                for task, one in pipelines.items()
+                name: weights.network.to(place)
+                for one in pipelines.values()
+                for name, weights in zip(one.passes, load_passes(one), strict=True)
             }
             listener = Listener(address.path, "AF_UNIX", authkey=address.key)
         except Exception as error:

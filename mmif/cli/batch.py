@@ -75,6 +75,12 @@ log = logging.getLogger(__name__)
 )
 @add_options(SHARED)
 @click.option("--save-list", type=PATH, metavar="CSV", help="Write the pairs as a list.")
+@click.option(
+    "--key",
+    type=PATH,
+    metavar="CSV",
+    help="With --deidentify: write which pseudonym is which study. Keep it elsewhere than OUT.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why the rest not.")
 @click.option("--summary", type=PATH, metavar="OUT", help="Merge the ledgers of OUT.")
 @click.pass_context
@@ -127,6 +133,8 @@ def _batch(options: Mapping[str, Any]) -> int:
         )
     _refuse_output(options)
     plan = make_plan(options["studies"], options["tasks"])
+    if options["deidentify"] and not options["dry_run"]:
+        plan = _pseudonymised(plan, options["key"])
     if part:
         whole = len(plan.jobs) + len(plan.rejected)
         plan = shard(plan, *part)
@@ -155,8 +163,24 @@ def _refuse_output(options: Mapping[str, Any]) -> None:
     studies, out = options["studies"].resolve(), options["output"]
     if out is not None and (out.resolve() == studies or out.resolve() in studies.parents):
         raise OutputError(f"{out} holds the studies {studies.name}; expected another OUT")
+    if options["key"] and not options["deidentify"]:
+        raise ConfigError("--key without --deidentify; expected both")
+    if options["key"] and out is not None and out.resolve() in options["key"].resolve().parents:
+        raise OutputError(f"{options['key']} lies in {out}; expected the key elsewhere")
+    if options["save_list"] and options["deidentify"]:
+        raise ConfigError("--save-list names the studies; expected it without --deidentify")
     if options["save_list"]:
         refuse_existing(options["save_list"], overwrite=False, inputs=[studies])
+
+
+def _pseudonymised(plan: "Plan", path: Path | None) -> "Plan":
+    """The plan under pseudonyms; the key to them at ``path``, and nowhere else."""
+    from mmif.batch.pseudonyms import pseudonymise, write_key
+
+    plan, key = pseudonymise(plan)
+    if path is not None:
+        write_key(key, path)
+    return plan
 
 
 def _save_list(plan: "Plan", options: Mapping[str, Any]) -> None:

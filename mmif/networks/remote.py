@@ -45,15 +45,15 @@ class RemoteNetwork:
     If the owner ends, the stack is sent again to the one that takes its place.
     """
 
-    def __init__(self, address: GpuAddress, task: str) -> None:
+    def __init__(self, address: GpuAddress, name: str) -> None:
         """Connect to the owner.
 
         Args:
             address: where it listens.
-            task: which of its networks is meant.
+            name: which of its networks is meant: the name of its weights in the pipeline.
         """
         self._address = address
-        self._task = task
+        self._name = name
         self._connection = self._connect()
 
     def fuse(
@@ -69,7 +69,7 @@ class RemoteNetwork:
         for _ in range(MAX_TRIES):
             try:
                 stacks = anatomical.numpy(), other.numpy()
-                self._connection.send((self._task, *stacks, precision, batch))
+                self._connection.send((self._name, *stacks, precision, batch))
                 fused, info = self._connection.recv()
             except (EOFError, ConnectionError):
                 self._connection.close()
@@ -102,7 +102,7 @@ def serve(listener: Listener, networks: "Mapping[str, nn.Module]", device: str) 
 
     Args:
         listener: the open socket.
-        networks: task to network.
+        networks: name to network.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
     """
     one_at_a_time = threading.Lock()
@@ -128,11 +128,11 @@ def _answer(
 
     with connection, suppress(EOFError, ConnectionError):
         while True:
-            task, anatomical, other, precision, batch = connection.recv()
+            name, anatomical, other, precision, batch = connection.recv()
             try:
                 with one_at_a_time:
                     fused, info = fuse_slices(
-                        networks[task],
+                        networks[name],
                         torch.from_numpy(anatomical),
                         torch.from_numpy(other),
                         device=device,

@@ -32,6 +32,11 @@ def owner(pipeline: Pipeline) -> Iterator[GpuOwner]:
         yield process
 
 
+def remote(owner: GpuOwner) -> RemoteNetwork:
+    """The owner's only network, by the name of its weights."""
+    return RemoteNetwork(owner.address, owner._pipelines["ct-mri"].weights)
+
+
 def stacks() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     first, second = torch.rand(2, 5, 32, 24, generator=generator)
@@ -43,9 +48,7 @@ def test_what_the_owner_fuses_is_what_the_network_here_fuses(
 ) -> None:
     network = load_weights(pipeline.weights).network
     here, _ = fuse_slices(network, *stacks(), device="cpu", precision="fp32", batch=2)
-    there, info = fuse_slices(
-        RemoteNetwork(owner.address, "ct-mri"), *stacks(), precision="fp32", batch=2
-    )
+    there, info = fuse_slices(remote(owner), *stacks(), precision="fp32", batch=2)
     torch.testing.assert_close(there, here, rtol=0, atol=1e-6)
     assert (info.device, info.precision, info.slice_batch) == ("cpu", "fp32", 2)
 
@@ -54,7 +57,7 @@ def test_many_workers_share_one_owner(owner: GpuOwner) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     def one(_: int) -> torch.Tensor:
-        return fuse_slices(RemoteNetwork(owner.address, "ct-mri"), *stacks(), batch=2)[0]
+        return fuse_slices(remote(owner), *stacks(), batch=2)[0]
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(one, range(4)))
@@ -62,7 +65,7 @@ def test_many_workers_share_one_owner(owner: GpuOwner) -> None:
 
 
 def test_an_owner_that_is_killed_is_replaced_and_the_stack_sent_again(owner: GpuOwner) -> None:
-    network = RemoteNetwork(owner.address, "ct-mri")
+    network = remote(owner)
     before, _ = fuse_slices(network, *stacks(), batch=2)
     assert owner.process is not None
     os.kill(owner.process.pid, signal.SIGKILL)
@@ -73,7 +76,7 @@ def test_an_owner_that_is_killed_is_replaced_and_the_stack_sent_again(owner: Gpu
 def test_what_the_owner_refuses_is_refused_here(owner: GpuOwner) -> None:
     first, second = stacks()
     with pytest.raises(InputError, match="expected two of one shape"):
-        RemoteNetwork(owner.address, "ct-mri").fuse(first, second[:2], "auto", 2)
+        remote(owner).fuse(first, second[:2], "auto", 2)
 
 
 def test_a_key_of_another_batch_is_turned_away(owner: GpuOwner, tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_a_key_of_another_batch_is_turned_away(owner: GpuOwner, tmp_path: Path) 
 
     with pytest.raises(AuthenticationError):
         Client(owner.address.path, "AF_UNIX", authkey=b"other")
-    assert fuse_slices(RemoteNetwork(owner.address, "ct-mri"), *stacks(), batch=5)[0].shape == (
+    assert fuse_slices(remote(owner), *stacks(), batch=5)[0].shape == (
         5,
         32,
         24,

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from mmif.batch.fuse_job import FuseWork, parameters
 from mmif.batch.plan import Plan, make_plan, plan_of
-from mmif.errors import InputError
+from mmif.batch.pseudonyms import WITHHELD, pseudonymise, write_key
+from mmif.config import load_pipeline
+from mmif.errors import InputError, OutputError
+from mmif.options import FuseOptions
+from mmif.roles import VOLUME_TASKS
 from mmif.studies.lists import read_list, write_list
 from mmif.studies.study import (
     Input,
@@ -264,3 +269,49 @@ def test_what_a_study_makes_is_a_choice(
     plan = plan_of([study], [], wanted)
     assert [job.task for job in plan.jobs] == made
     assert bool(plan.rejected) != bool(made)
+
+
+def test_a_worker_can_start_for_every_task_and_has_the_weights_of_each_pass() -> None:
+    pipelines = {task: load_pipeline(task) for task in VOLUME_TASKS}
+    work = FuseWork(pipelines)
+    work.prepare()
+    for task, pipeline in pipelines.items():
+        assert tuple(weights.name for weights in work._weights[task]) == pipeline.passes
+    said = parameters(pipelines, FuseOptions())
+    assert len(said["weights ct-mri-spect"].split()) == 2
+
+
+def jane(folder: Path) -> Plan:
+    """Two studies named after a patient, one of which became no job."""
+    files = []
+    for name in ("ct.nii", "mri.nii"):
+        if not (folder / name).exists():
+            (folder / name).write_bytes(b"voxels")
+        files.append(Input(folder / name, folder, (name,)))
+    study = Study("DOE_JANE", {"ct": files[0], "mri": files[1]}, {})
+    return plan_of([study], [Rejected("ROE_RICHARD", "/scans/ROE_RICHARD: no pair")], ())
+
+
+def test_a_plan_under_pseudonyms_names_nobody_and_is_the_same_again(tmp_path: Path) -> None:
+    plan, key = pseudonymise(jane(tmp_path))
+    again, _ = pseudonymise(jane(tmp_path))
+    assert plan == again
+    assert "JANE" not in str([job.id for job in plan.jobs]) + str(plan.rejected)
+    assert "ROE" not in str(plan.rejected)
+    assert plan.rejected == (Rejected("not-done-0001", WITHHELD),)
+    name = plan.jobs[0].id.partition("/")[0]
+    assert key == {name: "DOE_JANE", "not-done-0001": "ROE_RICHARD"}
+    os.utime(tmp_path / "ct.nii", ns=(1, 1))
+    assert pseudonymise(jane(tmp_path))[0].jobs[0].id != plan.jobs[0].id
+
+
+def test_a_key_keeps_its_earlier_rows_and_replaces_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "key.csv"
+    write_key({"study-1": "DOE_JANE"}, path)
+    write_key({"study-2": "=ROE, R."}, path)
+    assert path.read_text() == 'pseudonym,study\nstudy-1,DOE_JANE\nstudy-2,"=ROE, R."\n'
+    for text in ("mine\n", "", "pseudonym,study\na,b,c\n"):
+        path.write_text(text)
+        with pytest.raises(OutputError, match="no key of a batch"):
+            write_key({"study-3": "x"}, path)
+        assert path.read_text() == text

@@ -278,11 +278,11 @@ class Pipeline:
         return self.intensity[role]
 
 
-def shipped(folder: Literal["pipelines", "weights"]) -> Path:
-    """The folder of shipped pipelines or weights: inside the wheel, or beside a source checkout."""
+def shipped(name: Literal["pipelines", "weights", "LICENSE"]) -> Path:
+    """What is shipped beside the code: inside the wheel, or beside a source checkout."""
     package = Path(__file__).parent
-    inside = package / "_shipped" / folder
-    return inside if inside.is_dir() else package.parent / folder
+    inside = package / "_shipped" / name
+    return inside if inside.exists() else package.parent / name
 
 
 def load_pipeline(name_or_file: str | Path) -> Pipeline:

@@ -23,6 +23,7 @@ COMMANDS = {
     "register": "Register two volumes rigidly; write an ITK transform.",
     "info": "List the series and volumes found at a path, and what each is usable for.",
     "send": "Send a result's DICOM files to an archive.",
+    "bundle": "Write a MONAI bundle: configuration, weights, licence.",
     "weights": "List or verify the shipped weights.",
 }
 

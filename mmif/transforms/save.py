@@ -92,7 +92,9 @@ class SaveFusedd(Step):
             dicom_encoding=dicom_encoding,
             transfer_syntax=transfer_syntax,
             save_registered=save_registered,
+            overwrite=overwrite,
             alignment=alignment,
+            deidentified=deidentified,
         )
         if self.single_file and format in ("dicom", "both"):
             raise ConfigError(f"{output}: one NIfTI file cannot hold format {format}")

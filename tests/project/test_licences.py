@@ -14,7 +14,7 @@ WEAK = re.compile(r"LGPL|Lesser General Public|Library General Public", re.IGNOR
 
 def runtime_closure() -> set[str]:
     """Names of all that mmif needs, and what those need."""
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     left = [Requirement(text) for text in project["project"]["dependencies"]]
     names: set[str] = set()
     while left:

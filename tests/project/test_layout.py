@@ -10,7 +10,7 @@ AROUND = {"project", "benchmarks", "examples"}
 """Folders of tests of what lies around the package."""
 
 
-def tested(test: Path) -> list[Path]:
+def subjects(test: Path) -> list[Path]:
     """What ``test`` may be the test of: a file of its name, or a folder as a whole."""
     parts = test.relative_to(ROOT / "tests").parts
     home = ROOT.joinpath("mmif", *parts[:-1])
@@ -22,5 +22,5 @@ def tested(test: Path) -> list[Path]:
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)
 def test_a_test_stands_where_what_it_tests_stands(test: Path) -> None:
     if test.relative_to(ROOT / "tests").parts[0] not in AROUND:
-        found = [path for path in tested(test) if path.exists()]
-        assert found, f"{test}: no {' or '.join(map(str, tested(test)))}"
+        found = [path for path in subjects(test) if path.exists()]
+        assert found, f"{test}: no {' or '.join(map(str, subjects(test)))}"

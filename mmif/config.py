@@ -198,12 +198,22 @@ class TrainingConfig:
 class Pipeline:
     """One task from files to files.
 
-    ``roles`` are those of the task (`mmif.roles`): the first is network channel 0 and image A of
-    the metrics, the second is channel 1 and image B; a third, an activity, lies over both.
-    ``reference`` names the one whose frame the fused volume has.
-    ``weights`` of the only pass; of three sources those of the second, activity over the fused
-    grey ones, and ``grey_weights`` those of the first.
-    ``colour_map`` names the pseudo-colour map of the activity, or is None for grey fusion.
+    Attributes:
+        task: one of `mmif.roles.TASKS`.
+        roles: those of the task: the first is network channel 0 and image A of the metrics, the
+            second is channel 1 and image B; a third, an activity, lies over both.
+        reference: the role whose frame the fused volume has.
+        weights: of the only pass; of three sources those of the second, the activity over the fused
+            grey ones.
+        grey_weights: of three sources those of the first pass.
+        colour_map: the pseudo-colour map of the activity, or None for grey fusion.
+        intensity: role to how its physical values become 0..1.
+        grid: pixels and field of view of the fused slices.
+        registration: the rigid search.
+        network: widths and depths; of use in training, weights carry their own.
+        fusion: how slices go through the network.
+        loss: weights of the terms of the training loss.
+        training: the recipe.
     """
 
     task: str
@@ -287,6 +297,9 @@ def shipped(name: Literal["pipelines", "weights", "LICENSE"]) -> Path:
 
 def load_pipeline(name_or_file: str | Path) -> Pipeline:
     """The pipeline of a shipped name (``ct-mri``) or of a YAML file.
+
+    Args:
+        name_or_file: a name without an ending, or a file that ends in ``.yaml`` or ``.yml``.
 
     Raises:
         ConfigError: no such name or file, broken YAML, an unknown key or a value of a wrong type.

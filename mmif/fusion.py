@@ -48,7 +48,13 @@ class FusionTransforms(Compose):  # type: ignore[misc]
     Called as any Compose, it takes a dictionary of role to path (or volume) and gives it back with
     ``"fused"`` and the `StudyRecord` under ``"study"``. A refusal stays an `MmifError`: MONAI's own
     call would wrap it.
+
+    Args:
+        transforms: the steps, in the order they run.
     """
+
+    def __init__(self, transforms: Sequence[Callable[..., Any]]) -> None:
+        super().__init__(transforms)
 
     def __call__(self, data: Mapping[Hashable, Any], **_: Any) -> dict[Hashable, Any]:
         """``data`` through every step."""

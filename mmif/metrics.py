@@ -123,11 +123,18 @@ METRICS: dict[str, Metric] = {
     "SCD": correlation_of_differences,
     "SF": spatial_frequency,
 }
+"""The eight names to their functions of three 8-bit images (rows, columns): fused, A and B."""
+
 REPORTED: dict[str, Metric] = {**METRICS, "SSIM255": ssim255}
 
 
 def evaluate(F: Image, A: Image, B: Image) -> dict[str, float]:
     """All of ``REPORTED`` of one slice by name; the two SSIM share their windows.
+
+    Args:
+        F: fused, (rows, columns) uint8.
+        A: the anatomical source, likewise.
+        B: the other source, likewise.
 
     Raises:
         InputError: not 8-bit grey images of one shape of at least 11 x 11.

@@ -80,8 +80,30 @@ class StepSummary:
 class Summary:
     """What was done, as ``docs/summary.md`` describes it.
 
-    ``registration`` is that of the first moving source; ``registrations`` are all, by role.
     ``summary["grid"]["shape"]`` reads the plain form of a field, as ``summary.json`` has it.
+
+    Attributes:
+        mmif_version: what did it.
+        notice: research use only.
+        task: one of `mmif.roles.VOLUME_TASKS`.
+        command: the command line to repeat it; "" from Python.
+        inputs: each source as it was read.
+        reference: the role whose frame the fused volume has.
+        grid: shape, spacing in mm, affine to RAS mm.
+        registration: that of the first moving source.
+        registrations: all of them, by role.
+        coverage: share of the reference's head that is covered: ``mean``, ``per_slice`` and
+            ``by_role``.
+        windows: role to the physical values that became 0 and 1.
+        fusion: device, precision, weights name and sha256, slices, seconds.
+        metrics: the eight and SSIM255, mean over the slices; None where undefined.
+        readability: what of each source a reader still sees.
+        outputs: what was written, relative to the output.
+        warnings: all that a reader of the volume must know.
+        seconds: time by part of the job.
+        steps: each step with parameters, seconds and figures.
+        pipeline: every setting.
+        deidentified: the profile that was kept to; None where identities may stand.
     """
 
     mmif_version: str

@@ -148,6 +148,9 @@ class S3IMFusion(nn.Module):
     - ``tanh``: it is the fused value itself, as the paper prints it, from -1..1 to 0..1.
     - ``between``: it says where between the darker and the brighter source the fused value lies;
       the weights of 0.1.0.
+
+    Args:
+        config: widths, depths and ``output``.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

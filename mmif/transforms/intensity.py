@@ -175,7 +175,11 @@ def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:
 
 
 class ScaleToUnitd(Step):
-    """Each key in 0..1 by its window, faded out softly where its coverage ends."""
+    """Each key in 0..1 by its window, faded out softly where its coverage ends.
+
+    Args:
+        keys: roles.
+    """
 
     part = "resample"
 

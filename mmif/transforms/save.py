@@ -26,6 +26,9 @@ class DeidentifyVolumesd(Step):
     """Volumes of which nothing but voxels and place is known any more (PS3.15 Basic Profile).
 
     It stands behind the registration, which a given DICOM transform finds by the true UIDs.
+
+    Args:
+        keys: roles.
     """
 
     part = "read"

@@ -5,7 +5,7 @@ import io
 import json
 import resource
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,8 @@ from mmif.batch.jobs import Job
 from mmif.batch.pseudonyms import WITHHELD
 from mmif.batch.results import METRICS, THUMBNAIL
 from mmif.batch.run_job import Step
-from mmif.config import Pipeline, shipped
-from mmif.errors import MmifError
+from mmif.config import Pipeline, load_pipeline, shipped
+from mmif.errors import ConfigError, MmifError
 from mmif.networks.remote import GpuAddress
 from mmif.options import FuseOptions
 
@@ -146,6 +146,19 @@ def _command(job: Job, output: Path, options: FuseOptions) -> str:
         if source.series_uid:
             words += ["--series-uid", f"{role}={source.series_uid}"]
     return shlex.join([*words, *options.arguments(), "-o", str(output)])
+
+
+def pipelines_of(tasks: Sequence[str], files: Sequence[str]) -> dict[str, Pipeline]:
+    """The pipeline of each of ``tasks``: one of ``files``, else the shipped one.
+
+    Raises:
+        ConfigError: a file that is no pipeline, or of another task.
+    """
+    own = {one.task: one for one in map(load_pipeline, files)}
+    strange = sorted(set(own) - set(tasks))
+    if strange:
+        raise ConfigError(f"--pipeline of task {strange[0]}; expected {', '.join(tasks)}")
+    return {task: own.get(task) or load_pipeline(task) for task in tasks}
 
 
 def parameters(pipelines: Mapping[str, Pipeline], options: FuseOptions) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The one process that owns the GPU, started for a batch and started anew if it ends."""
 
+import logging
 import os
 import secrets
 import shutil
@@ -7,14 +8,42 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from mmif.batch.worker import START_TIMEOUT_S, WorkerError, environment, isolated
 from mmif.config import Pipeline
+from mmif.errors import MmifError
 from mmif.networks.remote import GpuAddress, serve
+
+if TYPE_CHECKING:
+    from mmif.batch.fuse_job import FuseWork
+
+log = logging.getLogger(__name__)
+
+
+def own_gpu(work: "FuseWork", stack: ExitStack) -> None:
+    """Start the one process that owns the GPU, where there is a GPU and it is wanted.
+
+    Raises:
+        MmifError: the GPU was asked for by name and cannot be had.
+    """
+    if work.device == "cpu" or (work.device == "auto" and not has_gpu()) or not work.pipelines:
+        return
+    try:
+        device = "cuda" if work.device == "auto" else work.device
+        owner = stack.enter_context(GpuOwner(work.pipelines, device))
+    except MmifError as error:
+        if work.device != "auto":
+            raise
+        log.warning("%s; going on on the CPU", error)
+        work.device = "cpu"
+    else:
+        work.gpu, work.device = owner.address, "cpu"
 
 
 def has_gpu() -> bool:

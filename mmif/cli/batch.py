@@ -1,9 +1,8 @@
 """``mmif batch``."""
 
-import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 
 from mmif.cli.batch_terminal import progress, say_plan, say_rows
 from mmif.cli.from_options import PATH, add_options, chosen_options
-from mmif.errors import ConfigError, MmifError
+from mmif.errors import ConfigError
 from mmif.options import FuseOptions, specs
 from mmif.roles import VOLUME_TASKS
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 SHARED = [name for name, spec in specs(FuseOptions).items() if spec.shared]
 """The options of a study that all studies of a batch have in common."""
-
-log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -119,12 +116,12 @@ def _summary(out: Path) -> int:
 
 def _batch(options: Mapping[str, Any]) -> int:
     """Plan, then work; the exit code."""
-    from mmif.batch.fuse_job import parameters
+    from mmif.batch.fuse_job import parameters, pipelines_of
     from mmif.batch.plan import make_plan
     from mmif.batch.run import done_earlier, shard
 
     part = _shard(options["shard"], os.environ)
-    pipelines = _pipelines(options["tasks"] or VOLUME_TASKS, options["pipelines"])
+    pipelines = pipelines_of(options["tasks"] or VOLUME_TASKS, options["pipelines"])
     if options["reference"] and len(pipelines) > 1:
         raise ConfigError("--reference with several tasks; expected one --task")
     if options["resume"] is False and part:
@@ -233,13 +230,14 @@ def _executor(work: "FuseWork", options: Mapping[str, Any], stack: ExitStack) ->
     """Where the work is done: workers of this machine, fed to its GPU, or a Dask cluster."""
     from mmif.batch import resources
     from mmif.batch.executors import LocalExecutor
+    from mmif.batch.gpu import own_gpu
     from mmif.batch.worker import Limits
 
     jobs = options["jobs"] or resources.default_jobs()
     limits = Limits(options["timeout"], options["memory"] or 0)
     if options["dask"]:
         return _dask(options["dask"], work, limits, jobs)
-    _own_gpu(work, stack)
+    own_gpu(work, stack)
     return LocalExecutor(work, limits, jobs)
 
 
@@ -251,35 +249,6 @@ def _dask(address: str, work: "FuseWork", limits: Any, jobs: int) -> "Executor":
             f"--dask: {error.name} is not installed; expected pip install 'mmif[cluster]'"
         ) from error
     return DaskExecutor(address, work, limits, jobs)
-
-
-def _own_gpu(work: "FuseWork", stack: ExitStack) -> None:
-    """Start the one process that owns the GPU, where there is a GPU and it is wanted."""
-    from mmif.batch.gpu import GpuOwner, has_gpu
-
-    if work.device == "cpu" or (work.device == "auto" and not has_gpu()) or not work.pipelines:
-        return
-    try:
-        device = "cuda" if work.device == "auto" else work.device
-        owner = stack.enter_context(GpuOwner(work.pipelines, device))
-    except MmifError as error:
-        if work.device != "auto":
-            raise
-        log.warning("%s; going on on the CPU", error)
-        work.device = "cpu"
-    else:
-        work.gpu, work.device = owner.address, "cpu"
-
-
-def _pipelines(tasks: Sequence[str], files: Sequence[str]) -> dict[str, "Pipeline"]:
-    """The pipeline of each task: shipped, or one of ``files``."""
-    from mmif.config import load_pipeline
-
-    own = {one.task: one for one in map(load_pipeline, files)}
-    strange = sorted(set(own) - set(tasks))
-    if strange:
-        raise ConfigError(f"--pipeline of task {strange[0]}; expected {', '.join(tasks)}")
-    return {task: own.get(task) or load_pipeline(task) for task in tasks}
 
 
 def _shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:

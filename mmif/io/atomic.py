@@ -173,7 +173,7 @@ def publish_together(pairs: Sequence[tuple[Path, Path]]) -> None:
                 output.rename(finished)
         raise
     for folder in {output.absolute().parent for _, output in pairs}:
-        _sync(folder)
+        sync(folder)
 
 
 def flush_to_disk(path: Path) -> None:
@@ -181,13 +181,14 @@ def flush_to_disk(path: Path) -> None:
     if path.is_dir():
         for top, _, names in os.walk(path):
             for name in names:
-                _sync(Path(top, name))
-            _sync(Path(top))
+                sync(Path(top, name))
+            sync(Path(top))
     else:
-        _sync(path)
+        sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the system write one file, or the names in one folder, to the disk (fsync(2))."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Score fused images with the eight fusion metrics.",
     "register": "Register two volumes rigidly; write an ITK transform.",
     "info": "List the series and volumes found at a path, and what each is usable for.",
+    "node": "Receive studies by C-STORE, fuse them, send the results on.",
     "send": "Send a result's DICOM files to an archive.",
     "bundle": "Write a MONAI bundle: configuration, weights, licence.",
     "weights": "List or verify the shipped weights.",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 from dicomweb_client.api import DICOMwebClient
@@ -137,14 +138,26 @@ def _contexts(instances: Sequence[Instance]) -> list[tuple[UID, list[UID]]]:
 
 @contextmanager
 def associate(
-    peer: Peer, calling: str, contexts: Sequence[tuple[UID, list[UID]]]
+    peer: Peer,
+    calling: str,
+    contexts: Sequence[tuple[UID, list[UID]]],
+    handlers: Sequence[tuple[Any, Any]] = (),
 ) -> Iterator[Association]:
-    """An association with ``peer``, established or not, released in the end."""
+    """An association with ``peer``, established or not, released in the end.
+
+    Args:
+        peer: with whom.
+        calling: our AE title.
+        contexts: the SOP classes, each with the transfer syntaxes that are offered for it.
+        handlers: pynetdicom's events, each with what is called for it.
+    """
     entity = AE(ae_title=calling)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = TIMEOUT_S
     entity.connection_timeout = TIMEOUT_S
     entity.requested_contexts = [build_context(*context) for context in contexts]
-    association = entity.associate(peer.host, peer.port, ae_title=peer.ae_title)
+    association = entity.associate(
+        peer.host, peer.port, ae_title=peer.ae_title, evt_handlers=list(handlers)
+    )
     try:
         yield association
     finally:

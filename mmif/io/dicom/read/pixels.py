@@ -66,6 +66,8 @@ _DECODERS = {
     **dict.fromkeys((HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL, RLELossless), "pylibjpeg"),
 }
 """The one plug-in of pydicom for each syntax: where it fails, no other guesses."""
+SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, *_DECODERS)
+"""The transfer syntaxes that are read, uncompressed ones first."""
 
 _PET_UNITS = frozenset(
     {

@@ -66,6 +66,7 @@ class Receiver:
 
     def __enter__(self) -> "Receiver":
         # of pynetdicom, for this process: where transfers go while they come
+        self._before = _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir
         _config.STORE_RECV_CHUNKED_DATASET = True
         tempfile.tempdir = str(self._spool.receiving)
         place = self._config.host, self._config.port
@@ -91,6 +92,7 @@ class Receiver:
         at: TracebackType | None,
     ) -> None:
         self._entity.shutdown()
+        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
 
     def _store(self, event: evt.Event) -> int:
         """One C-STORE; success is told when the image is on the disk."""

@@ -1,37 +1,15 @@
-"""dcmtk's programs and a place to receive."""
+"""An archive of dcmtk's to send to; ``network`` becomes importable here."""
 
-import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# by path: pynetdicom installs programs of the same names
-STORESCU, STORESCP, ECHOSCU = (
-    shutil.which(name, path="/usr/bin:/usr/local/bin")
-    for name in ("storescu", "storescp", "echoscu")
-)
+sys.path.insert(0, str(Path(__file__).parent))
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(true: Callable[[], object], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"{what} took longer than {seconds} s"
-        time.sleep(0.1)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+from network import STORESCP, STORESCU, free_port, listens, wait_until
 
 
 @pytest.fixture

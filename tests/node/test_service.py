@@ -1,0 +1,95 @@
+"""The whole node as a process: from dcmtk's storescu to its storescp, killed on the way."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from network import STORESCU, draw_study, free_port, listens, wait_until
+from pydicom import dcmread
+
+
+class Node:
+    """A node that can be killed and started again."""
+
+    def __init__(self, folder: Path, archive_port: int) -> None:
+        self.port, self.out = free_port(), folder / "node"
+        self.log, self.config = folder / "node.log", folder / "node.yaml"
+        settings = {
+            "output": str(self.out),
+            "accept": ["SCANNER"],
+            "send_to": [f"ARCHIVE@127.0.0.1:{archive_port}"],
+            "port": self.port,
+            "quiet_s": 1,
+            "jobs": 1,
+            "options": {"report": False},
+            "deliver": {"first_pause_s": 0.5},
+        }
+        self.config.write_text(yaml.safe_dump(settings))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        call = [sys.executable, "-m", "mmif", "node", str(self.config)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(call, stdout=log, stderr=log)
+        wait_until(lambda: listens(self.port), 60, "the start of the node")
+
+    def end(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+    def states(self, ledger: str) -> Counter[str]:
+        path = self.out / ledger
+        lines = path.read_text().splitlines() if path.exists() else []
+        return Counter(json.loads(line).get("state") for line in lines if line.endswith("}"))
+
+
+def storescu(port: int, path: Path, title: str = "SCANNER") -> int:
+    call = [str(STORESCU), "-aet", title, "-aec", "MMIF", "+sd", "127.0.0.1", str(port), str(path)]
+    return subprocess.run(call, check=False, capture_output=True, timeout=60).returncode
+
+
+@pytest.mark.skipif(STORESCU is None, reason="storescu of dcmtk is not installed")
+def test_studies_arrive_once_or_alike_whatever_kills_the_node(
+    archive: tuple[int, Path], tmp_path: Path, sample_data: Path
+) -> None:
+    archive_port, kept = archive
+    study = draw_study(sample_data, tmp_path / "study", "A")
+    node = Node(tmp_path, archive_port)
+    node.start()
+    assert storescu(node.port, sample_data, "STRANGER") != 0
+    assert storescu(node.port, study) == 0
+    node.end(signal.SIGKILL)  # what came is told to be taken, and not complete
+    node.start()
+    wait_until(lambda: node.states("ledger.jsonl")["started"], 60, "the begin of the fusion")
+    node.end(signal.SIGKILL)  # in the middle of fusing
+    node.start()
+    wait_until(lambda: list(kept.iterdir()), 60, "the first instance")
+    node.end(signal.SIGKILL)  # in the middle of sending
+    node.start()
+    wait_until(lambda: node.states("sent/ledger.jsonl")["done"], 60, "the delivery")
+    assert node.end(signal.SIGTERM) == 0
+
+    found = [dcmread(path) for path in kept.iterdir()]
+    by_uid = {ds.SOPInstanceUID: ds for ds in found}
+    assert all(by_uid[ds.SOPInstanceUID] == ds for ds in found)  # a copy is the same instance
+    assert Counter(ds.Modality for ds in by_uid.values()) == {"MR": 44, "REG": 1}
+    uid = dcmread(study / "ct_001.dcm").StudyInstanceUID
+    assert {ds.StudyInstanceUID for ds in by_uid.values()} == {uid}
+    assert "SECRET" not in node.log.read_text()
+    assert "ID-A" not in node.log.read_text()
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path, archive: tuple[int, Path]) -> None:
+    call = [sys.executable, "-m", "mmif", "node", "--accept", "A", "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*call, "--port", str(archive[0])], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: *:")
+    assert "expected a free port" in done.stderr

@@ -167,7 +167,7 @@ def kills(folder: Path, seed: int, count: int = 10, studies: int = 3) -> bool:
         node = rig.start()
         sending = [senders.submit(rig.send, study) for study in drawn]
         for number in range(count):
-            after = moments.uniform(0.2, 25)  # a study takes about 20 s from its end to its delivery
+            after = moments.uniform(0.2, 25)  # a study takes about 20 s
             time.sleep(after)
             node.send_signal(signal.SIGKILL)
             node.wait()

@@ -19,7 +19,7 @@ from mmif.config import Pipeline, load_pipeline
 from mmif.errors import ConfigError
 from mmif.io.dicom.write.derived import Alignment
 from mmif.options import FuseOptions
-from mmif.result import FUSED_KEY, FusionResult, StepRecord
+from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StepRecord, StudyRecord
 from mmif.transforms.axial_grid import ResampleToAxialGridd
 from mmif.transforms.colour import ColourActivityd
 from mmif.transforms.fuse import FuseSlicesd, MeasureFusiond, mean_metrics
@@ -57,8 +57,12 @@ class FusionTransforms(Compose):  # type: ignore[misc]
         super().__init__(transforms)
 
     def __call__(self, data: Mapping[Hashable, Any], **_: Any) -> dict[Hashable, Any]:
-        """``data`` through every step."""
-        return run_steps(self, data)[0]
+        """``data`` through every step; what must be said of the study is logged as warnings."""
+        done = run_steps(self, data)[0]
+        study = done.get(STUDY_KEY)
+        for warning in study.warnings if isinstance(study, StudyRecord) else ():
+            log.warning("%s", warning)
+        return done
 
     def __repr__(self) -> str:
         lines = "".join(f"    {step!r},\n" for step in self.transforms)
@@ -222,8 +226,7 @@ def fuse_volumes(
     Raises:
         MmifError: whatever cannot be done right.
     """
-    inputs: dict[Hashable, Any] = dict(volumes.items())
-    data, records = run_steps(steps, inputs, progress)
+    data, records = run_steps(steps, volumes, progress)
     study = study_of(data)
     return FusionResult(
         task=task,
@@ -242,13 +245,14 @@ def fuse_volumes(
 
 
 def run_steps(
-    steps: Compose, data: Mapping[Hashable, Any], progress: Progress = silent
+    steps: Compose, data: Mapping[Any, Any], progress: Progress = silent
 ) -> tuple[dict[Hashable, Any], tuple[StepRecord, ...]]:
     """``data`` through ``steps`` one by one, and the time and figures of each.
 
     Progress, times and figures are the runner's; the steps know nothing of them.
     """
-    flowing, records = dict(data), []
+    flowing: dict[Hashable, Any] = dict(data)
+    records = []
     parts = [part_of(step) for step in steps.transforms]
     for index, step in enumerate(steps.transforms):
         if index == 0 or parts[index] != parts[index - 1]:

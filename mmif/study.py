@@ -122,7 +122,8 @@ def run_study(
     start = time.perf_counter()
     check_request(request)
     steps = request.steps(weights)
-    result = _fuse(steps.up_to(SaveFusedd), request, request.inputs, progress)
+    task = request.pipeline.task
+    result = fuse_volumes(request.inputs, steps.up_to(SaveFusedd), task, progress)
     if on_result is not None:
         on_result(result)
     return _write(request, steps.find(SaveFusedd), result, progress, start)
@@ -179,7 +180,7 @@ def fuse(
     if options.preview or options.save_registered or options.deidentify:
         raise ConfigError("preview, save_registered and deidentify concern files; expected output")
     steps = request.steps().up_to(SaveFusedd)
-    return _fuse(steps, request, {**request.inputs, **in_memory}, progress)
+    return fuse_volumes({**request.inputs, **in_memory}, steps, chosen.task, progress)
 
 
 def _keywords() -> inspect.Signature:
@@ -256,23 +257,6 @@ def plan(request: StudyRequest) -> StudyPlan:
         outputs=(*outputs, *_page_names(request)),
         warnings=warnings,
     )
-
-
-def _fuse(
-    steps: FusionTransforms,
-    request: StudyRequest,
-    inputs: Mapping[str, Any],
-    progress: Progress,
-) -> FusionResult:
-    """The result of the steps; what the readers noticed comes before all other warnings."""
-    result = fuse_volumes(inputs, steps, request.pipeline.task, progress)
-    noticed = [
-        f"{role.upper()}: {warning}"
-        for role in request.pipeline.roles
-        if (origin := result.sources[role].origin) is not None
-        for warning in origin.warnings
-    ]
-    return replace(result, warnings=(*noticed, *result.warnings))
 
 
 # Writing

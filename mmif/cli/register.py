@@ -1,76 +1,88 @@
 """``mmif register``: two volumes in, a rigid transform and a verdict out."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmif.cli.from_options import PATH, add_options
 from mmif.cli.progress import quiet
+from mmif.roles import VOLUME_ROLES
 
 if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
     from mmif.registration import Registration
 
-ROLES = ("ct", "mri", "spect", "pet")
+KEYS = ("fixed", "moving")
+SHARED = (
+    "device",
+    "registration_timeout",
+    "accept_registration",
+    "accept_different_patients",
+    "overwrite",
+)
+"""The options that mean here what they mean to ``mmif fuse``."""
 
 
 @click.command()
-@click.option("--fixed", required=True, type=click.Path(path_type=Path), help="The volume at rest.")
-@click.option("--moving", required=True, type=click.Path(path_type=Path), help="The one to bring.")
-@click.option("--fixed-role", type=click.Choice(ROLES), help="What the fixed volume is.")
-@click.option("--moving-role", type=click.Choice(ROLES), help="What the moving volume is.")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="FILE.tfm to write."
-)
-@click.option(
-    "--registration-timeout",
-    type=click.FloatRange(min=1),
-    help="Seconds the search may take (120).",
-)
-@click.option("--accept-registration", is_flag=True, help="Write a transform of verdict fail.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
-def register(
-    fixed: Path,
-    moving: Path,
-    fixed_role: str | None,
-    moving_role: str | None,
-    output: Path,
-    registration_timeout: float | None,
-    accept_registration: bool,
-    overwrite: bool,
-) -> None:
+@click.option("--fixed", required=True, type=PATH, help="The volume at rest.")
+@click.option("--moving", required=True, type=PATH, help="The one to bring.")
+@click.option("--fixed-role", type=click.Choice(VOLUME_ROLES), help="What the fixed volume is.")
+@click.option("--moving-role", type=click.Choice(VOLUME_ROLES), help="What the moving volume is.")
+@click.option("-o", "--output", required=True, type=PATH, help="FILE.tfm to write.")
+@add_options(SHARED)
+def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
     """Register two volumes of one head rigidly; write an ITK transform (fixed to moving, LPS)."""
-    from mmif.config import RegistrationConfig
-    from mmif.errors import OutputError, RegistrationError
+    from mmif.errors import OutputError
     from mmif.io import load
     from mmif.io.atomic import publish, refuse_existing, unfinished
-    from mmif.io.source import source_of
     from mmif.io.transform_files import write_itk_transform
-    from mmif.registration import register as registered
 
     if output.suffix.lower() not in {".tfm", ".txt"} or output.is_dir():
         raise OutputError(f"{output}: expected the name of a file ending in .tfm or .txt")
-    refuse_existing(output, overwrite=overwrite, inputs=[fixed, moving])
-    config = RegistrationConfig()
-    if registration_timeout:
-        config = replace(config, timeout_s=registration_timeout)
-    volumes = load(fixed, role=fixed_role), load(moving, role=moving_role)
-    sources = [source_of(volume) for volume in volumes]
-    warnings = [f"{source.path}: {w}" for source in sources if source for w in source.warnings]
-    if len({source.patient_key for source in sources if source and source.patient_key}) > 1:
-        warnings.append("the two volumes carry different PatientIDs")
-    for warning in warnings if not quiet() else ():
-        click.echo(f"Warning: {warning}", err=True)
-    result = registered(*volumes, config)
-    if result.verdict == "fail" and not accept_registration:
-        raise RegistrationError(
-            f"{moving}: no reliable pose on {fixed} ({'; '.join(result.reasons)}); "
-            "--accept-registration writes it all the same"
-        )
+    refuse_existing(output, overwrite=options["overwrite"], inputs=[fixed, moving])
+    volumes = {
+        "fixed": load(fixed, role=options["fixed_role"]),
+        "moving": load(moving, role=options["moving_role"]),
+    }
+    result, warnings = _register(volumes, options)
     with unfinished(output) as folder:
         publish(write_itk_transform(folder / output.name, result.fixed_to_moving_lps), output)
-    for line in said(result, output) if not quiet() else ():
+    if quiet():
+        return
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    for line in said(result, output):
         click.echo(line)
+
+
+def _register(
+    volumes: "Mapping[str, MetaTensor]", options: Mapping[str, Any]
+) -> "tuple[Registration, tuple[str, ...]]":
+    """The registration, and what must be said of the two: by the steps of ``mmif fuse``."""
+    from mmif.config import RegistrationConfig
+    from mmif.fusion import FusionTransforms, run_steps
+    from mmif.pair import reader_warnings
+    from mmif.transforms.load import CheckOnePatientd
+    from mmif.transforms.register import RegisterToReferenced
+    from mmif.transforms.step import study_of
+
+    steps = FusionTransforms(
+        [
+            CheckOnePatientd(KEYS, "fixed", options["accept_different_patients"]),
+            RegisterToReferenced(
+                KEYS,
+                "fixed",
+                accept_registration=options["accept_registration"],
+                device=options["device"],
+                timeout_s=options["registration_timeout"] or RegistrationConfig.timeout_s,
+            ),
+        ]
+    )
+    study = study_of(run_steps(steps, volumes)[0])
+    return study.registrations["moving"], (*reader_warnings(volumes), *study.warnings)
 
 
 def said(result: "Registration", output: Path) -> list[str]:

@@ -10,9 +10,7 @@ from monai.transforms import Transform
 from mmif.config import Pipeline
 from mmif.fusion import fusion_transforms, run_steps
 from mmif.options import FuseOptions
-from mmif.pair import reader_warnings
 from mmif.transforms.fuse import FuseSlicesd, brightness
-from mmif.transforms.load import LoadVolumed
 from mmif.transforms.slices import to_slices
 from mmif.transforms.step import study_of
 
@@ -43,13 +41,11 @@ class StudySlicer(Transform):  # type: ignore[misc]
         pipeline = self.pipeline
         options = FuseOptions(series_uid=item.get("series_uid", {}))
         steps = fusion_transforms(pipeline, options=options).up_to(FuseSlicesd)
-        volumes = steps.find(LoadVolumed)(item["inputs"])
-        noticed = reader_warnings({role: volumes[role] for role in pipeline.roles})
-        data, _ = run_steps(steps, volumes)
+        data, _ = run_steps(steps, item["inputs"])
         sides = [to_slices(brightness(data[role])) for role in pipeline.roles]
         stack = (torch.stack(sides).clamp(0, 1) * 255).round().byte()
         shown = (stack.amax(0) > SHOWN).float().mean((1, 2)) >= CONTENT
         study = study_of(data)
         covered = np.min([s.covered_fraction for s in study.sources.values()], axis=0) >= COVERED
         kept = stack[:, shown & torch.from_numpy(covered)]
-        return {"stack": kept, "warnings": [*noticed, *study.warnings]}
+        return {"stack": kept, "warnings": list(study.warnings)}

@@ -15,7 +15,7 @@ from mmif.errors import RegistrationError
 from mmif.geometry import Grid, axial_grid
 from mmif.io.source import source_of
 from mmif.options import Fov
-from mmif.pair import name_inputs
+from mmif.pair import name_inputs, reader_warnings
 from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
 from mmif.roles import label
 from mmif.transforms.head import head_box_ras, head_mask
@@ -35,7 +35,8 @@ def fused_grid(reference: MetaTensor, config: GridConfig) -> Grid:
 class ResampleToAxialGridd(Step):
     """Each key on the axial grid of the reference, by one interpolation through its registration.
 
-    The record then holds the grid and, for each role, values and coverage (`RegisteredSource`).
+    The record then holds the grid and, for each role, values and coverage (`RegisteredSource`);
+    what the readers noticed comes first among its warnings.
 
     Args:
         keys: roles, the reference among them.
@@ -91,8 +92,11 @@ class ResampleToAxialGridd(Step):
             sources[role] = replace(
                 source, covered_fraction=covered_fraction(source.coverage, head)
             )
+        # only here: what the readers noticed may quote a path, and is de-identified by now
+        noticed = reader_warnings({role: data[role] for role in self.keys})
         said = [line for source in sources.values() for line in coverage_warnings(source)]
-        study = replace(study, grid=grid, sources=sources).with_warnings(*said)
+        warnings = (*noticed, *study.warnings, *said)
+        study = replace(study, grid=grid, sources=sources, warnings=warnings)
         return {**data, **{role: s.values for role, s in sources.items()}, STUDY_KEY: study}
 
     def _moved(self, data: Data, role: str, grid: Grid, study: StudyRecord) -> RegisteredSource:

@@ -17,7 +17,7 @@ from mmif.io.source import Source
 from mmif.io.transform_files import write_itk_transform
 from mmif.io.writing import write_dicom_series, write_nifti
 from mmif.options import DicomEncoding, OutputFormat, TransferSyntax
-from mmif.result import FUSED_KEY, RegisteredSource, StudyRecord
+from mmif.result import FUSED_KEY, STUDY_KEY, RegisteredSource, StudyRecord
 from mmif.roles import label
 from mmif.transforms.step import Data, Step, study_of
 
@@ -113,14 +113,14 @@ class SaveFusedd(Step):
         return self.output.name.endswith((".nii", ".nii.gz"))
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """``data`` as it is, once its outputs stand."""
+        """``data``, once its outputs stand; what the writers warn of is in its record."""
         refuse_existing(self.output, overwrite=self.overwrite, made_by_mmif=["registration.tfm"])
         with unfinished(self.output) as folder:
             out = folder / "out"
             out.mkdir()
-            self.write(data, out)
+            warnings = self.write(data, out)
             publish(out / self.output.name if self.single_file else out, self.output)
-        return dict(data)
+        return {**data, STUDY_KEY: study_of(data).with_warnings(*warnings)}
 
     def write(self, data: Data, out: Path) -> tuple[str, ...]:
         """The outputs into the folder ``out``; what the writers warn of."""

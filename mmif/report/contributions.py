@@ -15,6 +15,13 @@ WINDOW_PIXELS, SIGMA_PIXELS = 9, 2.0
 RIDGE = 1e-5
 VISIBLE = 0.04
 
+STRONG = 0.06
+"""A source's own structure (standard deviation in the window, after what the other source explains
+of it) from here on is strong: a lesion of 20 % in white matter, half an edge of the ventricles."""
+
+LOST = 0.25
+"""It is lost where the fused volume keeps less than this of its contrast."""
+
 
 @dataclass(frozen=True, eq=False)
 class SourceShare:
@@ -26,12 +33,18 @@ class SourceShare:
         explained: share of the fused volume's local structure that the regression explains, over
             the whole volume; NaN where the fused volume is flat.
         mean: ``moving``, weighted by the structure.
+        lost: uint8, 1 where a strong structure of the reference alone is lost in the fused volume,
+            2 where one of the moving volume is, 0 elsewhere.
+        lost_shares: how much of the strong structures of the reference alone, and of the moving
+            volume alone, is lost, 0..1; NaN where there are none.
     """
 
     moving: Floats
     strength: Floats
     explained: float
     mean: float
+    lost: npt.NDArray[np.uint8]
+    lost_shares: tuple[float, float]
 
 
 def luminance(volume: npt.NDArray[Any]) -> Floats:
@@ -46,32 +59,48 @@ def source_share(fused: Floats, reference: Floats, moving: Floats) -> SourceShar
 
     In a Gaussian window of 9 x 9 pixels the fused brightness F is fitted as a R + b M + c (least
     squares with a slight ridge). The share of M is |b| sd(M) / (|a| sd(R) + |b| sd(M)), sd the
-    standard deviation in the window: how much of F's structure moves with M's.
+    standard deviation in the window: how much of F's structure moves with M's. What R shows and M
+    does not (the deviation that is left of R when M has explained what it can) is lost where it is
+    `STRONG` and a is below `LOST`; the same for M and b.
 
     Args:
         fused, reference, moving: (X, Y, Z), brightness in 0..1; slices lie along Z.
     """
     volumes = [np.moveaxis(volume, 2, 0) for volume in (fused, reference, moving)]
     shares = np.empty(volumes[0].shape, np.float32)
-    strength = np.empty_like(shares)
+    strength, lost = np.empty_like(shares), np.zeros(shares.shape, np.uint8)
     with ThreadPoolExecutor(torch.get_num_threads()) as cores:
-        sums = np.array(list(cores.map(_share_of_slice, *volumes, shares, strength)))
-    structure, left, weight, weighted = sums.sum(axis=0) if len(sums) else np.zeros(4)
+        sums = np.array(list(cores.map(_share_of_slice, *volumes, shares, strength, lost)))
+    sums = sums.sum(axis=0) if len(sums) else np.zeros(8)
+    structure, left, weight, weighted, *own = sums
     return SourceShare(
         np.moveaxis(shares, 0, 2),
         np.moveaxis(strength, 0, 2),
-        explained=float(1 - left / structure) if structure > 0 else float("nan"),
-        mean=float(weighted / weight) if weight > 0 else float("nan"),
+        explained=1 - _ratio(left, structure),
+        mean=_ratio(weighted, weight),
+        lost=np.moveaxis(lost, 0, 2),
+        lost_shares=(_ratio(own[1], own[0]), _ratio(own[3], own[2])),
     )
 
 
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
+
+
 def _share_of_slice(
-    fused: Floats, reference: Floats, moving: Floats, share: Floats, strength: Floats
-) -> tuple[float, float, float, float]:
-    """As `source_share`, of one slice (X, Y), into ``share`` and ``strength``.
+    fused: Floats,
+    reference: Floats,
+    moving: Floats,
+    share: Floats,
+    strength: Floats,
+    lost: npt.NDArray[np.uint8],
+) -> tuple[float, ...]:
+    """As `source_share`, of one slice (X, Y), into ``share``, ``strength`` and ``lost``.
 
     Returns:
-        Sums over the slice: structure, what the fit leaves of it, strength, strength times share.
+        Sums over the slice: structure, what the fit leaves of it, strength, strength times share;
+        pixels of strong structure of the reference alone, those of them that are lost; the same of
+        the moving volume.
     """
     images = [np.ascontiguousarray(image) for image in (fused, reference, moving)]
     means = [_mean(image) for image in images]
@@ -90,8 +119,12 @@ def _share_of_slice(
     np.divide(of_moving, total, out=share, where=total > 1e-6)
     strength[:] = np.clip(np.sqrt(ff) / VISIBLE, 0, 1)
     left = np.maximum(ff - 2 * (a * fr + b * fm) + a * a * rr + b * b * mm + 2 * a * b * rm, 0)
-    sums = (ff, left, strength, share * strength)
-    return tuple(float(one.sum(dtype=np.float64)) for one in sums)  # type: ignore[return-value]
+    strong_r = rr - rm**2 / (mm + RIDGE) > STRONG**2
+    strong_m = mm - rm**2 / (rr + RIDGE) > STRONG**2
+    lost_r, lost_m = strong_r & (a < LOST), strong_m & (b < LOST)
+    lost[lost_r], lost[lost_m] = 1, 2
+    sums = (ff, left, strength, share * strength, strong_r, lost_r, strong_m, lost_m)
+    return tuple(float(one.sum(dtype=np.float64)) for one in sums)
 
 
 def _mean(image: Floats) -> Floats:

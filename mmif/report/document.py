@@ -12,6 +12,7 @@ from mmif.report import charts
 from mmif.report.alignment import motion
 from mmif.report.figures import before_and_after, slice_row, thumbnails
 from mmif.report.page import render
+from mmif.report.pictures import LOST_RGB
 from mmif.report.readability import figures, legend
 from mmif.report.study_view import StudyView, is_blurred
 from mmif.report.text import (
@@ -56,6 +57,7 @@ def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
     context = {
         **_top(view, summary),
         "viewer": viewer_data(view, summary),
+        "lost_rgb": LOST_RGB,
         **_registration(view, summary),
         **_readability(view, summary),
         **_fusion(view),
@@ -195,6 +197,7 @@ def _fusion(view: StudyView) -> dict[str, Any]:
         "worst_words": worst_words(len(worst)),
         "share_mean": view.share.mean,
         "share_explained": view.share.explained,
+        "lost_shares": view.share.lost_shares,
         "typical": slice_row(view, view.cut.k),
         "typical_k": view.cut.k,
     }

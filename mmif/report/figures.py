@@ -117,9 +117,8 @@ def ended(coverage: Floats) -> Marks:
 def slice_row(view: StudyView, k: int) -> list[Picture]:
     """Reference, moving, fused and source share of axial slice ``k`` (from 0)."""
     at = Cut(view.cut.i, view.cut.j, k)
-    share = share_colours(
-        cut_plane(view.share.moving, "axial", at), cut_plane(view.share.strength, "axial", at)
-    )
+    parts = (view.share.moving, view.share.strength, view.share.lost)
+    share = share_colours(*(cut_plane(part, "axial", at) for part in parts))
     bright = [cut_plane(v, "axial", at) for v in (view.reference_bright, view.moving_bright)]
     box = content_box(*bright)
     shown: Sequence[tuple[Pixels, str]] = (

@@ -19,6 +19,8 @@ EDGE_RGB = (255, 150, 50)
 CONTOUR_LEVELS = (0.12, 0.35)
 SHARE_KNOTS = ((64, 140, 232), (158, 158, 158), (240, 134, 40))
 """All from the reference (blue), both alike (grey), all from the moving volume (orange)."""
+LOST_RGB = ((236, 72, 208), (250, 236, 90))
+"""Where a strong structure of the reference (magenta) or the moving volume (yellow) is lost."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,17 @@ def with_edges(under: Pixels, marked: npt.NDArray[np.bool_]) -> Pixels:
     return picture
 
 
-def share_colours(share: Floats, strength: Floats) -> Pixels:
-    """The share of the moving volume (0..1) as blue to orange, dark where ``strength`` is 0."""
+def share_colours(share: Floats, strength: Floats, lost: Pixels) -> Pixels:
+    """The share of the moving volume (0..1) as blue to orange, dark where ``strength`` is 0.
+
+    ``lost`` is 1 or 2 where a strong structure of the reference or the moving volume is lost.
+    """
     knots = np.asarray(SHARE_KNOTS, dtype=np.float64)
     colour = [np.interp(np.nan_to_num(share, nan=0.5), (0, 0.5, 1), knots[:, c]) for c in range(3)]
     lit = np.stack(colour, axis=-1) * np.nan_to_num(strength)[..., None]
     pixels: Pixels = np.round(lit).astype(np.uint8)
+    for code, colour_of_lost in enumerate(LOST_RGB, start=1):
+        pixels[lost == code] = colour_of_lost
     return pixels
 
 

@@ -1,5 +1,6 @@
 """The section "What can be read here": what of each source a reader still sees, and the legend."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmif.report.page import number
 from mmif.report.pictures import Pixels, data_uri
+from mmif.roles import label
 from mmif.transforms.colour import ACTIVITY, COLOUR_ROOM, apply_colour_map, colour_fused
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ WANTED: Mapping[str, tuple[str, str, float, str]] = {
 LEGEND, MARGIN = (256, 128), (54, 40)
 """Pixels of the colour bar (activity by brightness), and of the words to its left and below."""
 
+TABLE = (128, 64)
+"""Steps of activity and of brightness by which the crosshair reads a colour."""
+
 Colour = tuple[int, int, int]
 INK: Colour = (90, 104, 118)
 PAPER: Colour = (255, 255, 255)
@@ -104,11 +109,7 @@ def colour_bar(
 ) -> Pixels:
     """(rows, columns, 3): the legend, activity to the right, fused brightness upwards."""
     columns, rows = LEGEND
-    activity = torch.linspace(0, 1, columns)[None, None].expand(1, rows, columns)
-    bright = torch.linspace(1, 0, rows)[None, :, None].expand(1, rows, columns)
-    coloured = apply_colour_map(activity, colour_map)
-    rgb = colour_fused(bright, coloured, activity, colour_map)
-    bar = (rgb.clamp(0, 1).movedim(0, -1).numpy() * 255).round().astype(np.uint8)
+    bar = _colours(colour_map, columns, rows)
     left, below = MARGIN
     sheet = Image.new("RGB", (left + columns + 24, rows + below + 8), ground)
     sheet.paste(Image.fromarray(bar), (left, 8))
@@ -124,9 +125,45 @@ def colour_bar(
     return np.asarray(sheet)
 
 
+def _colours(colour_map: str, columns: int, rows: int) -> Pixels:
+    """(rows, columns, 3): the fused colours, activity to the right, brightness upwards."""
+    activity = torch.linspace(0, 1, columns)[None, None].expand(1, rows, columns)
+    bright = torch.linspace(1, 0, rows)[None, :, None].expand(1, rows, columns)
+    coloured = apply_colour_map(activity, colour_map)
+    rgb = colour_fused(bright, coloured, activity, colour_map)
+    return np.asarray((rgb.clamp(0, 1).movedim(0, -1).numpy() * 255).round(), dtype=np.uint8)
+
+
+def _in_colour(sources: Mapping[str, "RegisteredSource"]) -> "RegisteredSource | None":
+    return next((source for source in sources.values() if source.level is not None), None)
+
+
+def legend_table(
+    sources: Mapping[str, "RegisteredSource"], colour_map: str | None
+) -> dict[str, Any] | None:
+    """What the viewer reads a fused colour back by; None where nothing is in colour.
+
+    Returns:
+        ``colours``, base64 of (brightness, activity, RGB) bytes; ``steps`` of activity; the
+        ``window`` (values at no activity and at the most) and its ``unit``.
+    """
+    coloured = _in_colour(sources)
+    if coloured is None or colour_map is None:
+        return None
+    window = coloured.window
+    table = _colours(colour_map, *TABLE).tobytes()
+    return {
+        "colours": base64.b64encode(table).decode("ascii"),
+        "steps": TABLE[0],
+        "window": [float(window.low), float(window.high)],
+        "unit": window.unit or "",
+        "label": label(coloured.role),
+    }
+
+
 def legend(sources: Mapping[str, "RegisteredSource"], colour_map: str | None) -> dict[str, Any]:
     """The legend as a picture for the page; empty where nothing is in colour."""
-    coloured = next((s for s in sources.values() if s.level is not None), None)
+    coloured = _in_colour(sources)
     if coloured is None or colour_map is None:
         return {}
     bar = colour_bar(coloured, colour_map)

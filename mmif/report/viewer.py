@@ -12,7 +12,8 @@ import torch
 
 from mmif.geometry import Grid, Matrix
 from mmif.report.alignment import before_voxels
-from mmif.report.pictures import CONTOUR_LEVELS, SHARE_KNOTS
+from mmif.report.pictures import CONTOUR_LEVELS, LOST_RGB, SHARE_KNOTS
+from mmif.report.readability import legend_table
 from mmif.report.study_view import StudyView, array, is_blurred
 from mmif.report.volumes import PackedVolume, pack_unit, pack_values
 from mmif.roles import label
@@ -62,7 +63,7 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
     grid = reduced_grid(framed_grid(view.result.grid, columns, rows), factor)
     result, cut = view.result, view.cut
     described = {name: volume.description() for name, volume in packed.items()}
-    for name in ("share", "strength"):
+    for name in ("share", "strength", "lost"):
         described[name]["factor"] = SHARE_FACTOR
     coloured = "reference" if len(view.reference.unit) == 3 else "moving"
     for name, role in (("reference", view.reference.role), ("moving", view.moving.role)):
@@ -91,6 +92,8 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
         "start": [(cut.i - columns.start) // factor, (cut.j - rows.start) // factor, cut.k],
         "before": None if identity else before.tolist(),
         "shareKnots": [list(knot) for knot in SHARE_KNOTS],
+        "lostColours": [list(colour) for colour in LOST_RGB],
+        "legend": legend_table(result.sources, map_name),
         "volumes": described,
     }
     return ViewerData(study, {name: volume.data for name, volume in packed.items()}, factor)
@@ -159,15 +162,17 @@ def _packed(view: StudyView) -> tuple[int, dict[str, PackedVolume]]:
 def _volumes(
     view: StudyView, slices: npt.NDArray[np.int_], factor: int, fineness: tuple[int, float]
 ) -> dict[str, PackedVolume]:
-    """The six volumes of the viewer, the sources in steps of ``fineness``, packed side by side."""
+    """The viewer's seven volumes, the sources in steps of ``fineness``, packed side by side."""
     share = view.share
     levels, step_hu = fineness
     columns, rows = view.frame
 
+    def framed(volume: Voxels) -> Voxels:
+        inside = volume[:, columns, rows]
+        return inside if len(slices) == volume.shape[-1] else inside[..., slices]
+
     def taken(volume: Voxels, by: int = factor) -> Voxels:
-        framed = volume[:, columns, rows]
-        whole = len(slices) == volume.shape[-1]
-        return averaged(framed if whole else framed[..., slices], by)
+        return averaged(framed(volume), by)
 
     small = factor * SHARE_FACTOR
 
@@ -180,6 +185,7 @@ def _volumes(
         "coverage": lambda: pack_unit(_stepped(taken(array(view.moving.coverage)), 15)),
         "share": lambda: pack_unit(_stepped(taken(share.moving[None], small), 30)),
         "strength": lambda: pack_unit(_stepped(taken(share.strength[None], small), 15)),
+        "lost": lambda: pack_unit(framed(share.lost[None])[:, ::small, ::small] / 2),
         "reference": lambda: source(view.reference.values, view.reference.role),
         "moving": lambda: source(view.moving.values, view.moving.role),
     }

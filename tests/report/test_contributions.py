@@ -44,6 +44,29 @@ def test_where_the_moving_volume_is_empty_all_comes_from_the_reference(textures)
     assert source_share(a, a, np.zeros_like(a)).mean < 0.02
 
 
+def test_what_one_source_alone_shows_and_the_fused_volume_does_not_is_lost(textures) -> None:
+    a, b = textures
+    a, b = a.copy(), np.full_like(b, 0.4)
+    a[:32], b[40:48, 20:40] = 0.5, 0.8  # the reference is flat on the left, the focus alone in b
+    kept = source_share(np.maximum(a, b), a, b)
+    lost = source_share(a, a, b)
+    there = np.s_[40:48, 19:21]  # an edge of the focus
+    assert (lost.lost[there] == 2).all()
+    assert lost.lost_shares[1] > 0.9
+    assert (lost.lost == 1).sum() == 0
+    assert (kept.lost[there] == 2).mean() < 0.5
+    half = source_share(np.where(np.arange(64)[:, None, None] < 48, a, 0.5), a, b)
+    assert (half.lost[52:60] == 1).mean() > 0.5
+    assert half.lost_shares[0] == pytest.approx(0.5, abs=0.15)
+
+
+def test_where_no_source_has_structure_of_its_own_nothing_can_be_lost(textures) -> None:
+    a, _ = textures
+    shares = source_share(np.full_like(a, 0.5), a, a)
+    assert shares.lost.max() == 0
+    assert np.isnan(shares.lost_shares).all()
+
+
 def test_luminance_weighs_colours_and_keeps_grey() -> None:
     assert luminance(np.ones((3, 1, 1, 1))) == pytest.approx(1)
     assert luminance(np.full((1, 1, 1, 1), 0.3)) == pytest.approx(0.3)

@@ -574,6 +574,30 @@ def test_colours_of_spect_are_shown_in_colour(browser, colour_study, tmp_path) -
     report.page.close()
 
 
+def test_the_crosshair_reads_the_activity_by_the_legend(browser, sample_data, tmp_path) -> None:
+    """The colour alone, by the legend, says the SPECT's own value to a tenth of its scale."""
+    out = tmp_path / "fused"
+    fuse(spect=sample_data / "spect.dcm", mri=sample_data / "mri.nii.gz", output=out)
+    report = Report(browser, out / "report.html")
+    x, y, _ = report.described["shape"]
+    low, high = report.described["legend"]["window"]
+    told = 0
+    for i, j in [(x // 2 + dx, y // 2 + dy) for dx in (-20, 0, 20) for dy in (-25, 0, 25)]:
+        report.page.mouse.click(*report.place("axial", i, j))
+        report.settle()
+        legend, true = report.read("legend"), float(report.read("moving").split()[0])
+        if legend == "too dark to tell":
+            continue
+        assert legend.startswith("SPECT ")
+        ends = [float(word) for word in legend.split() if word.replace(".", "").isdigit()]
+        assert min(ends) - 0.1 * (high - low) <= true <= max(ends) + 0.1 * (high - low)
+        assert max(ends) - min(ends) < 0.4 * (high - low)
+        told += 1
+    assert told >= 6
+    assert report.messages == []
+    report.page.close()
+
+
 @pytest.mark.parametrize(
     "change", ["one_slice", "constant_slice", "no_metrics", "black", "no_coverage"]
 )

@@ -41,6 +41,8 @@
     return volume.offset + volume.step * codes[name][0][index];
   };
   const covered = (index) => codes.coverage[0][index] > 0;
+  // 1: a strong structure of the reference alone is lost in the fused volume; 2: of the moving one.
+  const lostBy = (index) => Math.round(codes.lost[0][index] / 127.5);
   const tables = {};
   const brightnessTable = (name) => {
     const { offset, step, largest } = study.volumes[name];
@@ -154,6 +156,7 @@
         const end = share < 0 ? from : to;
         const part = Math.abs(share);
         for (let c = 0; c < 3; c++) out[n + c] = lit * (middle[c] + part * (end[c] - middle[c]));
+        if (codes.lost[0][index]) out.set(study.lostColours[lostBy(index) - 1], n);
       });
     },
   };
@@ -466,7 +469,30 @@
     if (codes.strength[0][index] < 32) return "no structure here";
     const percent = Math.round((codes.share[0][index] / 255) * 100);
     const { reference, moving } = study.volumes;
-    return `${100 - percent} % ${reference.label}, ${percent} % ${moving.label}`;
+    const gone = [null, reference, moving][lostBy(index)];
+    const lost = gone ? `; structure of the ${gone.label} is lost` : "";
+    return `${100 - percent} % ${reference.label}, ${percent} % ${moving.label}${lost}`;
+  };
+
+  // What the legend says of the fused colour: the activities whose colours look like it.
+  const { legend } = study;
+  const legendColours = legend && mmifVolumes.bytesOf(legend.colours);
+  const ALIKE = 6; // of 255, about what an eye tells apart
+  const distance = (index, n) =>
+    Math.hypot(...codes.fused.map((channel, c) => channel[index] - legendColours[n + c]));
+  const legendText = (index) => {
+    const far = Array.from({ length: legendColours.length / 3 }, (_, n) => distance(index, 3 * n));
+    const limit = far.reduce((a, b) => Math.min(a, b)) + ALIKE;
+    const alike = far.flatMap((d, n) => (d <= limit ? [n % legend.steps] : []));
+    const [least, most] = [alike[0], alike[0]].map((first, n) =>
+      alike.reduce((a, b) => (n ? Math.max(a, b) : Math.min(a, b)), first),
+    );
+    if (most - least > legend.steps / 2) return "too dark to tell";
+    const [low, high] = legend.window;
+    const digits = high - low >= 50 ? 0 : high - low >= 5 ? 1 : 3;
+    const value = (n) => figure(low + (n / (legend.steps - 1)) * (high - low), digits);
+    const range = value(least) === value(most) ? value(least) : `${value(least)} to ${value(most)}`;
+    return `${legend.label} ${range} ${legend.unit}`.trim();
   };
 
   const tell = () => {
@@ -479,7 +505,8 @@
     if (codes.reference) set("reference", sourceText("reference", index));
     if (codes.moving && codes.coverage) set("moving", sourceText("moving", index));
     set("fused", fusedText(index));
-    if (codes.share) set("share", shareText(index));
+    if (legend) set("legend", legendText(index));
+    if (codes.lost) set("share", shareText(index));
     for (const pane of panes) {
       const { normal } = PLANES[pane.plane];
       const slice = state.at[normal];
@@ -770,7 +797,7 @@
     for (const pane of panes) fit(pane);
     draw();
     root.dataset.firstPictureMs = Math.round(performance.now());
-    for (const name of ["coverage", "reference", "moving", "share", "strength"]) await load(name);
+    for (const name of ["coverage", "reference", "moving", "share", "strength", "lost"]) await load(name);
     for (const radio of radios) radio.disabled = false;
     redraw();
     // Drawn at once: the next frame would be too late, and an empty one seen.

@@ -30,6 +30,10 @@ AIR_MARGIN_MM = 8.0
 BRAIN_PERCENTILES = (2.0, 99.0)
 """Of the brain, whose darkest and brightest voxels are vessels, air of a sinus and artefacts."""
 
+SIGNAL = 0.2
+"""A slice whose brain is darker than this share of the volume's was not measured: coils and bias
+fields leave a slice at least half as bright as the middle one (RIRE, the sample head)."""
+
 COVERED = 0.5
 """A voxel counts where a source's weight is above this."""
 
@@ -72,6 +76,7 @@ def window_of(
     if config.kind == "brain":
         by = "the brain, inside of the skull" if brain is not None else "the brain, by its depth"
         place = brain_by_depth(mask, spacing) if brain is None else brain
+        place = _with_signal(values, place)
         shown = values[place] if place.any() else values[mask] if mask.any() else values
         dark, bright = (float(p) for p in np.percentile(shown, BRAIN_PERCENTILES))
         slope = (bright - dark) / (config.high - config.low)
@@ -89,6 +94,19 @@ def window_of(
             " an image"
         )
     return Window(low, high, unit, by=by)
+
+
+def _with_signal(values: npt.NDArray[Any], place: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """``place`` (X, Y, Z) without the slices that were lost or never filled."""
+    slices = np.flatnonzero(place.any(axis=(0, 1)))
+    if len(slices) < 3:
+        return place
+    ground = float(values.min())
+    medians = np.array([np.median(values[..., k][place[..., k]]) - ground for k in slices])
+    empty = slices[medians < SIGNAL * np.median(medians)]
+    kept = place.copy()
+    kept[..., empty] = False
+    return kept
 
 
 def apply_window(volume: MetaTensor, window: Window) -> MetaTensor:

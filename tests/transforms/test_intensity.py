@@ -161,6 +161,16 @@ def test_a_skull_stripped_brain_has_the_same_window() -> None:
     assert alone.low == pytest.approx(whole.low, abs=4)
 
 
+@pytest.mark.parametrize("offset", [0.0, -1000.0])
+def test_a_slice_without_signal_does_not_move_the_window(offset: float) -> None:
+    volume, brain = head_with_fat(offset=offset)
+    lost = volume.clone()
+    lost[..., 27:30] = float(volume.min())
+    whole, gapped = (window_of(v, BY_BRAIN, brain=brain) for v in (volume, lost))
+    assert gapped.low == pytest.approx(whole.low, abs=0.02 * (whole.high - whole.low))
+    assert gapped.high == pytest.approx(whole.high, abs=0.02 * (whole.high - whole.low))
+
+
 def test_the_brain_inside_of_a_skull_is_used_where_it_is_known() -> None:
     volume, brain = head_with_fat()
     window = window_of(volume, BY_BRAIN, brain=brain)

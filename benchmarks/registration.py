@@ -5,6 +5,8 @@
     python benchmarks/registration.py verdict --wheels WHEELS --library LIBRARY --count 1000 -o RUNS
     python benchmarks/registration.py judge -o RUNS
     python benchmarks/registration.py limits -o RUNS
+    python benchmarks/registration.py estimates --library LIBRARY --runs 5 -o RUNS
+    python benchmarks/registration.py headers --library LIBRARY --runs 3
     python benchmarks/registration.py speed
 
 WHEELS holds the two wheels that ``sample_data/make_sample.py`` names; LIBRARY (a .npz)
@@ -31,11 +33,13 @@ from monai.data import MetaTensor
 from registration_pairs import (
     DATA,
     Pair,
+    estimated_pairs,
+    head_points,
+    header_pairs,
     library,
     make,
     real_heads,
     rire_pair,
-    rire_points,
     rire_truth,
     stream,
 )
@@ -43,7 +47,7 @@ from scipy.spatial.transform import Rotation
 
 from mmif.errors import MmifError
 from mmif.geometry import apply, rigid, world_ras_lps
-from mmif.registration import register
+from mmif.registration import check_headers, register
 from mmif.registration.measures import Measures
 from mmif.registration.verdict import (
     ALIKE,
@@ -51,7 +55,6 @@ from mmif.registration.verdict import (
     EMISSION,
     Limit,
     checks_of,
-    error_estimate_mm,
     reasons_of,
     verdict_of,
 )
@@ -70,10 +73,15 @@ def run(pair: Pair) -> Row:
         row |= {"verdict": "fail", "error_mm": None, "refused": str(error), "checks": {}}
     else:
         error_mm = pair.error_mm(world_ras_lps(found.fixed_to_moving_lps))
+        if pair.moving_points is not None:
+            errors_mm = pair.errors_mm(world_ras_lps(found.fixed_to_moving_lps))
+            both, either = pair.parts()
+            row |= {"inside_mm": errors_mm[both].mean(), "far_mm": errors_mm[either].max()}
         row |= {
             "verdict": found.verdict,
             "error_mm": error_mm if np.isfinite(error_mm) else None,
             "estimate_mm": found.error_estimate_mm,
+            "estimate_far_mm": found.error_farthest_mm,
             "checks": {c.name: c.value for c in found.checks},
             "reasons": found.reasons,
         }
@@ -216,11 +224,9 @@ def rejudged(row: Row) -> Row:
         return row
     measures, limits = Measures(**row["checks"]), limits_of(row)
     checks = checks_of(measures, limits)
-    estimate_mm = error_estimate_mm(measures, emission=limits is EMISSION)
     return row | {
         "verdict": verdict_of(checks, limits),
         "reasons": reasons_of(checks),
-        "estimate_mm": estimate_mm,
     }
 
 
@@ -278,6 +284,66 @@ def bad(row: Row) -> bool:
     return row["error_mm"] is None or row["error_mm"] > 5
 
 
+# --- the estimate of the error ------------------------------------------------------------------
+
+
+def estimates(arguments: argparse.Namespace) -> None:
+    """The estimated error beside the true one, where both scans look and at the far end."""
+    scans, _ = library(arguments.wheels, arguments.library)
+    pairs = estimated_pairs(scans, real_heads(DATA)[:2], arguments.runs, arguments.seed)
+    rows = resumed(pairs, arguments.output)
+    print(
+        "| pairs | n | pass | review | fail | inside: estimate, true mm | far: estimate, true mm |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["family"]].append(row)
+    for name, group in groups.items():
+        known = [r for r in group if r["verdict"] != "fail"]
+        inside, far = (
+            ", ".join(f"{np.median([r[k] for r in known]):.2f}" for k in keys) if known else "-"
+            for keys in (("estimate_mm", "inside_mm"), ("estimate_far_mm", "far_mm"))
+        )
+        print(f"| {name} | {len(group)} | {counted(group)} | {inside} | {far} |")
+    for what, kept in (
+        ("not refused", [r for r in rows if r["verdict"] != "fail"]),
+        ("passed", [r for r in rows if r["verdict"] == "pass"]),
+    ):
+        near = np.array([r["inside_mm"] / r["estimate_mm"] for r in kept])
+        far = np.array([r["far_mm"] / r["estimate_far_mm"] for r in kept])
+        below, under = ([f"{np.mean(r < k):.1%}" for r in (near, far)] for k in (2, 1))
+        print(
+            f"\n{len(kept)} of {len(rows)} pairs {what}: true error where both scans look, far end"
+        )
+        print(f"  below twice the estimate {', '.join(below)}; below it {', '.join(under)}")
+        print(f"  worst {near.max():.2f}, {far.max():.2f} times the estimate")
+        largest = [max(r[k] for r in kept) for k in ("inside_mm", "far_mm")]
+        print(f"  largest {largest[0]:.1f}, {largest[1]:.1f} mm")
+
+
+# --- headers of one frame -----------------------------------------------------------------------
+
+
+def headers(arguments: argparse.Namespace) -> None:
+    """Whether the check of one frame's headers tells a patient who moved from one who did not."""
+    scans, _ = library(arguments.wheels, arguments.library)
+    print("| pair | off by mm | n | found off by mm | review | CPU s |\n|---|---|---|---|---|---|")
+    groups = defaultdict(list)
+    for pair, off_mm in header_pairs(scans, real_heads(DATA)[:2], arguments.runs, arguments.seed):
+        worked = time.process_time()
+        found = check_headers(pair.fixed, pair.moving)
+        moved_mm = next(c.value for c in found.checks if c.name == "headers_mm")
+        row = (moved_mm, found.verdict == "review", time.process_time() - worked)
+        groups[pair.family, off_mm].append(row)
+    for (family, off_mm), rows in groups.items():
+        moved, review, seconds = zip(*rows, strict=True)
+        print(
+            f"| {family} | {off_mm:g} | {len(rows)} | {min(moved):.1f} to {max(moved):.1f} | "
+            f"{sum(review)} | {np.median(seconds):.1f} |"
+        )
+
+
 # --- speed --------------------------------------------------------------------------------------
 
 
@@ -286,7 +352,7 @@ def speed(arguments: argparse.Namespace) -> None:
     print("| pair | run | elastix s (CPU s) | mmif s (CPU s) | elastix mm | mmif mm |")
     print("|---|---|---|---|---|---|")
     real = real_heads(DATA)[:2]
-    truth, points = rire_truth(DATA), rire_points(real[0])
+    truth, points = rire_truth(DATA), head_points(real[0])
     small = Pair("RIRE", *(s.in_frame(np.eye(4)) for s in real), points, apply(truth, points))
     large = Pair("512x512x400 and 256x256x180", *enlarged(small), points, apply(truth, points))
     for pair in (small, large):
@@ -348,7 +414,9 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
-    jobs = {f.__name__: f for f in (rire, simulated, verdict, judge, limits, speed)}
+    jobs = {
+        f.__name__: f for f in (rire, simulated, verdict, judge, limits, estimates, headers, speed)
+    }
     for name, job in jobs.items():
         command = commands.add_parser(name)
         command.add_argument("--wheels", type=Path, default=Path("wheels"))

@@ -14,6 +14,7 @@ import torch
 from heads import CT, PET, SPECT, T1, Head, Scanner, bent, random_pose, scan, simulated_head
 from monai.data import MetaTensor
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from mmif.geometry import apply, rigid, world_ras_lps
 from mmif.io import load
@@ -109,8 +110,23 @@ class Pair:
         """Mean distance over the brain; infinite where no pose is right."""
         if self.moving_points is None:
             return float("inf")
+        return float(self.errors_mm(fixed_to_moving_ras).mean())
+
+    def errors_mm(self, fixed_to_moving_ras: np.ndarray) -> np.ndarray:
+        """(n,) the distance at each point."""
         gap = apply(fixed_to_moving_ras, self.fixed_points) - self.moving_points
-        return float(np.linalg.norm(gap, axis=1).mean())
+        return np.linalg.norm(gap, axis=1)
+
+    def parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) which points lie in both fields of view, and which in either."""
+        a, b = seen_by(self.fixed, self.fixed_points), seen_by(self.moving, self.moving_points)
+        return a & b, a | b
+
+
+def seen_by(volume: MetaTensor, points: np.ndarray) -> np.ndarray:
+    """(n,) which of ``points`` (n, 3) RAS mm lie in the field of view of ``volume``."""
+    voxels = apply(np.linalg.inv(volume.affine.numpy()), points)
+    return ((voxels >= -0.5) & (voxels <= np.array(volume.shape[1:]) - 0.5)).all(axis=1)
 
 
 def framed(
@@ -213,8 +229,8 @@ def rire_truth(data: Path) -> np.ndarray:
     return world_ras_lps(read_transform(folder / "training_001_ct_to_mr_T1_ground_truth.tfm"))
 
 
-def rire_points(ct: Scan) -> np.ndarray:
-    """(n, 3) RAS mm of the CT: a 10 mm grid inside the head."""
+def head_points(ct: Scan) -> np.ndarray:
+    """(n, 3) RAS mm of the CT: a 10 mm grid inside the head, skin and all."""
     body = np.argwhere(ndimage.binary_fill_holes(ct.values > -200))
     places = np.unique(np.round(apply(ct.affine, body) / 10), axis=0) * 10
     voxels = np.round(apply(np.linalg.inv(ct.affine), places)).astype(int)
@@ -231,7 +247,7 @@ def rire_pair(
 ) -> Pair:
     """The real CT and MR of RIRE from a random start, either one as fixed; parts cut away."""
     ct, mr = real[0], real[1]
-    points, truth = rire_points(ct), rire_truth(DATA)
+    points, truth = head_points(ct), rire_truth(DATA)
     if family == "RIRE cropped":
         ct = cropped(ct, 2, rng.uniform(0, 0.3), rng.uniform(0.8, 1))
         mr = cropped(mr, int(rng.integers(3)), rng.uniform(0, 0.25), rng.uniform(0.8, 1))
@@ -251,6 +267,116 @@ def rire_pair(
         apply(to_a @ truth, points),
         apply(to_b, points),
     )
+
+
+def slab(s: Scan, thick_mm: float, rng: np.random.Generator) -> Scan:
+    """``thick_mm`` of the head in ``s`` along its slices, anywhere between vertex and neck."""
+    step_mm = np.linalg.norm(s.affine[:3, 2])
+    head = (s.values > (-200 if s.name.startswith("ct") else 30)).mean(axis=(0, 1)) > 0.05
+    ends_mm = np.flatnonzero(head)[[0, -1]] * step_mm
+    start_mm = rng.uniform(ends_mm[0] + 10, ends_mm[1] - thick_mm - 10)
+    whole_mm = len(head) * step_mm
+    return cropped(s, 2, start_mm / whole_mm, (start_mm + thick_mm) / whole_mm)
+
+
+def noisier(s: Scan, deviation: float, rng: np.random.Generator) -> Scan:
+    """``s`` with more noise: Gaussian in a CT, Rician in an MR."""
+    first, second = rng.normal(0, deviation, (2, *s.values.shape))
+    values = s.values + first if s.name.startswith("ct") else np.hypot(s.values + first, second)
+    return Scan(s.name, s.head, values, s.affine)
+
+
+def biased(s: Scan, strength: float) -> Scan:
+    """An MR whose brightness falls off by ``strength`` from one side of the coil to the other."""
+    i, _, k = (np.linspace(-1, 1, n) for n in s.values.shape)
+    field = 1 + strength * (0.7 * i[:, None, None] + 0.5 * k - 0.2)
+    return Scan(s.name, s.head, np.clip(s.values * field, 0, None), s.affine)
+
+
+def counted_again(s: Scan, most: float, rng: np.random.Generator) -> Scan:
+    """SPECT or PET of so few counts that its brightest voxel holds ``most`` of them."""
+    expected = np.clip(s.values / s.values.max(), 0, None) * most
+    return Scan(s.name, s.head, rng.poisson(expected), s.affine)
+
+
+def gantry_tilted(s: Scan, rng: np.random.Generator) -> Scan:
+    """A slab of 60 mm whose slices lie 15 to 25 degrees off: its ends are cut obliquely."""
+    tilt = Rotation.from_euler("x", rng.uniform(15, 25) * rng.choice([-1, 1]), degrees=True)
+    middle = apply(s.affine, (np.array(s.values.shape) - 1) / 2)
+    affine = rigid(tilt.as_matrix(), np.zeros(3), middle) @ s.affine
+    to_voxel = np.linalg.inv(s.affine) @ affine
+    values = ndimage.affine_transform(
+        s.values.astype(np.float32), to_voxel[:3, :3], to_voxel[:3, 3], order=1, mode="nearest"
+    )
+    return slab(Scan(s.name, s.head, values, affine), 60, rng)
+
+
+ESTIMATED = {
+    "CT slab 32 mm": lambda s, r: (slab(s["ct"], 32, r), s[("t1", "t2")[r.integers(2)]]),
+    "CT slab 40 mm": lambda s, r: (slab(s["ct"], 40, r), s[("t1", "t2")[r.integers(2)]]),
+    "CT slab 60 mm": lambda s, r: (slab(s["ct"], 60, r), s[("t1", "t2")[r.integers(2)]]),
+    "MR slab 40 mm": lambda s, r: (s["ct"], slab(s["t1"], 40, r)),
+    "T2 slab with T1": lambda s, r: (s["t1"], slab(s["t2"], 40, r)),
+    "tilted slab": lambda s, r: (gantry_tilted(s["ct"], r), s["t1"]),
+    "5 mm slab": lambda s, r: (slab(s["ct5"], 40, r), s["t1_5"]),
+    "5 mm slices": lambda s, r: (s["ct5"], s["t1_5"]),
+    "noise": lambda s, r: (noisier(s["ct"], 60, r), noisier(s["t1"], 12, r)),
+    "bias": lambda s, r: (s["ct"], biased(s["t1"], 0.7)),
+    "low counts": lambda s, r: (s["t1"], counted_again(s["spect"], r.uniform(10, 50), r)),
+    "SPECT-CT": lambda s, r: (s["ct"], s["spect"]),
+    "PET-CT": lambda s, r: (s["ct"], s["pet"]),
+    "SPECT with CT slab": lambda s, r: (slab(s["ct"], 60, r), s["spect"]),
+}
+"""Family to the two scans of a pair, of the library and a generator."""
+
+
+def estimated_pairs(
+    scans: dict[str, Scan], real: list[Scan], runs: int, seed: int
+) -> Iterator[Pair]:
+    """``runs`` pairs of each of `ESTIMATED`, and as many slabs of RIRE's real CT; known poses."""
+    points = head_points(scans["ct"])
+    for index, (family, make_scans) in enumerate(ESTIMATED.items()):
+        for run in range(runs):
+            rng = np.random.default_rng([seed, index, run])
+            yield framed(family, *make_scans(scans, rng), points, rng)
+    points, truth = head_points(real[0]), rire_truth(DATA)
+    for thick_mm in (32, 40, 60, 200):
+        for run in range(runs):
+            rng = np.random.default_rng([seed, thick_mm, run])
+            ct = slab(real[0], thick_mm, rng) if thick_mm < 100 else real[0]
+            to_a, to_b = random_pose(rng, 5, 10), random_pose(rng, 30, 50)
+            yield Pair(
+                f"RIRE slab {thick_mm} mm" if thick_mm < 100 else "RIRE",
+                ct.in_frame(to_a),
+                real[1].in_frame(to_b),
+                apply(to_a, points),
+                apply(to_b @ truth, points),
+            )
+
+
+def header_pairs(
+    scans: dict[str, Scan], real: list[Scan], runs: int, seed: int
+) -> Iterator[tuple[Pair, float]]:
+    """Pairs that say one frame of reference, and how far the second really lies off, in mm."""
+    points, truth = head_points(scans["ct"]), rire_truth(DATA)
+    whole = np.eye(4)
+    two = {
+        "CT-PET": (scans["ct"].in_frame(whole), scans["pet"].in_frame(whole)),
+        "CT-SPECT": (scans["ct"].in_frame(whole), scans["spect"].in_frame(whole)),
+        "T1-SPECT": (scans["t1"].in_frame(whole), scans["spect"].in_frame(whole)),
+        "T1-T2": (scans["t1"].in_frame(whole), scans["t2"].in_frame(whole)),
+        "RIRE": (real[0].in_frame(truth), real[1].in_frame(whole)),
+    }
+    for family, (fixed, moving) in two.items():
+        for off_mm in (0.0, 2.0, 4.0, 6.0, 12.0, 25.0):
+            for run in range(1 if off_mm == 0 else runs):
+                way = np.random.default_rng([seed, run]).normal(size=3)
+                pose = rigid(np.eye(3), off_mm * way / np.linalg.norm(way), np.zeros(3))
+                moved = MetaTensor(
+                    moving.as_tensor(), affine=torch.from_numpy(pose) @ moving.affine
+                )
+                moved.meta["source"] = moving.meta["source"]
+                yield Pair(family, fixed, moved, points, apply(pose, points)), off_mm
 
 
 RIGHT = [

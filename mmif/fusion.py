@@ -17,7 +17,6 @@ from torch import nn
 
 from mmif.config import Pipeline, load_pipeline
 from mmif.errors import ConfigError
-from mmif.io.dicom.write.derived import Alignment
 from mmif.options import FuseOptions
 from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StepRecord, StudyRecord
 from mmif.transforms.axial_grid import ResampleToAxialGridd
@@ -186,7 +185,6 @@ def save_step(pipeline: Pipeline, output: str | Path, options: FuseOptions) -> S
         transfer_syntax=options.transfer_syntax,
         save_registered=options.save_registered,
         overwrite=options.overwrite,
-        alignment=_alignment(options),
         deidentified=options.deidentify,
         recipe={"pipeline": asdict(pipeline)},
     )
@@ -241,6 +239,7 @@ def fuse_volumes(
         readability=study.readability,
         seconds=seconds_by_part(steps, records),
         steps=records,
+        loop=study.loop,
     )
 
 
@@ -327,13 +326,6 @@ def _passes(
 
 def _named_weights(weights: Any) -> dict[str, str]:
     return {"weights": str(weights)} if isinstance(weights, str | Path) else {}
-
-
-def _alignment(options: FuseOptions) -> Alignment:
-    """Where the transforms of a study are from."""
-    if options.transform:
-        return "given"
-    return "searched" if options.register else "headers"
 
 
 def _missing(what: str) -> Any:

@@ -22,6 +22,8 @@ Points = npt.NDArray[np.float64]
 
 FLIP_XY: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
 Plane = Literal["axial", "coronal", "sagittal"]
+Alignment = Literal["searched", "headers", "given"]
+"""Where a transform between two volumes is from."""
 
 
 def ras_lps(matrix: npt.ArrayLike) -> Matrix:

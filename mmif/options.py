@@ -30,7 +30,8 @@ class OptionSpec:
 
     Attributes:
         help: one line.
-        flag: its name on the command line; ``--no-X`` where the Python name is positive.
+        flag: its name on the command line; ``--no-X`` where the Python name is positive,
+            ``--X/--no-X`` where nothing said is a third thing.
         choices: what it may be; () for anything.
         metavar: what stands for its value in the help.
         low: the smallest number.
@@ -97,8 +98,11 @@ class FuseOptions:
         by_role=True,
         shared=False,
     )
-    register: bool = option(
-        True, "Trust the headers: all are in one frame already.", flag="--no-register"
+    register: bool | None = option(
+        None,
+        "Search the pose in any case, or trust the headers. [checked headers in one frame of "
+        "reference, else a search]",
+        flag="--register/--no-register",
     )
     registration_timeout: float | None = option(
         None, "Give the search up after S seconds. [120]", metavar="S", low=1
@@ -154,9 +158,10 @@ class FuseOptions:
             if spec.by_role:
                 for role, chosen in value.items():
                     yield from (flag, f"{role}={chosen}" if role else str(chosen))
+            elif isinstance(value, bool):
+                yield flag.split("/")[not value] if "/" in flag else flag
             else:
-                yield flag
-                yield from () if isinstance(plain, bool) else (str(value),)
+                yield from (flag, str(value))
 
     def shared(self) -> dict[str, Any]:
         """The options that all studies of a batch have in common, by name."""

@@ -9,6 +9,7 @@ from monai.data import MetaTensor
 
 from mmif.errors import InputError, RegistrationError
 from mmif.io.source import source_of
+from mmif.registration.loop import LoopClosure
 from mmif.registration.result import Registration
 from mmif.roles import label
 
@@ -83,6 +84,17 @@ def registration_warnings(registration: Registration, moving: str = "") -> tuple
         "fail": (f"registration{of} failed, accepted by option: {reasons}",),
         "skipped": (reasons,),
     }[registration.verdict]
+
+
+def loop_warnings(loop: LoopClosure | None) -> tuple[str, ...]:
+    """What must be said where three registrations do not agree."""
+    if loop is None or loop.closed:
+        return ()
+    way = " to ".join(map(label, loop.path))
+    return (
+        f"the registrations do not agree: from {way} it is {loop.residue_mm:.1f} mm, "
+        f"expected at most {loop.expected_mm:.1f} mm",
+    )
 
 
 def name_inputs(reason: str, volumes: Volumes) -> str:

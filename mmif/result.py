@@ -10,6 +10,7 @@ from monai.data import MetaTensor
 
 from mmif.geometry import Grid
 from mmif.io.source import Source
+from mmif.registration.loop import LoopClosure
 from mmif.registration.result import Registration
 
 STUDY_KEY = "study"
@@ -87,6 +88,7 @@ class StudyRecord:
         reference: the role whose frame the grid lies in.
         grid: the fused grid.
         registrations: role to the registration of each source that is not the reference.
+        loop: whether the registrations of three sources agree; None of two.
         sources: role to the source on the grid, the reference first.
         fusion: device, precision, weights, slices, seconds.
         metrics_per_slice: metric to (Z,); NaN where a slice is empty.
@@ -97,6 +99,7 @@ class StudyRecord:
     reference: str
     grid: Grid | None = None
     registrations: Mapping[str, Registration] = field(default_factory=dict)
+    loop: LoopClosure | None = None
     sources: Mapping[str, RegisteredSource] = field(default_factory=dict)
     fusion: Mapping[str, Any] = field(default_factory=dict)
     metrics_per_slice: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
@@ -167,6 +170,7 @@ class FusionResult:
         readability: what of each source a reader still sees (`mmif.readability`).
         seconds: time by step.
         steps: what ran, step by step.
+        loop: whether the registrations of three sources agree; None of two.
     """
 
     task: str
@@ -181,6 +185,7 @@ class FusionResult:
     readability: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     steps: tuple[StepRecord, ...] = ()
+    loop: LoopClosure | None = None
 
     @property
     def colour_map(self) -> str | None:

@@ -226,8 +226,9 @@ def _check_options(request: StudyRequest) -> None:
             raise InputError(f"{path}: no such file or folder; expected the {role.upper()}")
     for role in pipeline.roles:
         pipeline.intensity_of(role)
-    if options.transform and not options.register:
-        raise ConfigError("--transform and --no-register contradict each other; expected one")
+    if options.transform and options.register is not None:
+        flag = "--register" if options.register else "--no-register"
+        raise ConfigError(f"--transform and {flag} contradict each other; expected one")
     given_transforms(pipeline, options)
     save_step(pipeline, request.output, options)
     if options.preview and options.preview.suffix.lower() != ".png":

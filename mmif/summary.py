@@ -12,6 +12,7 @@ import mmif
 from mmif.config import Pipeline
 from mmif.geometry import Grid
 from mmif.io.source import Source, source_of
+from mmif.registration.loop import LoopClosure
 from mmif.registration.result import Registration
 from mmif.result import FusionResult
 
@@ -55,7 +56,11 @@ class CheckSummary:
 
 @dataclass(frozen=True)
 class RegistrationSummary:
-    """One registration: its transform (fixed point to moving point, LPS mm) and verdict."""
+    """One registration: its transform (fixed point to moving point, LPS mm) and verdict.
+
+    ``error_estimate_mm`` is the mean where both scans look, ``error_farthest_mm`` that at the far
+    end of the head; ``alignment`` is where the transform is from: searched, headers or given.
+    """
 
     verdict: str
     fixed_to_moving_lps: tuple[tuple[float, ...], ...]
@@ -64,6 +69,19 @@ class RegistrationSummary:
     reasons: tuple[str, ...]
     checks: Mapping[str, CheckSummary]
     seconds: float
+    error_farthest_mm: float | None = None
+    alignment: str = "searched"
+
+
+@dataclass(frozen=True)
+class LoopSummary:
+    """Whether three registrations agree: the round of ``path`` leads ``residue_mm`` away."""
+
+    path: tuple[str, ...]
+    residue_mm: float
+    expected_mm: float
+    closed: bool
+    directly: str
 
 
 @dataclass(frozen=True)
@@ -126,6 +144,7 @@ class Summary:
     steps: tuple[StepSummary, ...]
     pipeline: Mapping[str, Any]
     deidentified: str | None = field(default=None)
+    loop_closure: LoopSummary | None = None
 
     def __getitem__(self, name: str) -> Any:
         """The plain form of a field."""
@@ -134,8 +153,9 @@ class Summary:
     def plain(self) -> dict[str, Any]:
         """The content of ``summary.json``: numbers, texts, lists and dicts; NaN is None."""
         whole: dict[str, Any] = plain(self)
-        if self.deidentified is None:
-            del whole["deidentified"]
+        for name in ("deidentified", "loop_closure"):
+            if whole[name] is None:
+                del whole[name]
         return whole
 
 
@@ -186,6 +206,7 @@ def summarise(result: FusionResult, pipeline: Pipeline, command: str = "") -> Su
             for s in result.steps
         ),
         pipeline=plain(asdict(pipeline)),
+        loop_closure=summarise_loop(result.loop),
     )
 
 
@@ -231,7 +252,17 @@ def summarise_registration(registration: Registration) -> RegistrationSummary:
             for check in registration.checks
         },
         seconds=round(registration.seconds, 3),
+        error_farthest_mm=registration.error_farthest_mm,
+        alignment=registration.alignment,
     )
+
+
+def summarise_loop(loop: LoopClosure | None) -> LoopSummary | None:
+    """What is said of the round of three registrations; None where there is none."""
+    if loop is None:
+        return None
+    residue_mm, expected_mm = round(loop.residue_mm, 3), round(loop.expected_mm, 3)
+    return LoopSummary(loop.path, residue_mm, expected_mm, loop.closed, loop.directly)
 
 
 def plain(value: Any) -> Any:

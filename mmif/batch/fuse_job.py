@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmif.weights import Weights
 
 THUMBNAIL_PIXELS = 128
+FROM_GOOD_TO_BAD = ("pass", "skipped", "review", "fail")
 
 
 @dataclass
@@ -103,11 +104,12 @@ class FuseWork:
 
 
 def figures(summary: "Summary") -> dict[str, Any]:
-    """What the ledger keeps of the summary of a study."""
-    registration, fusion = summary.registration, summary.fusion
+    """What the ledger keeps of the summary of a study; of several registrations the worst."""
+    found, fusion = summary.registrations.values(), summary.fusion
+    errors = [one.error_estimate_mm for one in found if one.error_estimate_mm is not None]
     return {
-        "verdict": registration.verdict,
-        "registration_error_mm": registration.error_estimate_mm,
+        "verdict": max((one.verdict for one in found), key=FROM_GOOD_TO_BAD.index),
+        "registration_error_mm": max(errors, default=None),
         "metrics": {name: summary.metrics.get(name) for name in METRICS},
         "seconds": summary.seconds["total"],
         "steps": dict(summary.seconds),

@@ -39,6 +39,8 @@ def chosen_options(values: Mapping[str, Any]) -> dict[str, Any]:
 def _click_option(name: str, spec: OptionSpec, hint: Any) -> Callable[[Command], Command]:
     """One option; a flag that says no is off by default, whatever the Python name says."""
     flag, default = flag_of(name, spec), default_of(FuseOptions, name)
+    if "/" in flag:
+        return click.option(flag, name, default=None, help=spec.help)
     if isinstance(default, bool):
         return click.option(flag, name, is_flag=True, default=False, help=spec.help)
     if spec.by_role:

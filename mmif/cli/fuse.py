@@ -265,8 +265,12 @@ def _say_summary(output: Path, summary: "Summary") -> None:
     for warning in summary.warnings:
         click.echo(f"Warning: {warning}", err=True)
     for role, registration in summary.registrations.items():
-        error = registration.error_estimate_mm
-        about = "" if error is None else f", estimated error {error:.1f} mm"
+        near, far = registration.error_estimate_mm, registration.error_farthest_mm
+        about = "" if near is None else f", estimated error {near:.1f} mm"
+        about += "" if far is None else f", {far:.1f} mm at the far end"
         of = f" of the {label(role)}" if len(summary.registrations) > 1 else ""
         click.echo(f"registration{of}: {registration.verdict}{about}")
+    if (loop := summary.loop_closure) is not None:
+        way = " to ".join(map(label, loop.path))
+        click.echo(f"loop from {way}: {loop.residue_mm:.1f} mm, limit {loop.expected_mm:.1f} mm")
     click.echo(f"{output}: {', '.join(summary.outputs)} in {summary.seconds['total']:.1f} s")

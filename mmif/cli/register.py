@@ -75,6 +75,7 @@ def _register(
             RegisterToReferenced(
                 KEYS,
                 "fixed",
+                register=True,
                 accept_registration=options["accept_registration"],
                 device=options["device"],
                 timeout_s=options["registration_timeout"] or RegistrationConfig.timeout_s,
@@ -87,8 +88,9 @@ def _register(
 
 def said(result: "Registration", output: Path) -> list[str]:
     """What the terminal shows."""
-    error = result.error_estimate_mm
-    about = "" if error is None else f", error about {error:.1f} mm"
+    near, far = result.error_estimate_mm, result.error_farthest_mm
+    about = "" if near is None else f", error about {near:.1f} mm"
+    about += "" if far is None else f", {far:.1f} mm at the far end"
     lines = [f"{output}: {result.verdict}{about}"]
     lines += [f"  {reason}" for reason in result.reasons]
     for check in result.checks:

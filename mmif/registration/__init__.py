@@ -1,6 +1,21 @@
-"""Rigid registration of heads: CT, MR, SPECT and PET, from anywhere, with a verdict."""
+"""Rigid registration of heads: CT, MR, SPECT and PET, from anywhere, with a verdict.
 
+Volumes of one frame of reference are not searched but checked, whatever part of the body they show.
+"""
+
+from mmif.registration.loop import LoopClosure, close_loop
+from mmif.registration.one_frame import check_headers
 from mmif.registration.result import Check, Registration
-from mmif.registration.rigid import check_transform, register, trust_headers
+from mmif.registration.rigid import check_transform, one_frame, register, trust_headers
 
-__all__ = ["Check", "Registration", "check_transform", "register", "trust_headers"]
+__all__ = [
+    "Check",
+    "LoopClosure",
+    "Registration",
+    "check_headers",
+    "check_transform",
+    "close_loop",
+    "one_frame",
+    "register",
+    "trust_headers",
+]

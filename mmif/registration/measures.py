@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from mmif.geometry import Matrix, Points, apply, spacing_mm
+from mmif.registration.estimate import estimate_error, within
 from mmif.registration.poses import corners, distance_mm, inverse
 from mmif.registration.prepare import Prepared
 from mmif.registration.refine import Refined, keep_inside
@@ -55,6 +56,8 @@ class Measures:
         outline_mm: mean distance between the outlines of the two bodies where both scans look.
         mirrored: score of the best mirrored fit, as a part of the best score.
         local_mm: how far octants of the head would like to move, each for itself.
+        farthest_mm: the probable error at the far end of the head (`mmif.registration.estimate`).
+        inside_mm: and its mean where both scans look.
     """
 
     nmi_before: float
@@ -67,6 +70,8 @@ class Measures:
     outline_mm: float
     mirrored: float
     local_mm: float
+    farthest_mm: float = np.nan
+    inside_mm: float = np.nan
 
 
 def measure(
@@ -85,6 +90,8 @@ def measure(
     samples = sample(fixed.levels[2], points, MIDDLE.bins)
     dice, outline = outlines(fixed, moving, pose)
     check_timeout()
+    local_mm = local_shift(fixed, moving, pose, seed, check_timeout)
+    error = estimate_error(fixed, moving, refined, local_mm)
     return Measures(
         nmi_before=normalised_information(moving, samples, start),
         nmi_after=normalised_information(moving, samples, pose),
@@ -95,7 +102,9 @@ def measure(
         dice=dice,
         outline_mm=outline,
         mirrored=mirror_ratio(fixed, moving, pose, seed, check_timeout),
-        local_mm=local_shift(fixed, moving, pose, seed, check_timeout),
+        local_mm=local_mm,
+        farthest_mm=error.farthest_mm,
+        inside_mm=error.inside_mm,
     )
 
 
@@ -110,7 +119,8 @@ def measure_transform(
     """The figures of a pose that was not searched; what only a search shows is NaN."""
     alone = Candidates(pose[None], np.ones(1))
     full = measure(fixed, moving, Refined(pose, pose), alone, start, seed, check_timeout)
-    return replace(full, spread_mm=np.nan, rival=np.nan, forward_backward_mm=np.nan)
+    searched = ("spread_mm", "rival", "forward_backward_mm", "farthest_mm", "inside_mm")
+    return replace(full, **dict.fromkeys(searched, np.nan))
 
 
 def information_gain(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int) -> float:
@@ -134,9 +144,7 @@ def normalised_information(moving: Prepared, samples: Samples, pose: Matrix) -> 
 
 def coverage(sampled: Prepared, other: Prepared, pose: Matrix) -> float:
     """The fraction of the body of ``sampled`` that lies in the field of view of ``other``."""
-    voxels = apply(other.levels[1].to_voxel @ pose, sampled.body_points)
-    last = np.array(other.body.shape) - 0.5
-    return float(((voxels >= -0.5) & (voxels <= last)).all(axis=1).mean())
+    return float(within(other, apply(pose, sampled.body_points)).mean())
 
 
 def spread(found: Candidates, pose: Matrix, box: Points) -> float:

@@ -85,21 +85,29 @@ class Prepared:
         return apply(np.linalg.inv(self.levels[1].to_voxel), np.argwhere(self.body))
 
 
-def prepare(volume: MetaTensor, name: str) -> Prepared:
+def prepare(
+    volume: MetaTensor, name: str, finest_mm: float = FINEST_MM, whole: bool = False
+) -> Prepared:
     """``volume`` (1, X, Y, Z) ready to be registered; ``name`` stands in errors.
+
+    Args:
+        volume: physical values.
+        name: as errors call it.
+        finest_mm: the spacing that the finest level comes near.
+        whole: keep all of a body that is taller than a head and neck, not only its upper end.
 
     Raises:
         RegistrationError: not one 3-D volume of at least 3 slices, not finite, constant or empty.
     """
     array, affine = check_volume(volume, name)
     kind = kind_of(volume, array)
-    array, affine = average_blocks(array, affine, FINEST_MM)
+    array, affine = average_blocks(array, affine, finest_mm)
     array = greys(array, kind, name)
     stack = [(array, affine)]
     for level_mm in reversed(LEVELS_MM):
         stack.insert(0, average_blocks(*stack[0], level_mm))
     body = body_mask(stack[1][0], spacing_mm(stack[1][1]), kind)
-    body = upper_part(body, stack[1][1])
+    body = body if whole else upper_part(body, stack[1][1])
     if not body.any():
         raise RegistrationError(f"the {name} volume shows no body; expected a head")
     centre = apply(stack[1][1], np.argwhere(body)).mean(axis=0)

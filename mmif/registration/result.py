@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mmif.geometry import Matrix
+from mmif.geometry import Alignment, Matrix
 
 Verdict = Literal["pass", "review", "fail", "skipped"]
 
@@ -36,11 +36,15 @@ class Registration:
             anatomical point of the moving one, as ITK's resamplers want it.
         verdict: pass, review (use with care), fail (do not use), or skipped (nothing was checked).
         checks: what was measured, with limits.
-        error_estimate_mm: the mean error over the head that nine of ten keep, or None where nothing
-            was measured.
+        error_estimate_mm: the probable mean error where both scans look; None where nothing was
+            measured.
         method: how the transform came about, in words.
         reasons: why the verdict is not a plain pass, one line each.
         seconds: how long it took.
+        error_farthest_mm: the probable error at the point of the head, as far as either scan shows
+            it, where it is largest; None where nothing was measured.
+        alignment: where the transform is from: ``searched`` in the images, the ``headers`` of both
+            volumes, or ``given``.
     """
 
     fixed_to_moving_lps: Matrix
@@ -50,3 +54,5 @@ class Registration:
     method: str
     reasons: tuple[str, ...]
     seconds: float
+    error_farthest_mm: float | None = None
+    alignment: Alignment = "searched"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,12 @@ from mmif.geometry import Matrix, check_rigid, world_ras_lps
 from mmif.io.source import source_of
 from mmif.registration.measures import Measures, information_gain, measure, measure_transform
 from mmif.registration.poses import distance_mm, inverse
-from mmif.registration.prepare import Kind, Prepared, prepare
+from mmif.registration.prepare import Prepared, prepare
 from mmif.registration.refine import Refined, refine
 from mmif.registration.result import Check, Registration
 from mmif.registration.search import Candidates, global_search
 from mmif.registration.verdict import (
     checks_of,
-    error_estimate_mm,
     limits_for,
     reasons_of,
     verdict_of,
@@ -112,7 +112,7 @@ def register(
     """The rigid transform that brings ``moving`` to ``fixed``, and a verdict on it.
 
     Two volumes with one FrameOfReferenceUID start from what their headers say, and leave it only
-    where the images clearly match better elsewhere.
+    where the images clearly match better elsewhere; `check_headers` does not search at all.
 
     Args:
         fixed: (1, X, Y, Z) a head, in HU or any other unit.
@@ -155,7 +155,7 @@ def check_transform(
         pair.fixed, pair.moving, pair.centred(matrix), pair.headers, pair.seed, pair.clock
     )
     result = judge(pair, pair.centred(matrix), measures, "given transform, not searched")
-    return replace(result, fixed_to_moving_lps=matrix, error_estimate_mm=None)
+    return replace(result, fixed_to_moving_lps=matrix, alignment="given")
 
 
 def trust_headers(
@@ -171,18 +171,30 @@ def trust_headers(
         why += looked_at.reasons
     except RegistrationError as error:
         why += (f"not checked: {error}",)
-    seconds = time.monotonic() - started
-    return Registration(np.eye(4), "skipped", checks, None, "headers trusted", why, seconds)
+    return Registration(
+        fixed_to_moving_lps=np.eye(4),
+        verdict="skipped",
+        checks=checks,
+        error_estimate_mm=None,
+        method="headers trusted",
+        reasons=why,
+        seconds=time.monotonic() - started,
+        alignment="headers",
+    )
 
 
 def prepare_pair(
-    fixed: MetaTensor, moving: MetaTensor, config: RegistrationConfig, device: str
+    fixed: MetaTensor,
+    moving: MetaTensor,
+    config: RegistrationConfig,
+    device: str = "cpu",
+    **how: Any,
 ) -> Pair:
-    """Both volumes prepared."""
+    """Both volumes prepared; ``how`` goes to `mmif.registration.prepare.prepare`."""
     clock = Clock(time.monotonic(), config.timeout_s)
-    a = prepare(fixed, "fixed")
+    a = prepare(fixed, "fixed", **how)
     clock()
-    b = prepare(moving, "moving")
+    b = prepare(moving, "moving", **how)
     clock()
     return Pair(a, b, config.seed, clock, device)
 
@@ -245,13 +257,18 @@ def judge(pair: Pair, pose: Matrix, measures: Measures, method: str) -> Registra
     """``pose`` with its checks, verdict and estimated error."""
     limits = limits_for(pair.fixed.kind, pair.moving.kind)
     checks = checks_of(measures, limits)
-    emission = Kind.EMISSION in (pair.fixed.kind, pair.moving.kind)
     return Registration(
         fixed_to_moving_lps=pair.world_lps(pose),
         verdict=verdict_of(checks, limits),
         checks=checks,
-        error_estimate_mm=error_estimate_mm(measures, emission),
+        error_estimate_mm=known(measures.inside_mm),
         method=method,
         reasons=reasons_of(checks),
         seconds=pair.clock.seconds,
+        error_farthest_mm=known(measures.farthest_mm),
     )
+
+
+def known(value: float) -> float | None:
+    """``value``, None where it was not measured."""
+    return None if math.isnan(value) else value

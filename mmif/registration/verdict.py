@@ -52,6 +52,7 @@ COMMON: Mapping[str, Limit] = MappingProxyType(
         "local_mm": Limit(
             3.2, 6.0, "parts of the head would move different ways, or too little is shown to tell"
         ),
+        "farthest_mm": Limit(3.0, 12.0, "the far end of the head may be off by more"),
     }
 )
 CT_MR = COMMON
@@ -71,6 +72,7 @@ EMISSION: Mapping[str, Limit] = MappingProxyType(
         "dice": replace(COMMON["dice"], review=0.6, fail=0.3),
         "outline_mm": replace(COMMON["outline_mm"], review=14.0, fail=30.0),
         "local_mm": replace(COMMON["local_mm"], review=1.6),
+        "farthest_mm": replace(COMMON["farthest_mm"], review=4.0, fail=16.0),
     }
 )
 
@@ -112,10 +114,3 @@ def reasons_of(checks: tuple[Check, ...]) -> tuple[str, ...]:
     return tuple(
         f"{c.meaning} ({c.name} {c.value:.3g}, limit {c.limit:.3g})" for c in checks if not c.passed
     )
-
-
-def error_estimate_mm(measures: Measures, emission: bool) -> float:
-    """The mean error over the head in mm that nine of ten registrations keep, from known truth."""
-    floor = 0.8 if emission else 0.6
-    apart = 0.0 if np.isnan(measures.forward_backward_mm) else measures.forward_backward_mm
-    return float(np.sqrt(floor**2 + apart**2 + (0.3 * measures.local_mm) ** 2))

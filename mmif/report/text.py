@@ -93,9 +93,11 @@ def _short(value: object, unit: str) -> str:
 
 
 def error_words(registration: Mapping[str, Any]) -> str:
-    """The estimated error of the registration."""
-    estimate = registration.get("error_estimate_mm")
-    return f"≈ {number(estimate, 1)} mm" if _finite(estimate) else "not estimated"
+    """The estimated error of the registration, where both scans look and at the far end."""
+    near, far = (registration.get(f"error_{where}_mm") for where in ("estimate", "farthest"))
+    if not _finite(near):
+        return "not estimated"
+    return f"≈ {number(near, 1)} mm" + (f", {number(far, 1)} mm far out" if _finite(far) else "")
 
 
 def methods(view: StudyView, summary: Mapping[str, Any]) -> str:
@@ -146,8 +148,10 @@ def _input_sentence(entry: Mapping[str, Any]) -> str:
 
 def _registration_sentence(view: StudyView, registration: Mapping[str, Any]) -> str:
     method = str(registration.get("method") or "").rstrip(".")
-    error = registration.get("error_estimate_mm")
+    error, far = (registration.get(f"error_{where}_mm") for where in ("estimate", "farthest"))
     estimated = f"; estimated error {error:.1f} mm" if isinstance(error, int | float) else ""
+    if estimated and isinstance(far, int | float):
+        estimated += f" where both scans look, {far:.1f} mm at the far end of the head"
     if registration.get("verdict") == "skipped":
         return f"No registration was searched ({method or 'the headers were trusted'})."
     return (

@@ -14,8 +14,22 @@ from mmif.errors import RegistrationError
 from mmif.io.source import source_of
 from mmif.io.transform_files import read_transform
 from mmif.networks.inference import choose_device
-from mmif.pair import accept_registration, name_inputs, registration_warnings
-from mmif.registration import Registration, check_transform, register, trust_headers
+from mmif.pair import (
+    accept_registration,
+    loop_warnings,
+    name_inputs,
+    registration_warnings,
+)
+from mmif.registration import (
+    LoopClosure,
+    Registration,
+    check_headers,
+    check_transform,
+    close_loop,
+    one_frame,
+    register,
+    trust_headers,
+)
 from mmif.result import STUDY_KEY, StudyRecord
 from mmif.transforms.step import Data, Step
 
@@ -31,7 +45,8 @@ class RegisterToReferenced(Step):
         keys: roles, the reference among them.
         reference: the role that stays.
         transform: role to the file of a given transform, reference to that role.
-        register: False trusts the headers.
+        register: None searches where the headers do not say one frame, and checks the headers where
+            they do; True searches in any case; False trusts the headers.
         accept_registration: go on with a verdict of fail.
         device: of the coarse search: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of the search.
@@ -49,7 +64,7 @@ class RegisterToReferenced(Step):
         reference: str,
         *,
         transform: Mapping[str, str | Path] | None = None,
-        register: bool = True,
+        register: bool | None = None,
         accept_registration: bool = False,
         device: str = "auto",
         seed: int = RegistrationConfig.seed,
@@ -87,27 +102,44 @@ class RegisterToReferenced(Step):
             for role, registration in found.items()
             for line in registration_warnings(registration, role if len(found) > 1 else "")
         ]
-        study = replace(study, registrations=found).with_warnings(*said)
+        loop = self._close_loop(volumes, found)
+        said += loop_warnings(loop)
+        study = replace(study, registrations=found, loop=loop).with_warnings(*said)
         return {**data, STUDY_KEY: study}
 
     def _bring(self, volumes: Mapping[str, MetaTensor], role: str) -> Registration:
         """The registration of one source as the options want it."""
         reference, moving = volumes[self.reference], volumes[role]
-        if not self.register:
+        if self.register is False:
             return trust_headers(reference, moving, self.config)
         if role in self.transform:
             fixed, other = source_of(reference), source_of(moving)
             matrix = read_transform(self.transform[role], fixed, other)
             return check_transform(matrix, reference, moving, self.config)
+        if self.register is None and one_frame(reference, moving):
+            return check_headers(reference, moving, self.config)
         device = str(choose_device(self.device))
         return register(reference, moving, self.config, device=device)
 
+    def _close_loop(
+        self, volumes: Mapping[str, MetaTensor], found: Mapping[str, Registration]
+    ) -> LoopClosure | None:
+        """Whether the registrations of three volumes agree; None of two, and of trusted headers."""
+        if len(found) != 2 or self.register is False:
+            return None
+        (one, to_one), (other, to_other) = found.items()
+        path = (one, self.reference, other, one)
+        return close_loop(volumes[one], volumes[other], (to_one, to_other), path, self.config)
+
     def figures(self, data: Data) -> dict[str, Any]:
-        """Verdict, estimated error and seconds of each registration."""
-        return {
+        """Verdict, estimated errors and checks of each registration."""
+        loop = data[STUDY_KEY].loop
+        closure = {} if loop is None else {"loop_residue_mm": loop.residue_mm}
+        return closure | {
             role: {
                 "verdict": found.verdict,
                 "error_estimate_mm": found.error_estimate_mm,
+                "error_farthest_mm": found.error_farthest_mm,
                 **{check.name: check.value for check in found.checks},
             }
             for role, found in data[STUDY_KEY].registrations.items()

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from mmif.errors import ConfigError, InputError
 from mmif.io.atomic import publish, refuse_existing, unfinished
 from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_volumes
-from mmif.io.dicom.write.derived import Alignment, DerivedSeries, Kind
+from mmif.io.dicom.write.derived import DerivedSeries, Kind
 from mmif.io.dicom.write.registration import write_spatial_registration
 from mmif.io.source import Source
 from mmif.io.transform_files import write_itk_transform
@@ -58,7 +58,6 @@ class SaveFusedd(Step):
         transfer_syntax: of DICOM; every one is lossless.
         save_registered: write the moving volumes on the fused grid too.
         overwrite: replace an output that mmif wrote.
-        alignment: where the transforms are from: ``searched``, ``given`` or ``headers``.
         deidentified: whether the sources hold no identity, so that no time may stand either.
         recipe: what decides the voxels; UIDs follow from it.
 
@@ -78,7 +77,6 @@ class SaveFusedd(Step):
         transfer_syntax: TransferSyntax = "explicit",
         save_registered: bool = False,
         overwrite: bool = False,
-        alignment: Alignment = "searched",
         deidentified: bool = False,
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
@@ -86,7 +84,7 @@ class SaveFusedd(Step):
         self.format, self.encoding = format, dicom_encoding
         self.transfer_syntax = transfer_syntax
         self.save_registered, self.overwrite = save_registered, overwrite
-        self.alignment, self.deidentified = alignment, deidentified
+        self.deidentified = deidentified
         self.recipe = dict(recipe or {})
         super().__init__(
             keys,
@@ -96,7 +94,6 @@ class SaveFusedd(Step):
             transfer_syntax=transfer_syntax,
             save_registered=save_registered,
             overwrite=overwrite,
-            alignment=alignment,
             deidentified=deidentified,
         )
         if self.single_file and format in ("dicom", "both"):
@@ -196,7 +193,7 @@ class SaveFusedd(Step):
             reference=_required(study.sources[study.reference]),
             others=tuple(_required(source) for source in others),
             fixed_to_moving_lps=registrations[0].fixed_to_moving_lps,
-            alignment=self.alignment,
+            alignment=registrations[0].alignment,
             kind=kind,
             description=f"mmif {kind} {names}" + " RGB" * (len(volume) == 3 and kind == "fused"),
             derivation=f"{names}: {methods}; trilinear resampling"

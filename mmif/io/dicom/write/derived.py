@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.uid import generate_uid
 
-from mmif.geometry import Matrix
+from mmif.geometry import Alignment, Matrix
 from mmif.io.source import Source
 from mmif.options import DicomEncoding, TransferSyntax
 
 Kind = Literal["fused", "registered"]
-Alignment = Literal["searched", "headers", "given"]
 
 
 def mmif_version() -> str:

@@ -9,10 +9,10 @@ from pydicom.uid import SpatialRegistrationStorage
 from pydicom.valuerep import DSfloat, format_number_as_ds
 
 from mmif.errors import GeometryError, InputError
-from mmif.geometry import Matrix, check_rigid
+from mmif.geometry import Alignment, Matrix, check_rigid
 from mmif.io.dicom.read.frames import sop_class_name
 from mmif.io.dicom.read.headers import read_header, reading
-from mmif.io.dicom.write.derived import Alignment, DerivedSeries
+from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.elements import encoded, write_elements
 from mmif.io.dicom.write.header import (
     carried,
@@ -35,7 +35,7 @@ from mmif.io.source import Source
 SAME_FRAME = ("125021", "DCM", "Frame of Reference Identity")
 WORDS: Mapping[Alignment, str] = {
     "searched": "Rigid registration by mutual information",
-    "headers": "Not registered: the headers trusted",
+    "headers": "Not searched: the pose of the headers",
     "given": "Rigid transform given, not searched",
 }
 # PS3.16 CID 7100 has no word for a transform that was given: its type 2 sequence stays empty

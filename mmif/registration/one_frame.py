@@ -1,0 +1,184 @@
+"""Volumes of one frame of reference: their headers are the pose, and the images are asked.
+
+One scanner made both while the patient lay still, so their headers are better than any search.
+What the images can tell is whether the patient moved in between: whether a pose clearly matches
+better. That is asked of any part of the body, at a spacing where it costs about a second.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from monai.data import MetaTensor
+
+from mmif.config import RegistrationConfig
+from mmif.geometry import Matrix
+from mmif.registration.estimate import estimate_error
+from mmif.registration.measures import coverage, information_gain, mirror_ratio
+from mmif.registration.poses import corners, distance_mm, inverse, move_poses
+from mmif.registration.prepare import Kind, Prepared
+from mmif.registration.refine import FINE, Refined, refine_one_way
+from mmif.registration.result import Check, Registration
+from mmif.registration.rigid import CLEARLY, Pair, one_thread, prepare_pair
+from mmif.registration.search import (
+    AIR_MARGIN_MM,
+    FIRST,
+    MIDDLE,
+    SECOND,
+    CheckTimeout,
+    ascend,
+    draw_points,
+    keep_distinct,
+)
+from mmif.registration.similarity import sample
+
+CHECKED_MM = 2.0
+REFINED = replace(FINE, level=2, iterations=60)
+STARTS = np.concatenate([np.zeros((1, 6)), 20.0 * np.eye(6), -20.0 * np.eye(6)])
+"""About the headers' pose: turns of 16 degrees and shifts of 20 mm along each axis."""
+
+# Nearer optima than these are the images' own errors, not motion: on true headers they lie 0.1 to
+# 1.4 mm away (benchmarks/registration.py headers).
+STILL_MM, EMISSION_STILL_MM = 2.0, 3.0
+LEAST_GAIN, LEAST_OVERLAP, MOST_MIRRORED = 0.005, 0.2, 1.02
+METHOD = "one frame of reference: the headers' pose, checked against the images"
+
+
+@dataclass(frozen=True, eq=False)
+class HeaderMeasures:
+    """What the images say of the headers' pose.
+
+    Attributes:
+        gain: normalised mutual information beyond 1 at the headers' pose.
+        best: the best pose near it, fixed to moving.
+        best_gain: and its information.
+        moved_mm: how far it lies away, as a mean over the body.
+        overlap: fraction of one body that the other scan covers.
+        mirrored: score of the best mirrored fit, as a part of the pose's own.
+    """
+
+    gain: float
+    best: Matrix
+    best_gain: float
+    moved_mm: float
+    overlap: float
+    mirrored: float
+
+
+@one_thread()
+def check_headers(
+    fixed: MetaTensor, moving: MetaTensor, config: RegistrationConfig | None = None
+) -> Registration:
+    """The identity, with a verdict of review where the images clearly match better elsewhere.
+
+    Nothing is searched, so there is no time limit, and the headers' pose is never left.
+
+    Args:
+        fixed: (1, X, Y, Z), any part of a body.
+        moving: (1, X, Y, Z) of the same frame of reference.
+        config: the seed.
+
+    Raises:
+        RegistrationError: a volume that cannot be looked at.
+    """
+    unhurried = replace(config or RegistrationConfig(), timeout_s=math.inf)
+    pair = prepare_pair(fixed, moving, unhurried, finest_mm=CHECKED_MM, whole=True)
+    measures = measure_headers(pair)
+    checks = header_checks(measures, Kind.EMISSION in (pair.fixed.kind, pair.moving.kind))
+    seen = Refined(pair.headers, measures.best)  # what the two disagree by may be an error
+    error = estimate_error(pair.fixed, pair.moving, seen, 0.0)
+    return Registration(
+        fixed_to_moving_lps=np.eye(4),
+        verdict="pass" if all(check.passed for check in checks) else "review",
+        checks=checks,
+        error_estimate_mm=error.inside_mm,
+        method=METHOD,
+        reasons=tuple(dict.fromkeys(check.meaning for check in checks if not check.passed)),
+        seconds=pair.clock.seconds,
+        error_farthest_mm=error.farthest_mm,
+        alignment="headers",
+    )
+
+
+def measure_headers(pair: Pair) -> HeaderMeasures:
+    """The headers' pose beside the best one near it."""
+    headers = pair.headers
+    best = best_near(pair, headers).pose
+    gain, best_gain = (
+        information_gain(pair.fixed, pair.moving, pose, pair.seed) for pose in (headers, best)
+    )
+    return HeaderMeasures(
+        gain=gain,
+        best=best,
+        best_gain=best_gain,
+        moved_mm=distance_mm(best, headers, pair.fixed.body_points[::5]),
+        overlap=max(
+            coverage(pair.fixed, pair.moving, headers),
+            coverage(pair.moving, pair.fixed, inverse(headers)),
+        ),
+        mirrored=mirror_ratio(pair.fixed, pair.moving, headers, pair.seed, pair.clock),
+    )
+
+
+def best_near(pair: Pair, pose: Matrix) -> Refined:
+    """The best pose within a few centimetres of ``pose``, fixed to moving, refined both ways."""
+    a, b, seed, clock = pair.fixed, pair.moving, pair.seed, pair.clock
+    if a.body_ml <= b.body_ml:
+        found = ascend_near(a, b, pose, seed, clock)
+    else:
+        found = inverse(ascend_near(b, a, inverse(pose), seed, clock))
+    forward = refine_one_way(a, b, found, 0.0, seed, clock, REFINED)
+    backward = refine_one_way(b, a, inverse(found), 0.0, seed + 1, clock, REFINED)
+    return Refined(forward, inverse(backward))
+
+
+def ascend_near(
+    sampled: Prepared, other: Prepared, pose: Matrix, seed: int, check_timeout: CheckTimeout
+) -> Matrix:
+    """The best of ascents from about ``pose`` (sampled to other) on the 8 mm and the 4 mm level."""
+    points = draw_points(sampled, 20_000, AIR_MARGIN_MM, seed)
+    coarse = sample(sampled.levels[0], points, FIRST.bins)
+    middle = sample(sampled.levels[1], points, MIDDLE.bins)
+    starts = move_poses(np.tile(pose, (len(STARTS), 1, 1)), STARTS)
+    found = ascend(other, coarse, starts, SECOND, seed, check_timeout)
+    found = keep_distinct(found, corners(sampled.body_points), apart_mm=6.0, most=3)
+    near = np.concatenate([pose[None], found.poses])
+    found = ascend(other, middle, near, MIDDLE, seed, check_timeout)
+    return np.asarray(found.poses[np.argmax(found.scores)])
+
+
+def header_checks(measures: HeaderMeasures, emission: bool) -> tuple[Check, ...]:
+    """What is asked of the headers' pose; one check that does not pass is a reason to look."""
+    still_mm = EMISSION_STILL_MM if emission else STILL_MM
+    ratio = measures.best_gain / max(measures.gain, 1e-6)
+    moved = ratio > CLEARLY and measures.moved_mm > still_mm
+    better = (
+        f"the headers say one frame, but a pose {measures.moved_mm:.1f} mm away matches better "
+        f"(information {measures.best_gain:.3f}, that of the headers {measures.gain:.3f}); "
+        "--register searches"
+    )
+    return (
+        Check("headers_mm", measures.moved_mm, still_mm, not moved, better),
+        Check("better", ratio, CLEARLY, not moved, better),
+        Check(
+            "nmi_after",
+            1 + measures.gain,
+            1 + LEAST_GAIN,
+            measures.gain >= LEAST_GAIN,
+            "the images have little in common where the headers put them",
+        ),
+        Check(
+            "overlap",
+            measures.overlap,
+            LEAST_OVERLAP,
+            measures.overlap >= LEAST_OVERLAP,
+            "the scans hardly show the same part of the body",
+        ),
+        Check(
+            "mirrored",
+            measures.mirrored,
+            MOST_MIRRORED,
+            measures.mirrored <= MOST_MIRRORED,
+            "a mirrored volume fits better: left and right may be exchanged",
+        ),
+    )

@@ -1,0 +1,41 @@
+"""The probable error: small where both scans look, larger far from there."""
+
+import numpy as np
+import pytest
+
+from mmif.registration.estimate import error_growth
+
+
+def box(size: tuple[float, float, float], count: int = 4000) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (count, 3)) * size
+
+
+def test_over_the_fitted_points_the_growth_is_one_on_average() -> None:
+    points = box((140, 180, 36))
+    assert np.sqrt((error_growth(points, points) ** 2).mean()) == pytest.approx(1, abs=1e-3)
+
+
+def test_an_error_grows_with_the_distance_from_a_slab_and_less_from_a_whole_head() -> None:
+    far = np.array([[0.0, 0.0, -150.0]])
+    slab, head = (error_growth(box((140, 180, h)), far)[0] for h in (36, 200))
+    assert slab > 1.3 * head
+
+
+def test_the_growth_is_what_rigid_fits_to_noisy_points_leave() -> None:
+    """Fitzpatrick's law against a simulation: 400 fits to 30 points with independent errors."""
+    rng = np.random.default_rng(1)
+    points, far = box((140, 180, 40), 30), np.array([0.0, 60.0, -120.0])
+    middle = points.mean(axis=0)
+    own, there = [], []
+    for _ in range(400):
+        noisy = points + rng.normal(0, 1, points.shape)
+        a, b = points - middle, noisy - noisy.mean(axis=0)
+        u, _, vt = np.linalg.svd(a.T @ b)
+        turn = vt.T @ np.diag([1, 1, np.linalg.det(vt.T @ u.T)]) @ u.T
+        gap = lambda p, turn=turn, noisy=noisy: (  # noqa: E731
+            (p - middle) @ turn.T + noisy.mean(axis=0) - p
+        )
+        own.append((gap(points) ** 2).sum(axis=1).mean())
+        there.append((gap(far) ** 2).sum())
+    measured = np.sqrt(np.mean(there) / np.mean(own))
+    assert error_growth(points, far[None])[0] == pytest.approx(measured, rel=0.1)

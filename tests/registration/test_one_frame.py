@@ -1,0 +1,89 @@
+"""Volumes of one frame of reference: the headers stand, and a clearly better pose is said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from mmif.geometry import FLIP_XY
+from mmif.io import load
+from mmif.io.source import Source
+from mmif.registration import check_headers
+from mmif.result import STUDY_KEY
+from mmif.transforms import register as step
+from mmif.transforms.register import RegisterToReferenced
+
+FRAME = "1.2.3"
+
+
+def placed(volume: MetaTensor, pose_ras: np.ndarray, frame: str = FRAME) -> MetaTensor:
+    """``volume`` moved by ``pose_ras``, said to lie in ``frame``."""
+    affine = torch.as_tensor(pose_ras @ volume.affine.numpy())
+    moved = MetaTensor(volume.as_tensor(), affine=affine)
+    modality = volume.meta["source"].modality
+    moved.meta["source"] = Source(
+        "made", "dicom", modality, (1, 1, 1), (1, 1, 1), frame_of_reference_uid=frame
+    )
+    return moved
+
+
+def shift(x: float, y: float, z: float) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, 3] = x, y, z
+    return pose
+
+
+@pytest.fixture(scope="module")
+def ct(sample_data: Path) -> MetaTensor:
+    return placed(load(sample_data / "ct", role="ct"), np.eye(4))
+
+
+@pytest.fixture(scope="module")
+def spect(sample_data: Path) -> MetaTensor:
+    """The sample's SPECT where its truth puts it in the frame of the CT."""
+    truth = json.loads((sample_data / "truth.json").read_text())
+    to_ct, to_spect = (FLIP_XY @ np.array(truth[f"mri_to_{r}"]) @ FLIP_XY for r in ("ct", "spect"))
+    return placed(load(sample_data / "spect.dcm", role="spect"), to_ct @ np.linalg.inv(to_spect))
+
+
+def test_true_headers_pass_and_are_kept(ct: MetaTensor, spect: MetaTensor) -> None:
+    found = check_headers(ct, spect)
+    np.testing.assert_array_equal(found.fixed_to_moving_lps, np.eye(4))
+    assert found.verdict == "pass", found.reasons
+    assert found.alignment == "headers"
+    assert found.error_estimate_mm is not None
+    assert found.error_estimate_mm < 3.0
+    assert found.error_farthest_mm is not None
+    assert found.error_farthest_mm >= found.error_estimate_mm
+
+
+@pytest.mark.parametrize("moved_mm", [(12, 0, 0), (0, -7, 10), (0, 0, 6)])
+def test_a_patient_who_moved_is_said_with_both_figures(
+    ct: MetaTensor, spect: MetaTensor, moved_mm: tuple[float, float, float]
+) -> None:
+    found = check_headers(ct, placed(spect, shift(*moved_mm)))
+    np.testing.assert_array_equal(found.fixed_to_moving_lps, np.eye(4))
+    assert found.verdict == "review"
+    checks = {check.name: check.value for check in found.checks}
+    assert checks["headers_mm"] == pytest.approx(np.linalg.norm(moved_mm), abs=1.5)
+    (reason,) = found.reasons
+    assert f"{checks['headers_mm']:.1f} mm away" in reason
+    assert "that of the headers" in reason
+
+
+def test_the_step_checks_one_frame_and_searches_two(
+    ct: MetaTensor, spect: MetaTensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    checked = check_headers(ct, spect)
+    monkeypatch.setattr(step, "check_headers", lambda *_: asked.append("headers") or checked)
+    monkeypatch.setattr(step, "register", lambda *_, **__: asked.append("search") or checked)
+    other = placed(spect, np.eye(4), "4.5.6")
+    for moving, register in ((spect, None), (other, None), (spect, True)):
+        bring = RegisterToReferenced(["ct", "spect"], "ct", register=register)
+        record = bring({"ct": ct, "spect": moving})[STUDY_KEY]
+        assert record.registrations["spect"] is checked
+    assert asked == ["headers", "search", "search"]

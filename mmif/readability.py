@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mmif.result import RegisteredSource
+from mmif.roles import ACTIVITY_ROLES
 from mmif.transforms.brain import find_brain
 from mmif.transforms.colour import LUMINANCE
 from mmif.transforms.head import head_mask
@@ -86,7 +87,7 @@ def readability(
         brain = find_brain(values["ct"], head, covered, apart)
         figures |= _detail(bright, values["mri"], values["ct"], brain)
         figures |= _bone(bright, values["ct"], covered)
-    activity = next((role for role in ("spect", "pet") if role in values), None)
+    activity = next((role for role in ACTIVITY_ROLES if role in values), None)
     if activity is not None and len(shown) == 3:
         deep = ndimage.distance_transform_edt(head, sampling=apart) > SURFACE_MM
         figures |= _activity(shown, values[anatomy], values[activity], deep)

@@ -144,6 +144,11 @@ def task_of(roles: Collection[str]) -> str:
     raise ConfigError(f"found {' and '.join(roles) or 'nothing'}; expected one of: {known}")
 
 
+def unit_of(role: str | None) -> str:
+    """The unit of the values of ``role`` where a file does not say; "" where there is none."""
+    return ROLES[role].unit if role is not None and role in ROLES else ""
+
+
 def label(role: str) -> str:
     """How ``role`` is written for a reader; an unknown one as it is."""
     return ROLES[role].label if role in ROLES else role

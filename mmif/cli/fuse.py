@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from mmif.cli.from_options import PATH, add_options, chosen_options
 from mmif.cli.progress import quiet
 from mmif.errors import ConfigError
 from mmif.options import FuseOptions, specs
-from mmif.roles import VOLUME_ROLES, label, task_of
+from mmif.roles import ACTIVITY_ROLES, IMAGE_ROLES, VOLUME_ROLES, label, task_of
 
 if TYPE_CHECKING:
     from mmif.config import Pipeline
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from mmif.study import StudyPlan
     from mmif.summary import Summary
 
-ROLES = (*VOLUME_ROLES, "ir", "visible")
+ROLES = (*VOLUME_ROLES, *IMAGE_ROLES)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DEFAULT_OUTPUT = Path("fused")
 IMAGE_OPTIONS = ("output", "device", "pipeline", "weights", "overwrite", "dry_run")
@@ -38,13 +39,23 @@ def _per_role(values: tuple[str, ...], option: str) -> dict[str, str]:
     return chosen
 
 
+def _role_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with a path for each role of the table."""
+    for role in reversed(ROLES):
+        command = click.option(f"--{role}", type=PATH, help=_role_help(role))(command)
+    return command
+
+
+def _role_help(role: str) -> str:
+    """What may be given for ``role``."""
+    if role in IMAGE_ROLES:
+        return f"{label(role).capitalize()} image (2-D)."
+    with_anatomy = ": with CT, MRI or both" if role in ACTIVITY_ROLES else ""
+    return f"{label(role)}{with_anatomy}: file, folder or zip."
+
+
 @click.command()
-@click.option("--ct", type=PATH, help="CT: file, folder or zip.")
-@click.option("--mri", type=PATH, help="MRI: file, folder or zip.")
-@click.option("--spect", type=PATH, help="SPECT: with CT, MRI or both.")
-@click.option("--pet", type=PATH, help="PET: with CT, MRI or both.")
-@click.option("--ir", type=PATH, help="Infrared image (2-D), with --visible.")
-@click.option("--visible", type=PATH, help="Visible image (2-D), with --ir.")
+@_role_options
 @click.option(
     "-o",
     "--output",
@@ -139,7 +150,7 @@ def _say_image_plan(images: "dict[str, Image2D]", output: Path, warnings: tuple[
 
 def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
     """Two or three volumes into one."""
-    if "ir" in inputs:
+    if not set(inputs) <= set(VOLUME_ROLES):
         found = " and ".join(str(path) for path in inputs.values())
         raise ConfigError(
             f"{found}: infrared and visible are fused as 2-D images; expected PNG, JPEG or TIFF"

@@ -9,8 +9,9 @@ from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import check_grid
 from mmif.io.dicom.read.geometry import orientation_code
 from mmif.io.dicom.read.headers import one_line
-from mmif.io.dicom.read.series import ROLES, Scan, SeriesInfo, describe, scanned
+from mmif.io.dicom.read.series import Scan, SeriesInfo, describe, scanned
 from mmif.io.files import FoundFile, IgnoredFile, kind_of
+from mmif.roles import VOLUME_ROLES
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _volume(file: FoundFile) -> VolumeInfo:
         frames,
         spacing_mm(affine),
         orientation_code(affine),
-        () if reason else tuple(ROLES),
+        () if reason else VOLUME_ROLES,
         reason,
         warnings,
     )

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmif.errors import InputError
-from mmif.io.dicom.read.series import ROLES, Scan, describe, scanned
+from mmif.io.dicom.read.series import Scan, describe, scanned
 from mmif.io.files import Kind, existing, kind_of, sibling
 from mmif.io.source import SOURCE_KEY
+from mmif.roles import VOLUME_ROLES
 
 if TYPE_CHECKING:
     from monai.data import ImageReader, MetaTensor
@@ -35,8 +36,8 @@ def load(
     Raises:
         MmifError: nothing there that can be read rightly; one line says what was found.
     """
-    if role is not None and role not in ROLES:
-        raise InputError(f"role {role!r}; expected one of {', '.join(ROLES)}")
+    if role is not None and role not in VOLUME_ROLES:
+        raise InputError(f"role {role!r}; expected one of {', '.join(VOLUME_ROLES)}")
     root = existing(path)
     kind = None if root.is_dir() else kind_of(root)
     if kind in {None, "zip", "dicom"}:

@@ -4,12 +4,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mmif.roles import ACTIVITY_ROLES, ROLES
 from mmif.studies.candidates import name_below, several
 from mmif.studies.study import Study, input_of, is_complete
 from mmif.studies.walk import Found, split_suffix
 
 BIDS_MRI = ("T1w", "T2w", "FLAIR", "PDw", "inplaneT1")
-BIDS = {**dict.fromkeys(BIDS_MRI, "mri"), "ct": "ct", "pet": "pet", "spect": "spect", "nm": "spect"}
+BIDS = {
+    **dict.fromkeys(BIDS_MRI, "mri"),
+    **{name: role for role in ("ct", *ACTIVITY_ROLES) for name in ROLES[role].names},
+}
 
 
 def sort_bids(found: Found, path: Path, stem: str) -> None:

@@ -19,6 +19,7 @@ from mmif.io.itk.header import ItkHeader, read_itk_header
 from mmif.io.meta import monai_meta
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.source import Source
+from mmif.roles import unit_of
 
 Volume = npt.NDArray[np.float32]
 
@@ -64,7 +65,7 @@ class SimpleItkReader(ContentReader):
             modality="",
             shape=(shape[0], shape[1], shape[2]),
             spacing_mm=spacing_mm(affine),
-            units="HU" if self.role == "ct" else "",
+            units=unit_of(self.role),
             selection="the only volume of its file",
             warnings=warnings,
         )

@@ -23,6 +23,7 @@ from mmif.io.meta import monai_meta
 from mmif.io.nifti.header import opened, reading_nifti
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.source import Source
+from mmif.roles import unit_of
 
 _HEADER_BYTES = 284  # FreeSurfer's MGH format: voxels start there
 
@@ -85,7 +86,7 @@ class FreesurferReader(ContentReader):
             modality="",
             shape=info.shape,
             spacing_mm=spacing_mm(info.affine_ras),
-            units="HU" if self.role == "ct" else "",
+            units=unit_of(self.role),
             selection="the only volume of its file" if info.frames == 1 else f"frame {frame}",
             warnings=notes,
         )

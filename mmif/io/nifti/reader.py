@@ -26,6 +26,7 @@ from mmif.io.nifti.header import Header, NiftiInfo, nifti_info, opened, reading_
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.regrid import SHEAR_MM, shear_mm, unsheared
 from mmif.io.source import Source
+from mmif.roles import unit_of
 
 Volume = npt.NDArray[np.float32]
 
@@ -87,7 +88,7 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
         modality="",
         shape=info.shape,
         spacing_mm=spacing_mm(affine),
-        units="HU" if role == "ct" else "",
+        units=unit_of(role),
         selection="the only volume of its file" if info.frames == 1 else f"frame {frame}",
         warnings=notes,
     )

@@ -25,7 +25,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import pydicom
 
@@ -66,11 +65,7 @@ from mmif.io.dicom.read.headers import (
 )
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
 from mmif.io.files import FoundFile, IgnoredFile, existing, foreign_content, kind_of, walk
-
-Role = Literal["ct", "mri", "spect", "pet"]
-
-ROLES: dict[str, str] = {"ct": "CT", "mri": "MR", "spect": "NM", "pet": "PT"}
-"""The DICOM modality of each role."""
+from mmif.roles import ROLES, VOLUME_ROLES
 
 CLEARLY_MORE = 1.5
 """By which factor a series must lead in slices or volume to be chosen for it."""
@@ -564,7 +559,7 @@ def _with_volume(
     """``info`` completed with the volume that its slices form, and its roles."""
     x, y, z = spacing_mm(placement.affine_ras)
     columns, rows, slices = placement.shape
-    roles = tuple(role for role, modality in ROLES.items() if modality == info.modality)
+    roles = tuple(role for role in VOLUME_ROLES if ROLES[role].modality == info.modality)
     reason = "" if roles else f"modality {info.modality or 'unknown'} has no role"
     if info.object_name in _WITHOUT_UNITS:
         roles, reason = (), f"{info.object_name}: values without a unit; no source for a role"
@@ -668,7 +663,7 @@ def select(
     usable = [info for info in infos if (role in info.roles if role else _is_volume(info))]
     _check_one_patient_and_day(infos, usable, where)
     if not usable:
-        wanted = f"{ROLES[role]} series usable as {role}" if role else "usable series"
+        wanted = f"{ROLES[role].modality} series usable as {role}" if role else "usable series"
         raise InputError(f"{where}: no {wanted}; found {_listed(infos)}")
     said = f"{len(usable)} of {len(infos)} series usable as {role or 'a volume'}"
     left = usable
@@ -739,10 +734,11 @@ def check_modality(info: SeriesInfo, where: Path, role: str | None) -> None:
         return
     if info.colour:
         raise InputError(f"{where}: series {info.uid} holds colours; expected grey values")
-    known = set(ROLES.values())
-    if info.modality in known and info.modality != ROLES[role]:
+    known = {ROLES[one].modality for one in VOLUME_ROLES}
+    wanted = ROLES[role].modality
+    if info.modality in known and info.modality != wanted:
         raise InputError(
-            f"{where}: modality {info.modality}; expected {ROLES[role]} for the {role} source"
+            f"{where}: modality {info.modality}; expected {wanted} for the {role} source"
         )
 
 

@@ -9,6 +9,8 @@ the volume itself, inside of the brain:
   The MRI counts from 0 to its brain's 99th percentile at 0.85, the CT from -20 to 100 HU.
 - ``mri_correlation``: of the fused detail with the MRI's.
 - ``not_mri``: what is not the MRI's detail, as a multiple of it: the CT's findings, and its noise.
+- ``noise``: the CT's grain in the fused brain, in grey levels of 255: what a Gaussian of one pixel
+  takes away of the CT, as strongly as it stands in the same of the fused volume.
 - ``bone``: mean brightness where the CT is above 500 HU.
 - ``activity_rho``, ``activity_error``: the activity (0..1) read back from the colours by an eye
   that cannot tell colours closer than 0.02 in OKLab: Spearman's correlation and mean error.
@@ -34,6 +36,9 @@ Mask = npt.NDArray[np.bool_]
 
 BROAD_PIXELS = 8.0
 """Detail is what a Gaussian of this width takes away; sulci and lesions are smaller."""
+
+GRAIN_PIXELS = 1.0
+"""A CT's noise is finer than this behind the interpolation to the fused grid."""
 
 BRAIN_TOP = 0.85
 """Where the brain's 99th percentile stands when the MRI counts as shown in full."""
@@ -102,6 +107,11 @@ def readability_warnings(figures: Mapping[str, float]) -> tuple[str, ...]:
             f"the MRI is hardly visible in the fused brain (gain {figures['mri_gain']:.2f}, "
             f"expected at least {HARDLY_VISIBLE:g})"
         )
+    if figures.get("bone", 1.0) < HARDLY_VISIBLE:
+        said.append(
+            "the CT's bone is hardly visible in the fused volume (brightness "
+            f"{figures['bone']:.2f}, expected at least {HARDLY_VISIBLE:g})"
+        )
     if figures.get("activity_rho", 1.0) < 0.9:
         said.append(
             "the activity can hardly be read from the colours (correlation "
@@ -122,6 +132,10 @@ def _detail(bright: Volume, mri: Volume, ct: Volume, brain: Mask) -> dict[str, f
         np.clip((mri - base) / max(top, 1e-9), 0, 1),
         np.clip((ct - low) / (high - low), 0, 1),
     )
+    grain = [
+        (u - ndimage.gaussian_filter(u, (GRAIN_PIXELS, GRAIN_PIXELS, 0)))[brain] for u in units
+    ]
+    (_, ct_grain), *_ = np.linalg.lstsq(np.stack(grain[1:], 1), grain[0], rcond=None)
     f, m, c = (_without_course(unit, brain) for unit in units)
     if min(m.std(), f.std()) < 1e-6:
         return {}
@@ -131,6 +145,7 @@ def _detail(bright: Volume, mri: Volume, ct: Volume, brain: Mask) -> dict[str, f
         "ct_gain": ct_gain,
         "mri_correlation": np.corrcoef(f, m)[0, 1],
         "not_mri": (f - mri_gain * m).std() / m.std(),
+        "noise": 255 * abs(ct_grain) * grain[2].std(),
     }
 
 

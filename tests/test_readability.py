@@ -52,6 +52,19 @@ def measured(fused: np.ndarray, head: dict[str, np.ndarray], *roles: str) -> dic
     return readability(fused, {role: source(head[role]) for role in roles}, SPACING)
 
 
+def test_the_grain_of_the_ct_is_told_in_grey_levels(head: dict[str, np.ndarray]) -> None:
+    ct = np.clip((head["ct"] + 20) / 120, 0, 1)
+    grain = (ct - ndimage.gaussian_filter(ct, (1, 1, 0)))[30:66, 30:66]  # deep in the brain
+    half = measured((0.5 * ct + 0.5 * unit(head["mri"]))[None], head, "mri", "ct")["noise"]
+    assert half == pytest.approx(0.5 * 255 * grain.std(), rel=0.1)
+    assert measured(unit(head["mri"])[None], head, "mri", "ct")["noise"] < 0.1
+
+
+def test_a_bone_that_is_not_shown_is_warned_of() -> None:
+    (line,) = readability_warnings({"mri_gain": 0.9, "bone": 0.3})
+    assert "bone is hardly visible" in line
+
+
 def test_the_mri_itself_is_seen_in_full(head: dict[str, np.ndarray]) -> None:
     found = measured(unit(head["mri"])[None], head, "mri", "ct")
     assert found["mri_gain"] > 0.6

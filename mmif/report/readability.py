@@ -36,6 +36,18 @@ WANTED: Mapping[str, tuple[str, str, float, str]] = {
         0.40,
         "The CT's findings and its noise, as a multiple of the MRI's own contrast.",
     ),
+    "noise": (
+        "Noise of the CT",
+        "≤",
+        4.0,
+        "Its grain in the fused brain, in grey levels of 255; an eye tells about 2 to 4 apart.",
+    ),
+    "ct_gain": (
+        "CT gain",
+        "≥",
+        0.0,
+        "How strongly the CT's detail stands there: what departs from its parenchyma is shown.",
+    ),
     "bone": ("Bone", "≥", 0.93, "Mean brightness where the CT shows bone; 1 is white."),
     "activity_rho": (
         "Activity read back",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mmif
 from mmif.config import NetworkConfig
-from mmif.training import Job, find_training_pairs, joined_ranks, split_by_case, train
+from mmif.training import Job, find_training_pairs, join_ranks, split_by_case, train
 from mmif.training.card import Origin
 
 
@@ -36,7 +36,7 @@ def main() -> None:
 
     origin = Origin("examples/train_on_a_folder.py", "unknown", None)
     job = Job(pipeline, options.output, origin, max_steps=options.steps)
-    with joined_ranks("auto") as ranks:
+    with join_ranks("auto") as ranks:
         train(job, pairs, ranks)
 
     weights = mmif.load_weights(options.output / "weights", "ct-mri")

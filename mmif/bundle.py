@@ -15,9 +15,9 @@ from typing import Any
 from monai.transforms import Transform
 
 import mmif
-from mmif.config import Pipeline, shipped
+from mmif.config import Pipeline, shipped_path
 from mmif.fusion import FusionTransforms, fusion_transforms
-from mmif.io.atomic import publish, refuse_existing, unfinished
+from mmif.io.atomic import commit, refuse_existing, staging_folder
 from mmif.roles import label
 from mmif.summary import NOTICE, plain
 from mmif.transforms.fuse import FuseSlicesd
@@ -59,7 +59,7 @@ def write_bundle(pipeline: Pipeline, output: Path, overwrite: bool = False) -> P
         "configs/inference.json": _json(inference_config(pipeline, steps, weights)),
         "docs/README.md": readme(pipeline, weights),
     }
-    with unfinished(output) as folder:
+    with staging_folder(output) as folder:
         bundle = folder / "bundle"
         for one in weights:
             models = bundle / _models(one)
@@ -69,8 +69,8 @@ def write_bundle(pipeline: Pipeline, output: Path, overwrite: bool = False) -> P
         for name, text in texts.items():
             (bundle / name).parent.mkdir(exist_ok=True)
             (bundle / name).write_text(text, encoding="utf-8")
-        shutil.copyfile(shipped("LICENSE"), bundle / "LICENSE")
-        publish(bundle, output)
+        shutil.copyfile(shipped_path("LICENSE"), bundle / "LICENSE")
+        commit(bundle, output)
     return output
 
 

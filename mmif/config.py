@@ -288,7 +288,7 @@ class Pipeline:
         return self.intensity[role]
 
 
-def shipped(name: Literal["pipelines", "weights", "LICENSE"]) -> Path:
+def shipped_path(name: Literal["pipelines", "weights", "LICENSE"]) -> Path:
     """What is shipped beside the code: inside the wheel, or beside a source checkout."""
     package = Path(__file__).parent
     inside = package / "_shipped" / name
@@ -306,9 +306,9 @@ def load_pipeline(name_or_file: str | Path) -> Pipeline:
     """
     path = Path(name_or_file)
     if path.suffix not in {".yaml", ".yml"}:
-        path = shipped("pipelines") / f"{name_or_file}.yaml"
+        path = shipped_path("pipelines") / f"{name_or_file}.yaml"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in shipped("pipelines").glob("*.yaml")))
+        names = ", ".join(sorted(p.stem for p in shipped_path("pipelines").glob("*.yaml")))
         raise ConfigError(f"no pipeline {name_or_file}; expected a YAML file or one of: {names}")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -281,7 +281,7 @@ def seconds_by_part(steps: Compose, records: Sequence[StepRecord]) -> dict[str, 
 
 
 @contextmanager
-def timed(seconds: dict[str, float], part: str, progress: Progress = silent) -> Iterator[None]:
+def time_part(seconds: dict[str, float], part: str, progress: Progress = silent) -> Iterator[None]:
     """Count what runs inside as ``part`` of the job."""
     progress(part, 0.0)
     began = time.perf_counter()

@@ -151,7 +151,7 @@ def fuse_pixels(
             network, anatomical, other, device=device, precision=precision, batch=batch
         )
         fused += [
-            _coloured(grey, _colour_source(task, pair))
+            _restore_colour(grey, _colour_source(task, pair))
             for grey, pair in zip(stack, alike, strict=True)
         ]
     return fused, info
@@ -178,7 +178,7 @@ def _colour_source(task: str, pair: ImagePair) -> Image2D | None:
     return pair[index] if index is not None and pair[index].is_colour else None
 
 
-def _coloured(grey: torch.Tensor, colour: Image2D | None) -> Pixels:
+def _restore_colour(grey: torch.Tensor, colour: Image2D | None) -> Pixels:
     """A fused slice (rows, columns) in 0..1 as 8 bits, with the hue of ``colour`` if any."""
     if colour is None:
         return to_uint8(grey.numpy())

@@ -277,10 +277,10 @@ def _blur(levels: Floats) -> Floats:
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     weights /= weights.sum()
-    return _weighted(_weighted(levels, weights).T, weights).T
+    return _weigh(_weigh(levels, weights).T, weights).T
 
 
-def _weighted(levels: Floats, weights: Floats) -> Floats:
+def _weigh(levels: Floats, weights: Floats) -> Floats:
     """Sums of neighbouring rows with symmetric ``weights``, where all of them are inside."""
     middle, inside = len(weights) // 2, len(levels) - len(weights) + 1
     total = weights[middle] * levels[middle : middle + inside]

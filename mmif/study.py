@@ -28,9 +28,9 @@ from mmif.fusion import (
     given_transforms,
     save_step,
     silent,
-    timed,
+    time_part,
 )
-from mmif.io.atomic import publish_together, refuse_existing, unfinished
+from mmif.io.atomic import commit_together, refuse_existing, staging_folder
 from mmif.io.dicom.deidentify import PROFILE, WITHHELD, clean_words
 from mmif.io.source import source_of
 from mmif.io.transform_files import read_transform
@@ -303,10 +303,10 @@ def _write(
 ) -> Summary:
     """Write every output, whole or not at all."""
     seconds = dict(result.seconds)
-    with unfinished(request.output) as folder:
+    with staging_folder(request.output) as folder:
         out = folder / "out"
         out.mkdir()
-        with timed(seconds, "write", progress):
+        with time_part(seconds, "write", progress):
             warnings = save.write(_data(result), out)
         result = replace(result, warnings=result.warnings + warnings, seconds=seconds)
         origins = {role: source.origin for role, source in result.sources.items()}
@@ -324,7 +324,7 @@ def _write(
                 deidentified=PROFILE,
             )
         paged = request.options.preview or (request.options.report and not request.single_file)
-        with timed(seconds, "report", progress if paged else silent):
+        with time_part(seconds, "report", progress if paged else silent):
             _write_pages(request, result, summary, out)
         seconds["total"] = time.perf_counter() - start
         summary = replace(summary, seconds={part: round(s, 3) for part, s in seconds.items()})
@@ -362,9 +362,9 @@ def _publish(request: StudyRequest, out: Path) -> None:
         finished = [out / request.output.name, out / "summary.json"]
     with ExitStack() as stack:
         if request.options.preview:
-            beside = stack.enter_context(unfinished(request.options.preview)) / "preview.png"
+            beside = stack.enter_context(staging_folder(request.options.preview)) / "preview.png"
             finished.append(shutil.copyfile(out.parent / "preview.png", beside))
-        publish_together(list(zip(finished, _targets(request), strict=True)))
+        commit_together(list(zip(finished, _targets(request), strict=True)))
 
 
 def _write_json(summary: Summary, path: Path) -> None:

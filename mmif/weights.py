@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from mmif.config import NetworkConfig, Pipeline, build, shipped
+from mmif.config import NetworkConfig, Pipeline, build, shipped_path
 from mmif.errors import ConfigError, WeightsError
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.roles import TASKS
@@ -79,7 +79,7 @@ def load_weights(name_or_file: str | Path, task: str | Collection[str] | None = 
     if wanted and card["task"] not in wanted:
         expected = " or ".join(sorted(wanted))
         raise WeightsError(f"{path}: weights of task {card['task']}, expected {expected}")
-    sha256 = verified_sha256(path, card)
+    sha256 = verify_sha256(path, card)
     network = S3IMFusion(_network_config(path, card))
     try:
         network.load_state_dict(load_file(path))
@@ -107,7 +107,7 @@ def find_weights(name_or_file: str | Path) -> Path:
         WeightsError: there is none.
     """
     given = Path(name_or_file)
-    for path in (given, given / MODEL, shipped("weights") / given / MODEL):
+    for path in (given, given / MODEL, shipped_path("weights") / given / MODEL):
         if path.is_file():
             return path.resolve()
     names = ", ".join(path.parent.name for path in _shipped_files()) or "none"
@@ -135,7 +135,7 @@ def read_card(path: Path) -> dict[str, Any]:
     return dict(card)
 
 
-def verified_sha256(path: Path, card: Mapping[str, Any]) -> str:
+def verify_sha256(path: Path, card: Mapping[str, Any]) -> str:
     """The sha256 of ``path``, where it equals the card's.
 
     Raises:
@@ -218,4 +218,4 @@ def _name(path: Path) -> str:
 
 
 def _shipped_files() -> list[Path]:
-    return sorted(shipped("weights").glob(f"*/{MODEL}"))
+    return sorted(shipped_path("weights").glob(f"*/{MODEL}"))

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from mmif.config import Pipeline, build, load_pipeline, shipped
+from mmif.config import Pipeline, build, load_pipeline, shipped_path
 from mmif.errors import ConfigError
 from mmif.roles import TASKS, task_of
 
 MINIMAL = {"task": "ct-mri", "roles": ["mri", "ct"], "reference": "mri", "weights": "ct-mri"}
 
 
-@pytest.mark.parametrize("path", sorted(shipped("pipelines").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted(shipped_path("pipelines").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_every_shipped_pipeline_loads_and_names_a_task(path: Path) -> None:
     pipeline = load_pipeline(path)
     assert pipeline.task in TASKS

@@ -14,7 +14,7 @@ from mmif.batch.jobs import Job
 from mmif.batch.pseudonyms import WITHHELD
 from mmif.batch.results import METRICS, THUMBNAIL
 from mmif.batch.run_job import Step
-from mmif.config import Pipeline, load_pipeline, shipped
+from mmif.config import Pipeline, load_pipeline, shipped_path
 from mmif.errors import ConfigError, MmifError
 from mmif.networks.remote import GpuAddress
 from mmif.options import FuseOptions
@@ -192,7 +192,11 @@ def _weights_sha256(pipeline: Pipeline) -> str:
 def _sha256_of(name: str) -> str:
     """The sha256 of weights; found without importing torch, "" if they are not there."""
     given = Path(name)
-    places = (given, given / "model.safetensors", shipped("weights") / given / "model.safetensors")
+    places = (
+        given,
+        given / "model.safetensors",
+        shipped_path("weights") / given / "model.safetensors",
+    )
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         return ""

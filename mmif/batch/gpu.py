@@ -134,7 +134,7 @@ class GpuOwner:
 
 def main(descriptor: int) -> None:
     """Load the networks, listen, say "" through the pipe ``descriptor``, serve."""
-    from mmif.batch.run_job import said
+    from mmif.batch.run_job import error_line
     from mmif.batch.worker_main import die_with
     from mmif.networks.inference import choose_device
     from mmif.weights import load_passes
@@ -151,7 +151,7 @@ def main(descriptor: int) -> None:
             }
             listener = Listener(address.path, "AF_UNIX", authkey=address.key)
         except Exception as error:
-            pipe.send(said(error)[1])
+            pipe.send(error_line(error)[1])
             return
         pipe.send("")
     serve(listener, networks, device)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmif.batch.jobs import Job
 from mmif.batch.plan import Plan
 from mmif.errors import OutputError
-from mmif.io.atomic import publish, unfinished
+from mmif.io.atomic import commit, staging_folder
 from mmif.studies.study import Rejected
 
 WITHHELD = "the reason may name the study (--deidentify); mmif batch --dry-run without it says it"
@@ -52,9 +52,9 @@ def write_key(key: Mapping[str, str], path: Path) -> None:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *sorted(rows.items())])
-    with unfinished(path) as folder:
+    with staging_folder(path) as folder:
         (folder / path.name).write_text(text.getvalue(), encoding="utf-8")
-        publish(folder / path.name, path)
+        commit(folder / path.name, path)
 
 
 def _earlier(path: Path) -> dict[str, str]:

@@ -76,7 +76,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def perform(task: Task, work: Work, step: Step, ledger: Ledger) -> Outcome:
+def run_job(task: Task, work: Work, step: Step, ledger: Ledger) -> Outcome:
     """Do the job of ``task`` unless it is done or another process does it.
 
     Args:
@@ -165,7 +165,7 @@ def _failed(task: Task, error: Exception, ledger: Ledger) -> Outcome:
     job = task.job
     if is_full(error, task.out):
         return unwritable(task, OSError(errno.ENOSPC, ""))
-    cause, reason = said(error)
+    cause, reason = error_line(error)
     where = [] if cause == "refused" else places(error)
     ledger.append(
         job.id, "failed", cause=cause, reason=reason, task=job.task, run=task.run, places=where
@@ -184,7 +184,7 @@ def given_up(last: str) -> str:
     return f"its worker ended {MAX_TRIES} times; the last time: {last or 'cause not known'}"
 
 
-def said(error: BaseException) -> tuple[str, str]:
+def error_line(error: BaseException) -> tuple[str, str]:
     """Cause and reason, one line; an error that is no refusal gives its type and place only.
 
     The text of foreign errors can quote a header, and a header can hold a name.

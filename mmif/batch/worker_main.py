@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
-from mmif.batch.run_job import Task, Work, perform, said
+from mmif.batch.run_job import Task, Work, error_line, run_job
 from mmif.startup import start_quickly
 
 PR_SET_PDEATHSIG = 1
@@ -34,7 +34,7 @@ def main(descriptor: int, parent: int) -> None:
         try:
             work.prepare()
         except Exception as error:
-            pipe.send(said(error)[1])
+            pipe.send(error_line(error)[1])
             return
         pipe.send("")
         ledgers: dict[tuple[Path, str], Ledger] = {}
@@ -57,7 +57,7 @@ def _one(pipe: Connection, task: Task, work: Work, ledger: Ledger) -> None:
             pipe.send(("step", name))
 
     start = time.perf_counter()
-    outcome = perform(task, work, step, ledger)
+    outcome = run_job(task, work, step, ledger)
     _give_memory_back()
     pipe.send(("outcome", replace(outcome, seconds=time.perf_counter() - start)))
 

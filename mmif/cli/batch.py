@@ -131,7 +131,7 @@ def _batch(options: Mapping[str, Any]) -> int:
     _refuse_output(options)
     plan = make_plan(options["studies"], options["tasks"])
     if options["deidentify"] and not options["dry_run"]:
-        plan = _pseudonymised(plan, options["key"])
+        plan = _pseudonymise(plan, options["key"])
     if part:
         whole = len(plan.jobs) + len(plan.rejected)
         plan = shard(plan, *part)
@@ -141,7 +141,7 @@ def _batch(options: Mapping[str, Any]) -> int:
         _save_list(plan, options)
     if options["dry_run"] or options["output"] is None:
         begun = options["output"] is not None and options["resume"] is not False
-        said = parameters(pipelines, _shared(options))
+        said = parameters(pipelines, _shared_options(options))
         done = done_earlier(plan, options["output"], said) if begun else ()
         say_plan(plan, options["studies"], done)
         return 0 if plan.jobs else 1
@@ -170,7 +170,7 @@ def _refuse_output(options: Mapping[str, Any]) -> None:
         refuse_existing(options["save_list"], overwrite=False, inputs=[studies])
 
 
-def _pseudonymised(plan: "Plan", path: Path | None) -> "Plan":
+def _pseudonymise(plan: "Plan", path: Path | None) -> "Plan":
     """The plan under pseudonyms; the key to them at ``path``, and nowhere else."""
     from mmif.batch.pseudonyms import pseudonymise, write_key
 
@@ -182,16 +182,16 @@ def _pseudonymised(plan: "Plan", path: Path | None) -> "Plan":
 
 def _save_list(plan: "Plan", options: Mapping[str, Any]) -> None:
     """The list of ``--save-list``, whole or not at all."""
-    from mmif.io.atomic import publish, unfinished
+    from mmif.io.atomic import commit, staging_folder
     from mmif.studies.lists import write_list
 
     path = options["save_list"]
-    with unfinished(path) as folder:
+    with staging_folder(path) as folder:
         write_list(plan.studies, folder / path.name)
-        publish(folder / path.name, path)
+        commit(folder / path.name, path)
 
 
-def _shared(options: Mapping[str, Any]) -> FuseOptions:
+def _shared_options(options: Mapping[str, Any]) -> FuseOptions:
     """What all studies have in common."""
     return FuseOptions.of(chosen_options({name: options[name] for name in SHARED}))
 
@@ -207,7 +207,7 @@ def _work(
     from mmif.batch.results import read_rows
     from mmif.batch.run import run_batch
 
-    shared, out = _shared(options), options["output"]
+    shared, out = _shared_options(options), options["output"]
     tasks = {job.task for job in plan.jobs}
     work = FuseWork(
         {task: one for task, one in pipelines.items() if task in tasks}, shared, options["device"]

@@ -67,7 +67,7 @@ def evaluate(**options: Any) -> None:
     if options["fused"] is not None and options["weights"] is not None:
         raise click.UsageError("expected --fused or --weights, found both")
     compared = _named(options["compare"])
-    from mmif.evaluation import choose_pairs, published, score
+    from mmif.evaluation import choose_pairs, published_rows, score
     from mmif.evaluation.outputs import new_folder
     from mmif.io.atomic import refuse_existing
     from mmif.studies.slice_pairs import find_pair_files
@@ -83,11 +83,11 @@ def evaluate(**options: Any) -> None:
     cases = tuple(filter(None, (options["cases"] or "").split(",")))
     selection = choose_pairs(found, cases, weights.card if weights else None)
     methods = _methods(options, weights, compared, selection)
-    from mmif.cli.progress import shown
+    from mmif.cli.progress import show_progress
 
-    with shown() as progress, new_folder(options["save_fused"]) as folder:
+    with show_progress() as progress, new_folder(options["save_fused"]) as folder:
         evaluation = score(selection.pairs, methods, saved=folder, progress=progress)
-    printed = published(options["task"]) if options["published"] else {}
+    printed = published_rows(options["task"]) if options["published"] else {}
     _write(options, evaluation, selection, weights, printed)
     if not quiet():
         _show(options, evaluation, selection, printed)

@@ -156,7 +156,7 @@ def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
             f"{found}: infrared and visible are fused as 2-D images; expected PNG, JPEG or TIFF"
         )
     pipeline = _pipeline(inputs, options)
-    from mmif.cli.progress import shown
+    from mmif.cli.progress import show_progress
     from mmif.study import StudyRequest, check_request, plan, run_study
 
     request = StudyRequest(
@@ -177,7 +177,7 @@ def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
     if options["dry_run"]:
         _say_plan(plan(request))
         return
-    with shown() as progress:
+    with show_progress() as progress:
         summary = run_study(request, progress=progress)
     _say_summary(request.output, summary)
 

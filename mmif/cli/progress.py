@@ -13,14 +13,14 @@ def quiet() -> bool:
 
 
 @contextmanager
-def shown() -> Iterator[Callable[[str, float], None]]:
+def show_progress() -> Iterator[Callable[[str, float], None]]:
     """A callable for a step's name and the share of it that is done, drawn while inside.
 
     With ``-v`` each step that ends is logged instead; with ``-q`` nothing is drawn.
     """
     log = logging.getLogger("mmif")
     if log.level == logging.INFO:
-        yield _logged()
+        yield _log_progress()
     elif quiet() or not sys.stderr.isatty():
         yield lambda step, share: None
     else:
@@ -28,7 +28,7 @@ def shown() -> Iterator[Callable[[str, float], None]]:
             yield progress
 
 
-def _logged() -> Callable[[str, float], None]:
+def _log_progress() -> Callable[[str, float], None]:
     """A line for each step when it is first done: its name and its seconds."""
     began: dict[str, float] = {}
     done: set[str] = set()

@@ -37,7 +37,7 @@ def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
     """Register two volumes of one head rigidly; write an ITK transform (fixed to moving, LPS)."""
     from mmif.errors import OutputError
     from mmif.io import load
-    from mmif.io.atomic import publish, refuse_existing, unfinished
+    from mmif.io.atomic import commit, refuse_existing, staging_folder
     from mmif.io.transform_files import write_itk_transform
 
     if output.suffix.lower() not in {".tfm", ".txt"} or output.is_dir():
@@ -48,13 +48,13 @@ def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
         "moving": load(moving, role=options["moving_role"]),
     }
     result, warnings = _register(volumes, options)
-    with unfinished(output) as folder:
-        publish(write_itk_transform(folder / output.name, result.fixed_to_moving_lps), output)
+    with staging_folder(output) as folder:
+        commit(write_itk_transform(folder / output.name, result.fixed_to_moving_lps), output)
     if quiet():
         return
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    for line in said(result, output):
+    for line in registration_lines(result, output):
         click.echo(line)
 
 
@@ -86,7 +86,7 @@ def _register(
     return study.registrations["moving"], (*reader_warnings(volumes), *study.warnings)
 
 
-def said(result: "Registration", output: Path) -> list[str]:
+def registration_lines(result: "Registration", output: Path) -> list[str]:
     """What the terminal shows."""
     near, far = result.error_estimate_mm, result.error_farthest_mm
     about = "" if near is None else f", error about {near:.1f} mm"

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mmif.cli.from_options import PATH
-from mmif.cli.progress import quiet, shown
+from mmif.cli.progress import quiet, show_progress
 from mmif.errors import ConfigError, OutputError
 
 
@@ -44,7 +44,7 @@ def send(path: Path, to: str | None, stow: str | None, ae_title: str, retries: i
     hide_identity()
     calling = check_ae_title(ae_title)
     instances = sending.dicom_instances(path)
-    with shown() as progress:
+    with show_progress() as progress:
         if to is not None:
             replies = sending.store(
                 instances, Peer.parse(to), calling=calling, retries=retries, progress=progress

@@ -54,7 +54,7 @@ def train(
     import torch
 
     from mmif.io.atomic import refuse_existing
-    from mmif.training import Job, find_training_pairs, joined_ranks, split_by_case
+    from mmif.training import Job, find_training_pairs, join_ranks, split_by_case
     from mmif.training import train as run
     from mmif.training.card import Origin
     from mmif.weights import load_weights
@@ -67,7 +67,7 @@ def train(
     recipe = _recipe(task, pipeline, epochs, seed)
     start = load_weights(init, None) if init else None
     slices = output.absolute().with_name(f"{output.absolute().name}.slices")
-    with joined_ranks(device) as ranks:
+    with join_ranks(device) as ranks:
         with ranks.one_after_the_first():
             pairs = split_by_case(
                 find_training_pairs(recipe, data, slices),

@@ -6,7 +6,7 @@ from mmif.evaluation.methods import (
     folder_method,
     weights_method,
 )
-from mmif.evaluation.scores import Evaluation, published, ranks, score
+from mmif.evaluation.scores import Evaluation, published_rows, ranks, score
 from mmif.evaluation.selection import Selection, choose_pairs
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "baseline_methods",
     "choose_pairs",
     "folder_method",
-    "published",
+    "published_rows",
     "ranks",
     "score",
     "weights_method",

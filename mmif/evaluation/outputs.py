@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmif.io.atomic import publish, unfinished
+from mmif.io.atomic import commit, staging_folder
 
 
 @contextmanager
@@ -17,11 +17,11 @@ def new_folder(output: Path | None) -> Iterator[Path | None]:
     if output is None:
         yield None
         return
-    with unfinished(output) as temporary:
+    with staging_folder(output) as temporary:
         folder = temporary / output.name
         folder.mkdir()
         yield folder
-        publish(folder, output)
+        commit(folder, output)
 
 
 def write_text(text: str, output: Path) -> None:
@@ -30,7 +30,7 @@ def write_text(text: str, output: Path) -> None:
     Raises:
         OutputError: the system refuses.
     """
-    with unfinished(output) as temporary:
+    with staging_folder(output) as temporary:
         finished = temporary / output.name
         finished.write_text(text, encoding="utf-8")
-        publish(finished, output)
+        commit(finished, output)

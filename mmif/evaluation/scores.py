@@ -108,7 +108,7 @@ def mean_ranks(means: Means) -> dict[str, float]:
     return {method: sum(row.values()) / len(row) for method, row in ranks(means).items()}
 
 
-def published(task: str) -> dict[str, dict[str, float]]:
+def published_rows(task: str) -> dict[str, dict[str, float]]:
     """The printed rows of other methods: method to metric to mean; empty where none are known."""
     rows = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")).get(task, {})
     return {name: dict(zip(METRICS, row, strict=True)) for name, row in rows.items()}

@@ -69,7 +69,7 @@ def latex_text(means: Means, caption: str) -> str:
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_escaped(caption)}}}",
+        rf"  \caption{{{_escape_latex(caption)}}}",
         rf"  \begin{{tabular}}{{l{'r' * (len(METRICS) + 1)}}}",
         r"    \toprule",
         "    Method & " + " & ".join(METRICS) + r" & Mean rank \\",
@@ -78,7 +78,7 @@ def latex_text(means: Means, caption: str) -> str:
     for method, row in means.items():
         cells = [_cell(row[name], 3, places[method][name] == 1) for name in METRICS]
         cells.append(_cell(average[method], 1, average[method] == best))
-        lines.append(f"    {_escaped(method)} & {' & '.join(cells)} " + r"\\")
+        lines.append(f"    {_escape_latex(method)} & {' & '.join(cells)} " + r"\\")
     lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -88,7 +88,7 @@ def _cell(value: float, digits: int, bold: bool) -> str:
     return rf"\textbf{{{text}}}" if bold else text
 
 
-def _escaped(text: str) -> str:
+def _escape_latex(text: str) -> str:
     for sign in "\\&%$#_{}":
         text = text.replace(sign, f"\\{sign}" if sign != "\\" else "/")
     return text

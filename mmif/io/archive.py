@@ -20,7 +20,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
-def unpacked(archive: Path) -> Iterator[tuple[FoundFile, ...]]:
+def unpack(archive: Path) -> Iterator[tuple[FoundFile, ...]]:
     """The files of a zip, in a temporary folder that is gone afterwards.
 
     A member's name is never used as a path: members are numbered. An archive with a member that

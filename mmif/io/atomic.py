@@ -14,7 +14,7 @@ from mmif.errors import OutputError
 
 
 @contextmanager
-def unfinished(output: Path) -> Iterator[Path]:
+def staging_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside ``output``; gone at the end, whatever happens.
 
     Folders above ``output`` that had to be made and stay empty go too.
@@ -129,20 +129,20 @@ def _listed_name(entry: Any) -> Any:
     return entry.get("path", entry.get("name", "")) if isinstance(entry, dict) else entry
 
 
-def publish(finished: Path, output: Path) -> None:
+def commit(finished: Path, output: Path) -> None:
     """Rename ``finished`` (a file or folder) to ``output``; what stood there is replaced.
 
-    ``finished`` must lie inside the folder of `unfinished`, on the same file system. Its bytes
+    ``finished`` must lie inside the folder of `staging_folder`, on the same file system. Its bytes
     are on the disk before it is shown, and the new name is when this returns.
     """
-    publish_together([(finished, output)])
+    commit_together([(finished, output)])
 
 
-def publish_together(pairs: Sequence[tuple[Path, Path]]) -> None:
+def commit_together(pairs: Sequence[tuple[Path, Path]]) -> None:
     """Rename each finished file or folder to its place: all of them, or the old ones are back.
 
     Args:
-        pairs: what is finished, and its place; each as `publish` takes it.
+        pairs: what is finished, and its place; each as `commit` takes it.
 
     Raises:
         OSError: a rename was refused; every place is as it was.

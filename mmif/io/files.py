@@ -42,7 +42,7 @@ class IgnoredFile:
     reason: str
 
 
-def existing(path: str | Path) -> Path:
+def require_path(path: str | Path) -> Path:
     """``path`` as a Path.
 
     Raises:
@@ -124,7 +124,7 @@ def walk(folder: Path) -> Iterator[FoundFile]:
         try:
             entries = sorted(os.scandir(parent), key=lambda entry: entry.name)
         except OSError:
-            yield FoundFile(parent, str(parent))  # `kind_of` says why it cannot be read
+            yield FoundFile(parent, str(parent))  # `detect_format` says why it cannot be read
             continue
         folders = [
             Path(entry)
@@ -141,7 +141,7 @@ def walk(folder: Path) -> Iterator[FoundFile]:
             yield FoundFile(path, str(path))
 
 
-def kind_of(path: Path) -> Kind:
+def detect_format(path: Path) -> Kind:
     """What ``path`` holds, judged by its first bytes.
 
     Raises:

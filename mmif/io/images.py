@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmif.errors import InputError, OutputError
-from mmif.io.atomic import publish, refuse_existing, unfinished
+from mmif.io.atomic import commit, refuse_existing, staging_folder
 from mmif.metrics import luminance
 
 Pixels = npt.NDArray[np.uint8]
@@ -117,9 +117,9 @@ def write_image(pixels: Pixels, path: Path, *, overwrite: bool = False) -> None:
         OutputError: no known ending, an existing file, or the system refuses.
     """
     check_image_output(path, overwrite=overwrite)
-    with unfinished(path) as folder:
+    with staging_folder(path) as folder:
         save_pixels(pixels, folder / path.name)
-        publish(folder / path.name, path)
+        commit(folder / path.name, path)
 
 
 def save_pixels(pixels: Pixels, path: Path) -> None:

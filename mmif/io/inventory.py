@@ -10,7 +10,7 @@ from mmif.io.checks import check_grid
 from mmif.io.dicom.read.geometry import orientation_code
 from mmif.io.dicom.read.headers import one_line
 from mmif.io.dicom.read.series import Scan, SeriesInfo, describe, scanned
-from mmif.io.files import FoundFile, IgnoredFile, kind_of
+from mmif.io.files import FoundFile, IgnoredFile, detect_format
 from mmif.roles import VOLUME_ROLES
 
 
@@ -84,14 +84,19 @@ def _inventory(scan: Scan) -> Inventory:
     """A scan, described."""
     volumes = [_volume(file) for file in scan.volumes]
     ignored = scan.ignored
-    if scan.path.is_file() and not scan.series and not volumes and kind_of(scan.path) != "zip":
+    if (
+        scan.path.is_file()
+        and not scan.series
+        and not volumes
+        and detect_format(scan.path) != "zip"
+    ):
         volumes, ignored = [_volume(FoundFile(scan.path, str(scan.path)))], ()
     return Inventory(scan.path, tuple(map(describe, scan.series)), tuple(volumes), ignored)
 
 
 def _volume(file: FoundFile) -> VolumeInfo:
     """What the header of a volume file says, or why it cannot be read."""
-    kind = kind_of(file.path)
+    kind = detect_format(file.path)
     is_nifti = kind in {"nifti", "analyze"}
     look = {"nifti": _nifti, "analyze": _nifti, "mgh": _freesurfer}.get(kind, _itk)
     name = Path(file.name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmif.errors import InputError
 from mmif.io.dicom.read.series import Scan, describe, scanned
-from mmif.io.files import Kind, existing, kind_of, sibling
+from mmif.io.files import Kind, detect_format, require_path, sibling
 from mmif.io.source import SOURCE_KEY
 from mmif.roles import VOLUME_ROLES
 
@@ -38,8 +38,8 @@ def load(
     """
     if role is not None and role not in VOLUME_ROLES:
         raise InputError(f"role {role!r}; expected one of {', '.join(VOLUME_ROLES)}")
-    root = existing(path)
-    kind = None if root.is_dir() else kind_of(root)
+    root = require_path(path)
+    kind = None if root.is_dir() else detect_format(root)
     if kind in {None, "zip", "dicom"}:
         with scanned(root, complete=True) as scan:
             return _from_scan(scan, role, series_uid, frame)
@@ -53,7 +53,7 @@ def _of_pair(path: Path, kind: Kind | None) -> tuple[Path, Kind | None]:
     if kind == "other" and path.name.lower().endswith((".img", ".img.gz")):
         header = sibling(path, (".hdr", ".hdr.gz"))
         if header is not None:
-            return header, kind_of(header)
+            return header, detect_format(header)
     return path, kind
 
 
@@ -72,7 +72,7 @@ def _from_scan(
         names = ", ".join(Path(file.name).name for file in scan.volumes[:6])
         raise InputError(f"{scan.path}: {len(scan.volumes)} volumes ({names}); name one of them")
     found = scan.volumes[0]
-    volume = _from_file(found.path, kind_of(found.path), role, frame)
+    volume = _from_file(found.path, detect_format(found.path), role, frame)
     volume.meta[SOURCE_KEY] = replace(
         volume.meta[SOURCE_KEY], path=scan.path, selection=f"the only volume: {found.name}"
     )

@@ -62,7 +62,7 @@ class _Between:
         """Slice ``n``, moved sideways to its place."""
         if n not in self._slices:
             self._slices = {m: image for m, image in self._slices.items() if m >= n - 3}
-            self._slices[n] = _shifted(self._volume[:, :, n], self._placement, n, self._fill)
+            self._slices[n] = _shift(self._volume[:, :, n], self._placement, n, self._fill)
         return self._slices[n]
 
     def _slope(self, n: int) -> Volume:
@@ -92,7 +92,7 @@ class _Between:
         )
 
 
-def _shifted(image: Volume, placement: Placement, n: int, fill: float) -> Volume:
+def _shift(image: Volume, placement: Placement, n: int, fill: float) -> Volume:
     """Slice ``n`` moved sideways to its place on the grid."""
     shape = placement.shape[:2]
     shift = placement.shifts[n]
@@ -131,7 +131,7 @@ def shear_mm(affine: Matrix, shape: tuple[int, int, int]) -> float:
     return float(np.linalg.norm(moved, axis=1).max())
 
 
-def unsheared(volume: Volume, affine: Matrix, fill: float, where: str) -> tuple[Volume, Matrix]:
+def unshear(volume: Volume, affine: Matrix, fill: float, where: str) -> tuple[Volume, Matrix]:
     """A sheared volume resampled (linearly) on perpendicular axes that cover all of it.
 
     Raises:

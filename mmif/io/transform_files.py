@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, check_rigid
 from mmif.io.dicom.write.registration import read_spatial_registration
-from mmif.io.nifti.writer import refused_by_the_disk
+from mmif.io.nifti.writer import disk_errors
 from mmif.io.source import Source
 
 _TEXT_SUFFIXES = (".tfm", ".txt")
@@ -47,7 +47,7 @@ def write_itk_transform(path: Path, fixed_to_moving_lps: Matrix) -> Path:
         "Parameters: " + " ".join(format(float(value), ".17g") for value in parameters),
         "FixedParameters: 0 0 0 0",
     )
-    with refused_by_the_disk(path):
+    with disk_errors(path):
         path.write_text("\n".join(lines) + "\n", encoding="ascii")
     return path
 
@@ -69,22 +69,22 @@ def read_transform(path: Path, fixed: Source | None = None, moving: Source | Non
         return read_spatial_registration(path, fixed, moving)
     try:
         text = path.suffix.lower() in _TEXT_SUFFIXES
-        transform = _parsed(path) if text else _parsed_hdf5(path)
+        transform = _parse(path) if text else _parse_hdf5(path)
     except (RuntimeError, ValueError, OSError, SubprocessError) as error:
         raise InputError(f"{path}: not readable as an ITK transform file") from error
     return check_rigid(_matrix(transform, path), str(path))
 
 
-def _parsed_hdf5(path: Path) -> sitk.Transform:
+def _parse_hdf5(path: Path) -> sitk.Transform:
     """The transform in an HDF5 file, opened in a process of its own: damage crashes ITK there."""
     with TemporaryDirectory() as folder:
         as_text = Path(folder, "transform.tfm")
         command = [sys.executable, "-c", _CONVERSION, str(path), str(as_text)]
         run(command, check=True, capture_output=True, timeout=_CONVERSION_S)
-        return _parsed(as_text)
+        return _parse(as_text)
 
 
-def _parsed(path: Path) -> sitk.Transform:
+def _parse(path: Path) -> sitk.Transform:
     """The transform in a text file."""
     with path.open("rb") as file:
         _check_text(file.read(MAX_TEXT_BYTES + 1))

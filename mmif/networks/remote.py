@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmif.networks.inference import InferenceInfo
 
 MAX_TRIES = 3
-PATIENCE_S = 120
+CONNECT_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,16 @@ class RemoteNetwork:
         Raises:
             WeightsError: nobody listens in time.
         """
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
         while True:
             try:
                 return Client(self._address.path, "AF_UNIX", authkey=self._address.key)
             except (FileNotFoundError, ConnectionError, EOFError) as error:
                 if time.monotonic() > deadline:
                     where = f"the GPU's owner at {self._address.path}"
-                    raise WeightsError(f"{where}: nobody there after {PATIENCE_S} s") from error
+                    raise WeightsError(
+                        f"{where}: nobody there after {CONNECT_TIMEOUT_S} s"
+                    ) from error
                 time.sleep(0.1)
 
 

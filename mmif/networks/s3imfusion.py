@@ -36,7 +36,7 @@ class SalientBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features (b, c, h, w) of the salient structures, weighted by one map of saliency."""
         salient = F.relu(self.norm(self.features(x)))  # (b, c, h, w)
-        return salient * torch.sigmoid(peak(self.saliency(x)))  # (b, c, h, w)
+        return salient * torch.sigmoid(max_pool_3x3(self.saliency(x)))  # (b, c, h, w)
 
 
 class ComplementaryDetail(nn.Module):
@@ -218,7 +218,7 @@ class S3IMFusion(nn.Module):
         return value
 
 
-def peak(x: Tensor) -> Tensor:
+def max_pool_3x3(x: Tensor) -> Tensor:
     """MaxPool 3 x 3 with stride 1 of (b, 1, h, w), by shifts: ten times faster on a CPU."""
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     x = torch.maximum(torch.maximum(x[..., :-2], x[..., 1:-1]), x[..., 2:])

@@ -58,7 +58,7 @@ class ViewerData:
 
 def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
     """The volumes and words of the viewer, as fine as the page's size allows."""
-    factor, packed = _packed(view)
+    factor, packed = _pack(view)
     columns, rows = view.frame
     grid = reduced_grid(framed_grid(view.result.grid, columns, rows), factor)
     result, cut = view.result, view.cut
@@ -143,7 +143,7 @@ def _source_words(described: Mapping[str, Any], window: Any, role: str) -> dict[
     }
 
 
-def _packed(view: StudyView) -> tuple[int, dict[str, PackedVolume]]:
+def _pack(view: StudyView) -> tuple[int, dict[str, PackedVolume]]:
     """The finest volumes that fit the budget, and by what factor their pixels were averaged.
 
     Slices are packed one by one, so a few of them tell the size of all.
@@ -172,7 +172,7 @@ def _volumes(
         return inside if len(slices) == volume.shape[-1] else inside[..., slices]
 
     def taken(volume: Voxels, by: int = factor) -> Voxels:
-        return averaged(framed(volume), by)
+        return average(framed(volume), by)
 
     small = factor * SHARE_FACTOR
 
@@ -199,7 +199,7 @@ def _stepped(volume: Voxels, steps: int) -> Voxels:
     return np.asarray(np.round(volume * steps) / steps)
 
 
-def averaged(volume: Voxels, factor: int) -> Voxels:
+def average(volume: Voxels, factor: int) -> Voxels:
     """(C, X, Y, Z) with ``factor`` x ``factor`` pixels of a slice averaged into one."""
     if factor == 1:
         return volume

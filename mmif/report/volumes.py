@@ -74,14 +74,14 @@ def pack_unit(volume: Voxels) -> PackedVolume:
 
 
 def _pack(codes: Codes, bits: int, offset: float, step: float) -> PackedVolume:
-    planes = [_predicted(_slices_first(channel), bits) for channel in _decorrelated(codes)]
+    planes = [_predict(_slices_first(channel), bits) for channel in _decorrelate(codes)]
     split = [(r >> shift).astype(np.uint8) for r in planes for shift in range(bits - 8, -1, -8)]
     packed = gzip.compress(b"".join(part.tobytes() for part in split), compresslevel=6, mtime=0)
     data = base64.b64encode(packed).decode("ascii")
     return PackedVolume(data, len(codes), bits, offset, step, int(codes.max(initial=0)))
 
 
-def _decorrelated(codes: Codes) -> list[Codes]:
+def _decorrelate(codes: Codes) -> list[Codes]:
     """Green, red less green and blue less green (modulo 256) of RGB; grey as it is."""
     if len(codes) == 1:
         return [codes[0]]
@@ -94,7 +94,7 @@ def _slices_first(volume: Codes) -> Codes:
     return np.ascontiguousarray(volume.transpose(2, 1, 0))
 
 
-def _predicted(codes: Codes, bits: int) -> Codes:
+def _predict(codes: Codes, bits: int) -> Codes:
     """What each code of (Z, Y, X) differs from its prediction by, folded to 0, -1, 1, -2 ..."""
     own = codes.astype(np.int32)
     left, up, corner = np.zeros_like(own), np.zeros_like(own), np.zeros_like(own)

@@ -2,7 +2,7 @@
 
 from mmif.training.loop import Job, Progress, train
 from mmif.training.pairs import Pair, PairSet, find_pairs, split_by_case
-from mmif.training.ranks import Ranks, joined_ranks
+from mmif.training.ranks import Ranks, join_ranks
 from mmif.training.studies import find_training_pairs
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "Ranks",
     "find_pairs",
     "find_training_pairs",
-    "joined_ranks",
+    "join_ranks",
     "split_by_case",
     "train",
 ]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mmif.config import TrainingConfig
 from mmif.errors import TrainingError
 from mmif.training.pairs import Pair
-from mmif.training.scanner import Shown, as_scanned
+from mmif.training.scanner import Shown, show_as_scanner
 from mmif.training.targets import Image, reader_target
 
 #: Crops with less than this share of non-empty pixels are drawn again (a few times).
@@ -93,13 +93,13 @@ def _shown(config: TrainingConfig, pair: Pair, random: np.random.Generator) -> t
         drawn = phantom(crop.shape[1], crop.shape[2], random).numpy()
         return _aimed(drawn, drawn[1], _flat_parenchyma(drawn), pair.clean is not None), True
     if pair.clean is not None and random.random() < config.scanner:
-        return mirrored(as_scanned(crop[0], clean, pair.parenchyma, random), random), True
+        return mirror(show_as_scanner(crop[0], clean, pair.parenchyma, random), random), True
     changed = augment(torch.from_numpy(crop), config.augmentation, random).numpy()
     if pair.clean is None:
         return _aimed(changed, clean, pair.parenchyma, False), False
     plain = _aimed(crop, clean, pair.parenchyma, True)
     plain.weight[:] = PLAIN_WEIGHT
-    return (mirrored(plain, random) if config.augmentation else plain), False
+    return (mirror(plain, random) if config.augmentation else plain), False
 
 
 def _aimed(sources: Image, clean: Image, parenchyma: float, wanted: bool) -> Shown:
@@ -108,7 +108,7 @@ def _aimed(sources: Image, clean: Image, parenchyma: float, wanted: bool) -> Sho
     return Shown(sources, target, np.ones_like(target))
 
 
-def mirrored(shown: Shown, random: np.random.Generator) -> Shown:
+def mirror(shown: Shown, random: np.random.Generator) -> Shown:
     """``shown``, left for right in half of the cases."""
     if random.random() < 0.5:
         return shown
@@ -173,7 +173,7 @@ def _change(image: Tensor, generator: np.random.Generator) -> Tensor:
     if generator.random() < 0.08:  # the other weighting: bright where it was dark
         image = torch.where(image > 0.02, float(image.max()) - 0.8 * image, image)
     if generator.random() < 0.15:  # thicker slices, interpolation
-        image = _smoothed(image)
+        image = _smooth(image)
     if generator.random() < 0.15:  # noise, in the air as well
         sigma = float(generator.uniform(0.002, 0.02))
         noise = generator.normal(0, sigma, tuple(image.shape)).astype(np.float32)
@@ -205,6 +205,6 @@ def phantom(height: int, width: int, generator: np.random.Generator) -> Tensor:
     return torch.from_numpy(image)
 
 
-def _smoothed(image: Tensor) -> Tensor:
+def _smooth(image: Tensor) -> Tensor:
     padded = F.pad(image[None, None], (1, 1, 1, 1), mode="replicate")
     return F.avg_pool2d(padded, 3, stride=1)[0, 0]

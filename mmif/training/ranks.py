@@ -51,7 +51,7 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks(device: str) -> Iterator[Ranks]:
+def join_ranks(device: str) -> Iterator[Ranks]:
     """This process's place; under ``torchrun`` (environment ``WORLD_SIZE``) in a process group.
 
     Args:

@@ -43,7 +43,7 @@ class Shown:
     weight: Image
 
 
-def as_scanned(mri: Image, ct: Image, parenchyma: float, random: Generator) -> Shown:
+def show_as_scanner(mri: Image, ct: Image, parenchyma: float, random: Generator) -> Shown:
     """A clean pair (rows, columns) in 0..1 as some scanner would show it."""
     brain = (mri > 0.08) & (np.abs(ct - parenchyma) < 0.2) & (ct < 0.95)
     ct, level = _as_volume(ct, parenchyma, random)
@@ -52,8 +52,8 @@ def as_scanned(mri: Image, ct: Image, parenchyma: float, random: Generator) -> S
     for _ in range(int(random.integers(0, 5))):
         mri, ct, place = _finding(mri, ct, brain, level, random)
         weight += FINDING_WEIGHT * place
-    ct = _blurred(ct, random, 0.9)
-    mri = _blurred(mri, random, 0.5)
+    ct = _blur(ct, random, 0.9)
+    mri = _blur(mri, random, 0.5)
     mri, ct = np.clip(mri, 0, 1), np.clip(ct, 0, 1)
     target = reader_target(mri, ct, level)
     if random.random() < 0.06:
@@ -144,7 +144,7 @@ def _ellipse(
     return np.asarray(inside, dtype=np.float32)
 
 
-def _blurred(image: Image, random: Generator, most: float) -> Image:
+def _blur(image: Image, random: Generator, most: float) -> Image:
     """``image`` as sharp as another resolution or interpolation leaves it."""
     sigma = random.uniform(0, most)
     return np.asarray(ndimage.gaussian_filter(image, sigma)) if sigma > 0.2 else image

@@ -67,7 +67,7 @@ class State:
             scheduler = OneCycleLR(
                 optimizer, recipe.learning_rate, total_steps=steps + 1, pct_start=0.1
             )
-        average = _copied(network) if recipe.average else None
+        average = _copy_tensors(network) if recipe.average else None
         return cls(terms, origin, network, optimizer, scheduler, average, recipe.average)
 
     @property
@@ -155,5 +155,5 @@ def _read(path: Path, network: S3IMFusion) -> dict[str, Any]:
         raise TrainingError(f"{path}: not a readable checkpoint of mmif train") from error
 
 
-def _copied(network: S3IMFusion) -> dict[str, Tensor]:
+def _copy_tensors(network: S3IMFusion) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}

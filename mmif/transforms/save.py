@@ -9,7 +9,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 
 from mmif.errors import ConfigError, InputError
-from mmif.io.atomic import publish, refuse_existing, unfinished
+from mmif.io.atomic import commit, refuse_existing, staging_folder
 from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_volumes
 from mmif.io.dicom.write.derived import DerivedSeries, Kind
 from mmif.io.dicom.write.registration import write_spatial_registration
@@ -112,11 +112,11 @@ class SaveFusedd(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data``, once its outputs stand; what the writers warn of is in its record."""
         refuse_existing(self.output, overwrite=self.overwrite, made_by_mmif=["registration.tfm"])
-        with unfinished(self.output) as folder:
+        with staging_folder(self.output) as folder:
             out = folder / "out"
             out.mkdir()
             warnings = self.write(data, out)
-            publish(out / self.output.name if self.single_file else out, self.output)
+            commit(out / self.output.name if self.single_file else out, self.output)
         return {**data, STUDY_KEY: study_of(data).with_warnings(*warnings)}
 
     def write(self, data: Data, out: Path) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from mmif.batch.results import read_rows
 from mmif.batch.run_job import Step
 from mmif.batch.worker import Limits
 from mmif.errors import InputError
-from mmif.io.atomic import publish, unfinished
+from mmif.io.atomic import commit, staging_folder
 from mmif.studies.study import input_of
 
 LIMITS = Limits(timeout_s=30, memory_mib=300)
@@ -59,12 +59,12 @@ class Copy:
         text = next(iter(job.inputs["ct"].paths())).read_text()
         step("read", 0.0)
         _end_badly(text)
-        with unfinished(output) as folder:
+        with staging_folder(output) as folder:
             made = folder / "out"
             made.mkdir()
             (made / "fused.txt").write_text(text)
             time.sleep(self.seconds)
-            publish(made, output)
+            commit(made, output)
         return {
             "verdict": "pass",
             "registration_error_mm": 0.5,

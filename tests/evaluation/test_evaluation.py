@@ -17,7 +17,7 @@ from mmif.evaluation import (
     baseline_methods,
     choose_pairs,
     folder_method,
-    published,
+    published_rows,
     ranks,
     score,
     weights_method,
@@ -104,15 +104,15 @@ def test_ranks_share_ties_and_count_the_better() -> None:
 
 
 def test_the_printed_rows_have_the_mean_ranks_that_the_page_names() -> None:
-    spect, pet = mean_ranks(published("spect-mri")), mean_ranks(published("pet-mri"))
+    spect, pet = mean_ranks(published_rows("spect-mri")), mean_ranks(published_rows("pet-mri"))
     assert min(spect.values()) == spect["GeSeNet"] == 3.875
     assert min(pet.values()) == pet["EMFusion"] == pet["printed maximum"] == 3.5
     # The page's 4.4 for GeSeNet counts a trial of the network among the rows of ct-mri.
     trial = [4.481, 7.818, 2.619, 1.295, 63.459, 0.591, 1.343, 30.745]
-    with_trial = {**published("ct-mri"), "trial": dict(zip(METRICS, trial, strict=True))}
+    with_trial = {**published_rows("ct-mri"), "trial": dict(zip(METRICS, trial, strict=True))}
     assert mean_ranks(with_trial)["GeSeNet"] == 4.375
-    assert min(mean_ranks(published("ct-mri")).values()) == 4.125
-    assert published("ir-vis") == {}
+    assert min(mean_ranks(published_rows("ct-mri")).values()) == 4.125
+    assert published_rows("ir-vis") == {}
 
 
 def test_the_validation_cases_of_the_card_are_scored_where_the_data_has_them(data: Path) -> None:
@@ -140,7 +140,7 @@ def test_tables_hold_each_image_the_means_and_the_ranks(data: Path) -> None:
     assert (rows[0]["case"], rows[0]["image"]) == ("16", "16001.png")
     assert float(rows[-1]["EN"]) == evaluation.means["laplacian pyramid"]["EN"]
 
-    whole = json.loads(json_text(evaluation, {"task": "spect-mri"}, published("spect-mri")))
+    whole = json.loads(json_text(evaluation, {"task": "spect-mri"}, published_rows("spect-mri")))
     assert whole["pairs"] == 4
     ours = whole["methods"]["mmif toy"]
     assert ours["mean"]["SF"] == evaluation.means["mmif toy"]["SF"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmif.errors import OutputError
-from mmif.io.atomic import foreign_files, publish_together, refuse_existing, unfinished
+from mmif.io.atomic import commit_together, foreign_files, refuse_existing, staging_folder
 
 
 def earlier_output(tmp_path: Path) -> Path:
@@ -56,9 +56,9 @@ def test_if_the_last_rename_fails_all_the_old_results_are_there(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse_the_record)
-    with pytest.raises(OutputError), unfinished(volume) as folder:  # noqa: PT012
+    with pytest.raises(OutputError), staging_folder(volume) as folder:  # noqa: PT012
         (folder / "new.gz").write_text("new volume")
         (folder / "new.json").write_text("new record")
-        publish_together([(folder / "new.gz", volume), (folder / "new.json", record)])
+        commit_together([(folder / "new.gz", volume), (folder / "new.json", record)])
     assert (volume.read_text(), record.read_text()) == ("old volume", "old record")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.json", "f.nii.gz"]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mmif.config import NetworkConfig
-from mmif.networks.s3imfusion import S3IMFusion, peak, positional_encoding
+from mmif.networks.s3imfusion import S3IMFusion, max_pool_3x3, positional_encoding
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_training_leaves_a_slope_beyond_the_range() -> None:
 
 def test_peak_is_max_pooling() -> None:
     x = torch.randn(2, 1, 9, 13)
-    torch.testing.assert_close(peak(x), torch.nn.functional.max_pool2d(x, 3, 1, 1))
+    torch.testing.assert_close(max_pool_3x3(x), torch.nn.functional.max_pool2d(x, 3, 1, 1))
 
 
 def test_positional_encoding_tells_places_apart() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmif.config import Pipeline, load_pipeline, shipped
+from mmif.config import Pipeline, load_pipeline, shipped_path
 from mmif.training.card import DATA_TERMS, UNKNOWN_TERMS, Origin, weights_card
 from mmif.training.validation import Validation
 
@@ -33,7 +33,7 @@ def test_a_card_is_complete() -> None:
     assert found["licence"]["code_and_weights"] == "Apache-2.0"
 
 
-@pytest.mark.parametrize("task", sorted(p.name for p in shipped("weights").iterdir()))
+@pytest.mark.parametrize("task", sorted(p.name for p in shipped_path("weights").iterdir()))
 def test_the_shipped_recipes_name_their_data(task: str) -> None:
     recipe = load_pipeline(task)
     assert card(recipe, *recipe.training.validation_cases)["data"]["terms"] in DATA_TERMS.values()

@@ -6,7 +6,7 @@ import pytest
 from mmif.config import ConfigError, load_pipeline
 from mmif.training.batches import draw_batch
 from mmif.training.pairs import Pair
-from mmif.training.scanner import as_scanned
+from mmif.training.scanner import show_as_scanner
 from mmif.training.targets import FAINT, STRENGTH, denoise, reader_target, with_truth
 
 PARENCHYMA = 0.4
@@ -79,7 +79,7 @@ def test_the_parenchyma_is_found_one_for_each_case_and_noise_is_taken_away() -> 
 def test_a_scanned_pair_has_the_target_of_its_clean_form() -> None:
     mri, ct = head()
     for seed in range(40):
-        shown = as_scanned(mri, ct, PARENCHYMA, np.random.default_rng(seed))
+        shown = show_as_scanner(mri, ct, PARENCHYMA, np.random.default_rng(seed))
         assert shown.sources.shape == (2, 64, 64)
         for part in (shown.sources, shown.target):
             assert np.isfinite(part).all()

@@ -20,7 +20,7 @@ from pydicom import Dataset, Sequence
 from pydicom.uid import generate_uid
 
 from mmif.io.dicom.write.derived import fingerprint
-from mmif.io.dicom.write.header import carried, code, identifying_values, words
+from mmif.io.dicom.write.header import code, copy_elements, identifying_values, keywords
 from mmif.io.dicom.write.iods import CT_ACQUISITION, MR_ACQUISITION, PET_ACQUISITION, flat_mr
 from mmif.io.source import SOURCE_KEY, Source, source_of
 
@@ -28,20 +28,20 @@ DUMMY_TIME = datetime(1900, 1, 1)
 WITHHELD = "withheld (de-identified)"
 PROFILE = "PS3.15 Basic Application Confidentiality Profile"
 # Attributes of Table E.1-1 among those that mmif carries over
-LISTED = words(
+LISTED = keywords(
     "ProtocolName AcquisitionDate AcquisitionTime RadiopharmaceuticalInformationSequence"
 )
-PLACE = words(
+PLACE = keywords(
     "SOPClassUID Modality ImagePositionPatient ImageOrientationPatient PixelSpacing "
     "PatientPosition BodyPartExamined LossyImageCompression LossyImageCompressionRatio "
     "LossyImageCompressionMethod"
 )
 KEPT = tuple({*PLACE, *MR_ACQUISITION, *CT_ACQUISITION, *PET_ACQUISITION} - {*LISTED})
-RADIOPHARMACEUTICAL = words(
+RADIOPHARMACEUTICAL = keywords(
     "RadionuclideTotalDose RadionuclideHalfLife RadionuclidePositronFraction "
     "RadionuclideCodeSequence"
 )
-NEW_UIDS = words("SOPInstanceUID SeriesInstanceUID StudyInstanceUID FrameOfReferenceUID")
+NEW_UIDS = keywords("SOPInstanceUID SeriesInstanceUID StudyInstanceUID FrameOfReferenceUID")
 PATH_LIKE = re.compile(
     r"(?<![\w.])(?:~|\.{1,2}|[A-Za-z]:)?[/\\][^\s'\":,;)]+"  # from the root, here, home or a drive
     r"|[^\s'\"(]+[/\\][^\s'\":,;)]+[/\\][^\s'\":,;)]*"  # two separators
@@ -95,8 +95,8 @@ def deidentify_source(source: Source, mapper: UidMapper) -> Source:
         series_uid=mapper.uid(source.series_uid or fingerprint(source)),
         frame_of_reference_uid=mapper.uid(frame) if frame else None,
         patient_key=mapper.name(key) if key else None,
-        selection=_scrubbed(source.selection, source, mapper),
-        warnings=tuple(_scrubbed(text, source, mapper) for text in source.warnings),
+        selection=_scrub(source.selection, source, mapper),
+        warnings=tuple(_scrub(text, source, mapper) for text in source.warnings),
         headers=tuple(deidentify_header(header, mapper) for header in source.headers),
     )
 
@@ -109,14 +109,14 @@ def _suffix(path: Path) -> str:
 
 def deidentify_header(header: Dataset, mapper: UidMapper) -> Dataset:
     """What of ``header`` may go on, with dummies where an attribute must stand."""
-    ds = carried(flat_mr(header), KEPT)
+    ds = copy_elements(flat_mr(header), KEPT)
     for keyword in NEW_UIDS:
         if header.get(keyword):
             setattr(ds, keyword, mapper.uid(str(header[keyword].value)))
     doses = header.get("RadiopharmaceuticalInformationSequence") or []
     if doses:
         ds.RadiopharmaceuticalInformationSequence = Sequence(
-            carried(dose, RADIOPHARMACEUTICAL) for dose in doses
+            copy_elements(dose, RADIOPHARMACEUTICAL) for dose in doses
         )
     pseudonym = mapper.name(f"{header.get('PatientID', '')}")
     ds.PatientName, ds.PatientID = f"Anonymous^{pseudonym}", f"ANON-{pseudonym}"
@@ -136,7 +136,7 @@ def clean_words(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(PATH_LIKE.sub("[path]", text) for text in words)
 
 
-def _scrubbed(text: str, source: Source, mapper: UidMapper) -> str:
+def _scrub(text: str, source: Source, mapper: UidMapper) -> str:
     """``text`` without paths and identifying values, and with the new UIDs."""
     text = UID_LIKE.sub(lambda found: mapper.uid(found.group()), text)
     text = PATH_LIKE.sub("[path]", text.replace(str(source.path), "[path]"))

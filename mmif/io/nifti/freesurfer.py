@@ -20,7 +20,7 @@ from mmif.io.checks import (
     fill_unmeasured,
 )
 from mmif.io.meta import monai_meta
-from mmif.io.nifti.header import opened, reading_nifti
+from mmif.io.nifti.header import nifti_errors, open_nifti
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.source import Source
 from mmif.roles import unit_of
@@ -99,7 +99,7 @@ def mgh_info(path: Path) -> MghInfo:
     Raises:
         MmifError: it is cut short, says impossible things, or has no orientation.
     """
-    with reading_nifti(path), opened(path) as file:
+    with nifti_errors(path), open_nifti(path) as file:
         block = file.read(_HEADER_BYTES)
         if len(block) < _HEADER_BYTES:
             raise InputError(f"{path}: FreeSurfer volume cut short in its header (truncated)")
@@ -120,7 +120,7 @@ def _voxels(path: Path, info: MghInfo, frame: int) -> npt.NDArray[np.float32]:
     """Values (X, Y, Z) of one volume; memory is taken only as bytes come."""
     size = math.prod(info.shape) * info.dtype.itemsize
     data = bytearray()
-    with reading_nifti(path), opened(path) as file:
+    with nifti_errors(path), open_nifti(path) as file:
         file.seek(_HEADER_BYTES + frame * size)
         while len(data) < size and (chunk := file.read(min(size - len(data), 1 << 24))):
             data += chunk

@@ -60,19 +60,19 @@ def nifti_info(path: Path) -> NiftiInfo:
     Raises:
         MmifError: it is no NIfTI, says impossible things, or has no orientation.
     """
-    with reading_nifti(path):
+    with nifti_errors(path):
         header = _header(path)
         shape, frames = _shape(header, path)
         code = int(header["datatype"])
         if code not in _GREY_CODES | {_RGB24}:
             raise InputError(f"{path}: data type code {code}; expected real numbers or RGB24")
         affine, notes = _affine(header, shape, path)
-    notes = (*_misnamed(path), *notes)
+    notes = (*_naming_notes(path), *notes)
     return NiftiInfo(path, shape, frames, affine, code == _RGB24, notes, header)
 
 
 @contextmanager
-def reading_nifti(path: Path) -> Iterator[None]:
+def nifti_errors(path: Path) -> Iterator[None]:
     """Turns whatever a foreign parser raises over ``path`` into one InputError line."""
     try:
         with quiet:
@@ -86,7 +86,7 @@ def reading_nifti(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def open_nifti(path: Path) -> Iterator[BinaryIO]:
     """``path`` for reading, unpacked if its content is gzip, whatever its name."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -94,7 +94,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, file)
 
 
-def _misnamed(path: Path) -> tuple[str, ...]:
+def _naming_notes(path: Path) -> tuple[str, ...]:
     """A note where the name says gzip and the content does not, or the other way round."""
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
@@ -105,7 +105,7 @@ def _misnamed(path: Path) -> tuple[str, ...]:
 
 def _header(path: Path) -> Header:
     """The header, in whichever version and byte order."""
-    with opened(path) as file:
+    with open_nifti(path) as file:
         block = file.read(540)
     if block[4:8] in {b"n+2\0", b"ni2\0"} and len(block) == 540:
         return nib.Nifti2Header(block, check=False)

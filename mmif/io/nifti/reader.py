@@ -22,9 +22,9 @@ from mmif.io.checks import (
 )
 from mmif.io.files import sibling
 from mmif.io.meta import monai_meta
-from mmif.io.nifti.header import Header, NiftiInfo, nifti_info, opened, reading_nifti
+from mmif.io.nifti.header import Header, NiftiInfo, nifti_errors, nifti_info, open_nifti
 from mmif.io.paths import ContentReader, Unread
-from mmif.io.regrid import SHEAR_MM, shear_mm, unsheared
+from mmif.io.regrid import SHEAR_MM, shear_mm, unshear
 from mmif.io.source import Source
 from mmif.roles import unit_of
 
@@ -69,7 +69,7 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
     check_grid(info.shape, info.affine_ras, where)
     if info.colour and role is not None:
         raise InputError(f"{where}: RGB24 colours; expected the grey values of the {role} source")
-    with reading_nifti(path):
+    with nifti_errors(path):
         stored = _stored(info, _frame_number(info, frame))
     voxels = _physical(stored, info)
     filled: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
     notes = (*info.warnings, *filled)
     affine = info.affine_ras
     if not info.colour and shear_mm(affine, info.shape) > SHEAR_MM:
-        voxels, affine = unsheared(voxels, affine, float(voxels.min()), where)
+        voxels, affine = unshear(voxels, affine, float(voxels.min()), where)
         notes += ("the affine is sheared: resampled on perpendicular axes (linear interpolation)",)
     source = Source(
         path=path,
@@ -123,7 +123,7 @@ def _stored(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
     size = count * dtype.itemsize
     pair = bytes(info.header["magic"].tobytes())[:2] == b"ni"
     start = max(float(info.header["vox_offset"]), 0.0) if pair else _data_offset(info.header)
-    with opened(_image_file(info.path) if pair else info.path) as file:
+    with open_nifti(_image_file(info.path) if pair else info.path) as file:
         file.seek(int(start) + frame * size)
         data = _read(file, size)
     if len(data) < size:

@@ -43,7 +43,7 @@ def write_nifti(volume: MetaTensor, path: Path) -> Path:
     content = image.to_bytes()
     if path.name.lower().endswith(".gz"):
         content = gzip.compress(content, compresslevel=1, mtime=0)
-    with refused_by_the_disk(path):
+    with disk_errors(path):
         path.write_bytes(content)
     return path
 
@@ -95,7 +95,7 @@ def to_bytes(colour: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 @contextmanager
-def refused_by_the_disk(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """Turns a full disk or a missing permission into one line that names ``path``."""
     try:
         yield

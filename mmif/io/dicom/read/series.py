@@ -30,7 +30,7 @@ import pydicom
 
 from mmif.errors import GeometryError, InputError, MmifError
 from mmif.geometry import spacing_mm
-from mmif.io.archive import unpacked
+from mmif.io.archive import unpack
 from mmif.io.dicom.read.frames import (
     LABEL_KEYWORDS,
     MAX_FRAMES,
@@ -64,7 +64,7 @@ from mmif.io.dicom.read.headers import (
     words,
 )
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
-from mmif.io.files import FoundFile, IgnoredFile, existing, foreign_content, kind_of, walk
+from mmif.io.files import FoundFile, IgnoredFile, detect_format, foreign_content, require_path, walk
 from mmif.roles import ROLES, VOLUME_ROLES
 
 CLEARLY_MORE = 1.5
@@ -370,15 +370,15 @@ def scanned(path: str | Path, complete: bool = False) -> Iterator[Scan]:
     Raises:
         InputError: nothing is there, or it cannot be looked through.
     """
-    root = existing(path)
-    kind = None if root.is_dir() else kind_of(root)
+    root = require_path(path)
+    kind = None if root.is_dir() else detect_format(root)
     with ExitStack() as stack:
         stack.enter_context(quiet)
         stack.enter_context(collector_paused)
         if kind is None:
             scan = _scan(root, list(walk(root)), complete)
         elif kind == "zip":
-            scan = _scan(root, stack.enter_context(unpacked(root)), complete)
+            scan = _scan(root, stack.enter_context(unpack(root)), complete)
         elif kind == "dicom":
             scan = _scan_of_file(root, complete)
         else:
@@ -417,7 +417,7 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool) -> Scan:
     volumes: list[FoundFile] = []
     for file in files:
         try:
-            kind = kind_of(file.path)
+            kind = detect_format(file.path)
             damaged[_folder(file)] += kind == "empty"
             if kind == "dicom":
                 header = read_header(file.path, file.name, only)

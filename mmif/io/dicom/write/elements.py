@@ -17,21 +17,21 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from mmif.io.dicom.read.headers import quiet
 from mmif.io.dicom.write.derived import mmif_version
-from mmif.io.nifti.writer import refused_by_the_disk
+from mmif.io.nifti.writer import disk_errors
 
 IMPLEMENTATION_UID = UID("1.2.826.0.1.3680043.8.498.4609140207")
 Elements = Mapping[int, bytes]
 
 
-def encoded(ds: Dataset) -> dict[int, bytes]:
+def encode(ds: Dataset) -> dict[int, bytes]:
     """The elements of ``ds`` by tag, each as bytes; text is UTF-8 (ISO_IR 192)."""
     with quiet:  # a source's own odd values, carried on purpose
         return {int(element.tag): _bytes(element) for element in ds}
 
 
-def encoded_item(ds: Dataset) -> bytes:
+def encode_item(ds: Dataset) -> bytes:
     """``ds`` as one item of a sequence."""
-    return item(encoded(ds))
+    return item(encode(ds))
 
 
 def item(elements: Elements) -> bytes:
@@ -73,7 +73,7 @@ def write_elements(elements: Elements, path: Path, syntax: UID = ExplicitVRLittl
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = f"MMIF {mmif_version()}"[:16]
     write_file_meta_info(buffer, meta)
-    with refused_by_the_disk(path), path.open("wb") as file:
+    with disk_errors(path), path.open("wb") as file:
         file.writelines((b"\0" * 128, b"DICM", buffer.getvalue()))
         file.writelines(value for _, value in sorted(elements.items()))
 

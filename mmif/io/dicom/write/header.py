@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
 
-def words(text: str) -> tuple[str, ...]:
+def keywords(text: str) -> tuple[str, ...]:
     """The words of ``text``: long lists of keywords read best as running text."""
     return tuple(text.split())
 
 
 # PS3.3 C.7.1.3 and C.7.2.3; sites fill them in by halves
-TRIAL = words(
+TRIAL = keywords(
     "ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName "
     "ClinicalTrialSiteID ClinicalTrialSiteName ClinicalTrialSubjectID "
     "ClinicalTrialSubjectReadingID ClinicalTrialTimePointID ClinicalTrialTimePointDescription"
 )
 # PS3.3 C.7.1.1, of a human, without what is retired
-PATIENT = words(
+PATIENT = keywords(
     "PatientName PatientID IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence "
     "OtherPatientIDsSequence PatientBirthDate PatientBirthTime PatientSex OtherPatientNames "
     "EthnicGroup PatientComments PatientIdentityRemoved DeidentificationMethod "
     "DeidentificationMethodCodeSequence LongitudinalTemporalInformationModified"
 )
 # PS3.3 C.7.2.1 General Study, C.7.2.2 Patient Study; without codes, which are a site's own
-STUDY = words(
+STUDY = keywords(
     "StudyInstanceUID StudyDate StudyTime ReferringPhysicianName StudyID AccessionNumber "
     "IssuerOfAccessionNumberSequence StudyDescription PhysiciansOfRecord "
     "NameOfPhysiciansReadingStudy RequestingService ReferencedStudySequence "
@@ -46,7 +46,7 @@ STUDY = words(
     "PregnancyStatus AdmissionID"
 )
 # Type 2: they must stand there, and may be empty
-PATIENT_AND_STUDY_TYPE_2 = words(
+PATIENT_AND_STUDY_TYPE_2 = keywords(
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime "
     "ReferringPhysicianName StudyID AccessionNumber"
 )
@@ -55,15 +55,17 @@ ENUMERATED = {
     "PatientSex": ("M", "F", "O"),
     "PatientIdentityRemoved": ("YES", "NO"),
     "PregnancyStatus": (1, 2, 3, 4),
-    "BodyPartExamined": words("HEAD BRAIN SKULL HEADNECK NECK FACE JAW MAXILLA CSPINE WHOLEBODY"),
+    "BodyPartExamined": keywords(
+        "HEAD BRAIN SKULL HEADNECK NECK FACE JAW MAXILLA CSPINE WHOLEBODY"
+    ),
 }
 # Measures that scanners set to zero where they do not know them
-UNKNOWN_AT_ZERO = words(
+UNKNOWN_AT_ZERO = keywords(
     "PatientSize PatientWeight EchoTime InversionTime NumberOfAverages ImagingFrequency "
     "MagneticFieldStrength EchoTrainLength FlipAngle KVP DataCollectionDiameter "
     "ReconstructionDiameter ExposureTime XRayTubeCurrent Exposure GeneratorPower"
 )
-VERBATIM = words("PatientID IssuerOfPatientID AccessionNumber")  # by which archives match
+VERBATIM = keywords("PatientID IssuerOfPatientID AccessionNumber")  # by which archives match
 LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")  # SNOMED RT, which SNOMED CT replaced (PS3.16 8.1)
 # Routes, orientations, radionuclides, radiopharmaceuticals: what carried sequences hold
@@ -71,7 +73,7 @@ CONTEXT_GROUPS = ("cid11", "cid19", "cid20", "cid21", "cid4020", "cid4021")
 TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT")
 
 
-def carried(header: Dataset, keywords: Iterable[str]) -> Dataset:
+def copy_elements(header: Dataset, keywords: Iterable[str]) -> Dataset:
     """The elements ``keywords`` of ``header`` that are there and valid, with decoded text.
 
     Text keeps its characters whatever the character set of ``header`` was, and is cut to the
@@ -83,7 +85,7 @@ def carried(header: Dataset, keywords: Iterable[str]) -> Dataset:
         element = _element(header, keyword)
         if element is None or element.is_empty:
             continue
-        kept = _recoded(element)
+        kept = _recode(element)
         if kept is not None and _allowed(keyword, kept.value):
             found[kept.tag] = kept
     return found
@@ -104,10 +106,10 @@ def _allowed(keyword: str, value: object) -> bool:
     return keyword not in ENUMERATED or value in ENUMERATED[keyword]
 
 
-def _recoded(element: DataElement) -> DataElement | None:
+def _recode(element: DataElement) -> DataElement | None:
     """A copy of ``element`` whose text is ``str``; None where none of its value is valid."""
     if element.VR == "SQ":
-        items = [_with_current_code(carried(item, _keywords(item))) for item in element.value]
+        items = [_with_current_code(copy_elements(item, _keywords(item))) for item in element.value]
         kept = [item for item in items if len(item) and not _is_own_code(item)]
         return DataElement(element.tag, "SQ", Sequence(kept)) if kept else None
     values = list(element.value) if isinstance(element.value, MultiValue) else [element.value]
@@ -174,7 +176,7 @@ def _valid(vr: str, values: list[object]) -> bool:
 def identifying_values(header: Dataset) -> list[str]:
     """The patient's and study's names, numbers, dates and descriptions in ``header``."""
     kept = (*PATIENT, *TRIAL, *STUDY, "SeriesDescription", "InstitutionName", "OtherPatientIDs")
-    elements = carried(header, kept)
+    elements = copy_elements(header, kept)
     return [
         str(value)
         for element in elements
@@ -190,7 +192,7 @@ def patient_and_study(recipe: DerivedSeries) -> Dataset:
     source that came as DICOM, else an unnamed one with an ID of its own.
     """
     if recipe.reference.headers:
-        ds = carried(recipe.reference.headers[0], (*PATIENT, *TRIAL, *STUDY))
+        ds = copy_elements(recipe.reference.headers[0], (*PATIENT, *TRIAL, *STUDY))
     else:
         ds = _new_study(recipe)
     if "StudyInstanceUID" not in ds:
@@ -210,7 +212,9 @@ def _complete(ds: Dataset) -> None:
     """Add to ``ds`` what its other attributes require; a trial without its name is left out."""
     subject = ds.get("ClinicalTrialSubjectID") or ds.get("ClinicalTrialSubjectReadingID")
     if subject and ds.get("ClinicalTrialSponsorName") and ds.get("ClinicalTrialProtocolID"):
-        for keyword in words("ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName"):
+        for keyword in keywords(
+            "ClinicalTrialProtocolName ClinicalTrialSiteID ClinicalTrialSiteName"
+        ):
             ds.setdefault(keyword, "")
     else:
         for keyword in TRIAL[:7]:
@@ -227,7 +231,7 @@ def _dated(ds: Dataset, recipe: DerivedSeries) -> Dataset:
     """``ds`` with the study's date and number filled in: a DICOMDIR cannot list it without."""
     header = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
     parts = ("Study", "Series", "Acquisition", "Content")
-    known = carried(header, [f"{part}{what}" for part in parts for what in ("Date", "Time")])
+    known = copy_elements(header, [f"{part}{what}" for part in parts for what in ("Date", "Time")])
     for what, made in (("Date", "%Y%m%d"), ("Time", "%H%M%S")):
         found = (known.get(f"{part}{what}") for part in parts)
         value = next(filter(None, found), recipe.created.strftime(made))
@@ -238,7 +242,7 @@ def _dated(ds: Dataset, recipe: DerivedSeries) -> Dataset:
 
 def _new_study(recipe: DerivedSeries) -> Dataset:
     headers = [source.headers[0] for source in recipe.others if source.headers]
-    ds = carried(headers[0], (*PATIENT, *TRIAL)) if headers else Dataset()
+    ds = copy_elements(headers[0], (*PATIENT, *TRIAL)) if headers else Dataset()
     ds.StudyDescription = "mmif image fusion"
     return ds
 
@@ -251,7 +255,7 @@ def _short_hash(text: str) -> str:
 def header_warnings(recipe: DerivedSeries) -> tuple[str, ...]:
     """What a reader of DICOM outputs must know of their patient and study."""
     if recipe.reference.headers:
-        if "PatientID" in carried(recipe.reference.headers[0], ["PatientID"]):
+        if "PatientID" in copy_elements(recipe.reference.headers[0], ["PatientID"]):
             return ()
         return ("the reference has no PatientID: the DICOM output has one made from its study",)
     patient = next((s.modality or s.format for s in recipe.others if s.headers), None)
@@ -265,7 +269,7 @@ def header_warnings(recipe: DerivedSeries) -> tuple[str, ...]:
 def frame_of_reference(source: Source) -> Dataset:
     """The Frame of Reference module (C.7.4.1) of ``source``; a UID is made where it has none."""
     header = source.headers[0] if source.headers and not source.moved else Dataset()
-    ds = carried(header, ["PositionReferenceIndicator"])
+    ds = copy_elements(header, ["PositionReferenceIndicator"])
     ds.FrameOfReferenceUID = frame_uid(source)
     if "PositionReferenceIndicator" not in ds:
         ds.PositionReferenceIndicator = ""

@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from mmif.io.dicom.write.derived import DerivedSeries
-from mmif.io.dicom.write.header import carried, words
+from mmif.io.dicom.write.header import copy_elements, keywords
 from mmif.io.dicom.write.values import (
     Stack,
     StoredValues,
@@ -31,7 +31,7 @@ from mmif.io.dicom.write.values import (
 from mmif.io.source import Source
 
 # PS3.3 C.8.3.1: what a viewer shows of the acquisition; the types 1 and 2 are filled in
-MR_ACQUISITION = words(
+MR_ACQUISITION = keywords(
     "ScanningSequence SequenceVariant ScanOptions MRAcquisitionType SequenceName RepetitionTime "
     "EchoTime InversionTime NumberOfAverages ImagingFrequency ImagedNucleus EchoNumbers "
     "MagneticFieldStrength EchoTrainLength FlipAngle ProtocolName"
@@ -42,12 +42,12 @@ MR_TERMS = {
     "ScanOptions": ("PER", "RG", "CG", "PPG", "FC", "PFF", "PFP", "SP", "FS"),
     "MRAcquisitionType": ("2D", "3D"),
 }
-CT_ACQUISITION = words(
+CT_ACQUISITION = keywords(
     "KVP DataCollectionDiameter ReconstructionDiameter GantryDetectorTilt ExposureTime "
     "XRayTubeCurrent Exposure FilterType GeneratorPower ConvolutionKernel ProtocolName"
 )
 # PS3.3 C.8.9.1 to C.8.9.4
-PET_ACQUISITION = words(
+PET_ACQUISITION = keywords(
     "CountsSource SeriesType Units SUVType CorrectedImage DecayCorrection CollimatorType "
     "RandomsCorrectionMethod AttenuationCorrectionMethod ScatterCorrectionMethod "
     "ReconstructionMethod PatientOrientationCodeSequence PatientGantryRelationshipCodeSequence "
@@ -99,7 +99,7 @@ def _magnetic_resonance(sources: tuple[Source, ...]) -> Source | None:
 
 
 def _mr(values: StoredValues, source: Source) -> ObjectKind:
-    elements = _standard_terms(carried(flat_mr(source.headers[0]), MR_ACQUISITION))
+    elements = _standard_terms(copy_elements(flat_mr(source.headers[0]), MR_ACQUISITION))
     elements.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
     _fill(elements, ScanningSequence="RM", SequenceVariant="NONE")
     _fill(elements, ScanOptions="", MRAcquisitionType="", RepetitionTime=None, EchoTime=None)
@@ -129,14 +129,14 @@ def flat_mr(header: Dataset) -> Dataset:
     groups = header.get("SharedFunctionalGroupsSequence")
     if not groups:
         return header
-    flat = carried(header, MR_ACQUISITION)
+    flat = copy_elements(header, MR_ACQUISITION)
     places = {
         "MRTimingAndRelatedParametersSequence": ("RepetitionTime", "FlipAngle", "EchoTrainLength"),
         "MREchoSequence": ("EffectiveEchoTime",),
     }
-    for sequence, keywords in places.items():
+    for sequence, names in places.items():
         if groups[0].get(sequence):
-            flat.update(carried(groups[0][sequence].value[0], keywords))
+            flat.update(copy_elements(groups[0][sequence].value[0], names))
     if "EffectiveEchoTime" in flat:
         flat.EchoTime = flat.EffectiveEchoTime
     pulse = {"SPIN": "SE", "GRADIENT": "GR", "BOTH": ["SE", "GR"]}
@@ -146,14 +146,14 @@ def flat_mr(header: Dataset) -> Dataset:
 
 
 def _ct(values: StoredValues, source: Source) -> ObjectKind:
-    elements = carried(source.headers[0] if source.headers else Dataset(), CT_ACQUISITION)
+    elements = copy_elements(source.headers[0] if source.headers else Dataset(), CT_ACQUISITION)
     elements.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     _fill(elements, KVP=None, AcquisitionNumber=None)
     return ObjectKind(CTImageStorage, "CT", values, elements)
 
 
 def _pet(values: StoredValues, source: Source) -> ObjectKind:
-    elements = carried(source.headers[0], PET_ACQUISITION)
+    elements = copy_elements(source.headers[0], PET_ACQUISITION)
     elements.ImageType = ["DERIVED", "PRIMARY"]
     if elements.get("DecayCorrection", "NONE") == "NONE":
         elements.pop("DecayFactor", None)

@@ -7,12 +7,12 @@ from pydicom.tag import Tag
 
 from mmif.io.dicom.write.compression import pixel_elements
 from mmif.io.dicom.write.derived import DerivedSeries
-from mmif.io.dicom.write.elements import encoded
+from mmif.io.dicom.write.elements import encode
 from mmif.io.dicom.write.iods import ObjectKind
 from mmif.io.dicom.write.planes import Planes, decimal, decimals, orientation_letters
 from mmif.io.dicom.write.references import (
-    encoded_instances,
-    encoded_source_images,
+    encode_instances,
+    encode_source_images,
     image_references,
 )
 
@@ -38,10 +38,10 @@ def multiframe_elements(
     ds.update(pixel_elements(frames, shared, recipe.transfer_syntax))
     images = [image for source in recipe.sources for image in image_references(source)]
     references = {
-        **encoded_source_images(images),
-        **encoded_instances(images, shared.StudyInstanceUID),
+        **encode_source_images(images),
+        **encode_instances(images, shared.StudyInstanceUID),
     }
-    return {**encoded(shared), **references, **encoded(ds)}
+    return {**encode(shared), **references, **encode(ds)}
 
 
 def _shared_groups(planes: Planes) -> Dataset:

@@ -8,7 +8,7 @@ from pydicom import Dataset
 from pydicom.tag import Tag
 
 from mmif.geometry import Matrix, Points, apply
-from mmif.io.dicom.write.elements import encoded, encoded_item, item, sequence
+from mmif.io.dicom.write.elements import encode, encode_item, item, sequence
 from mmif.io.dicom.write.header import code
 from mmif.io.dicom.write.planes import Planes
 from mmif.io.source import Source
@@ -52,13 +52,13 @@ def instance_reference(header: Dataset) -> Dataset:
 
 def _reference(header: Dataset, locations_preserved: bool) -> ImageReference:
     ds = instance_reference(header)
-    instance = encoded_item(ds)
+    instance = encode_item(ds)
     ds.SpatialLocationsPreserved = "YES" if locations_preserved else "NO"
     ds.PurposeOfReferenceCodeSequence = code(
         "121322", "DCM", "Source image for image processing operation"
     )
     study, series = header.get("StudyInstanceUID"), header.SeriesInstanceUID
-    return ImageReference(str(study or ""), str(series), instance, encoded_item(ds))
+    return ImageReference(str(study or ""), str(series), instance, encode_item(ds))
 
 
 class Contributions:
@@ -106,13 +106,13 @@ def _positions(headers: list[Dataset]) -> tuple[Points, Points] | None:
     return normal, places @ normal
 
 
-def encoded_source_images(images: Iterable[ImageReference]) -> dict[int, bytes]:
+def encode_source_images(images: Iterable[ImageReference]) -> dict[int, bytes]:
     """SourceImageSequence (C.7.6.1.1.4) onto ``images``; nothing without any."""
     items = [image.source_image for image in images]
     return _elements("SourceImageSequence", items)
 
 
-def encoded_instances(images: Iterable[ImageReference], study_uid: str) -> dict[int, bytes]:
+def encode_instances(images: Iterable[ImageReference], study_uid: str) -> dict[int, bytes]:
     """The Common Instance Reference module (C.12.2): ``images`` by study and series."""
     studies: dict[str, dict[str, list[bytes]]] = {}
     for image in images:
@@ -124,7 +124,7 @@ def encoded_instances(images: Iterable[ImageReference], study_uid: str) -> dict[
         ds = Dataset()
         ds.StudyInstanceUID = uid
         listed = _elements("ReferencedSeriesSequence", _series_items(series))
-        foreign.append(item({**listed, **encoded(ds)}))
+        foreign.append(item({**listed, **encode(ds)}))
     return {**own, **_elements("StudiesContainingOtherReferencedInstancesSequence", foreign)}
 
 
@@ -133,7 +133,7 @@ def _series_items(series: dict[str, list[bytes]]) -> list[bytes]:
     for uid, instances in series.items():
         ds = Dataset()
         ds.SeriesInstanceUID = uid
-        items.append(item({**_elements("ReferencedInstanceSequence", instances), **encoded(ds)}))
+        items.append(item({**_elements("ReferencedInstanceSequence", instances), **encode(ds)}))
     return items
 
 

@@ -13,23 +13,23 @@ from mmif.geometry import Alignment, Matrix, check_rigid
 from mmif.io.dicom.read.frames import sop_class_name
 from mmif.io.dicom.read.headers import read_header, reading
 from mmif.io.dicom.write.derived import DerivedSeries
-from mmif.io.dicom.write.elements import encoded, write_elements
+from mmif.io.dicom.write.elements import encode, write_elements
 from mmif.io.dicom.write.header import (
-    carried,
     code,
     contributing_equipment,
+    copy_elements,
     frame_of_reference,
     frame_uid,
     header_warnings,
     patient_and_study,
 )
 from mmif.io.dicom.write.references import (
-    encoded_instances,
+    encode_instances,
     image_references,
     instance_reference,
     referable,
 )
-from mmif.io.files import kind_of
+from mmif.io.files import detect_format
 from mmif.io.source import Source
 
 SAME_FRAME = ("125021", "DCM", "Frame of Reference Identity")
@@ -70,8 +70,8 @@ def write_spatial_registration(path: Path, recipe: DerivedSeries) -> tuple[str, 
         ]
     )
     referred = [*image_references(fixed), *image_references(moving)]
-    references = encoded_instances(referred, ds.StudyInstanceUID)
-    write_elements({**encoded(ds), **references}, path)
+    references = encode_instances(referred, ds.StudyInstanceUID)
+    write_elements({**encode(ds), **references}, path)
     return header_warnings(recipe)
 
 
@@ -82,7 +82,7 @@ def _header(recipe: DerivedSeries) -> Dataset:
     ds.update(patient_and_study(recipe))
     ds.update(frame_of_reference(recipe.reference))
     reference = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
-    ds.update(carried(reference, ["BodyPartExamined"]))
+    ds.update(copy_elements(reference, ["BodyPartExamined"]))
     ds.setdefault("BodyPartExamined", "HEAD")
     ds.SOPClassUID = SpatialRegistrationStorage
     ds.Modality = "REG"
@@ -139,7 +139,7 @@ def read_spatial_registration(
         GeometryError: a matrix is not rigid.
     """
     with reading(str(path)):
-        ds = _opened(path)
+        ds = _open(path)
         if fixed is None or moving is None:
             raise InputError(
                 f"{path}: a DICOM registration needs both images, to know its direction"
@@ -148,8 +148,8 @@ def read_spatial_registration(
     return check_rigid(np.linalg.inv(to_registered[1]) @ to_registered[0], str(path))
 
 
-def _opened(path: Path) -> Dataset:
-    if kind_of(path) != "dicom":
+def _open(path: Path) -> Dataset:
+    if detect_format(path) != "dicom":
         raise InputError(f"{path}: not readable as a DICOM file")
     ds = read_header(path).dataset
     if ds.get("SOPClassUID") != SpatialRegistrationStorage:
@@ -167,7 +167,7 @@ def _to_registered(ds: Dataset, source: Source, path: Path) -> Matrix:
     frame = frame_uid(source)
     found = [item for item in items if _images(item) & instances]
     found = found or [item for item in items if item.get("FrameOfReferenceUID") == frame]
-    matrices = [_composed(item, path) for item in found]
+    matrices = [_compose(item, path) for item in found]
     if not matrices and ds.get("FrameOfReferenceUID") == frame:
         return np.eye(4)
     if not matrices or any(not np.allclose(m, matrices[0], atol=1e-6) for m in matrices):
@@ -186,7 +186,7 @@ def _images(item: Dataset) -> set[str]:
     }
 
 
-def _composed(item: Dataset, path: Path) -> Matrix:
+def _compose(item: Dataset, path: Path) -> Matrix:
     """The product of the matrices of an item; the first in the sequence is applied first."""
     total = np.eye(4)
     for step in item.get("MatrixRegistrationSequence") or []:

@@ -23,11 +23,11 @@ from mmif.errors import OutputError
 from mmif.geometry import Grid, spacing_mm
 from mmif.io.dicom.write.compression import SYNTAXES, pixel_elements
 from mmif.io.dicom.write.derived import DerivedSeries
-from mmif.io.dicom.write.elements import encoded, write_elements
+from mmif.io.dicom.write.elements import encode, write_elements
 from mmif.io.dicom.write.header import (
-    carried,
     code,
     contributing_equipment,
+    copy_elements,
     frame_of_reference,
     header_warnings,
     patient_and_study,
@@ -35,12 +35,12 @@ from mmif.io.dicom.write.header import (
 from mmif.io.dicom.write.iods import ObjectKind, object_kind
 from mmif.io.dicom.write.multiframe import multiframe_elements
 from mmif.io.dicom.write.planes import Planes, decimal, plane_elements, planes_of
-from mmif.io.dicom.write.references import Contributions, encoded_instances, encoded_source_images
+from mmif.io.dicom.write.references import Contributions, encode_instances, encode_source_images
 from mmif.io.nifti.writer import (
     NOT_FOR_DIAGNOSIS,
     affine_of,
     channel_first,
-    refused_by_the_disk,
+    disk_errors,
 )
 from mmif.io.source import SOURCE_KEY, Source, source_of
 
@@ -72,7 +72,7 @@ def write_dicom_series(volume: MetaTensor, folder: Path, recipe: DerivedSeries) 
     kind = object_kind(planes.ordered(voxels), recipe)
     recipe = recipe.with_pixels(kind.values.stack)
     shared = _shared_elements(kind, planes, recipe)
-    with refused_by_the_disk(folder):
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if kind.multiframe:
         elements = multiframe_elements(shared, kind, planes, recipe)
@@ -113,7 +113,7 @@ def _shared_elements(kind: ObjectKind, planes: Planes, recipe: DerivedSeries) ->
 def _series_elements(kind: ObjectKind, recipe: DerivedSeries) -> Dataset:
     """The General Series module (C.7.3.1) and the dates of making."""
     header = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
-    ds = carried(header, ("PatientPosition", "BodyPartExamined"))
+    ds = copy_elements(header, ("PatientPosition", "BodyPartExamined"))
     ds.setdefault("PatientPosition", "")
     ds.setdefault("BodyPartExamined", "HEAD")
     ds.Modality = kind.modality
@@ -155,7 +155,7 @@ def _lossy_elements(sources: tuple[Source, ...]) -> Dataset:
     for source in sources:
         if source.headers and source.headers[0].get("LossyImageCompression") == "01":
             ds.LossyImageCompression = "01"
-            ds.update(carried(source.headers[0], LOSSY))
+            ds.update(copy_elements(source.headers[0], LOSSY))
     return ds
 
 
@@ -167,7 +167,7 @@ def _write_slices(
     images = [Contributions(recipe.reference, to_headers, recipe.locations_preserved)]
     transforms = [recipe.fixed_to_moving_lps, *[None] * len(recipe.others)]
     images += [Contributions(s, t) for s, t in zip(recipe.others, transforms, strict=False)]
-    common, syntax = encoded(shared), SYNTAXES[recipe.transfer_syntax]
+    common, syntax = encode(shared), SYNTAXES[recipe.transfer_syntax]
     for index, pixels in enumerate(kind.values.stack):
         ds = plane_elements(planes, index)
         ds.SOPInstanceUID = recipe.uid("slice", kind.sop_class_uid, index)
@@ -177,10 +177,10 @@ def _write_slices(
         ds.update(pixel_elements(pixels, shared, recipe.transfer_syntax))
         used = [image for source in images for image in source.to(planes, index)]
         references = {
-            **encoded_source_images(used),
-            **encoded_instances(used, shared.StudyInstanceUID),
+            **encode_source_images(used),
+            **encode_instances(used, shared.StudyInstanceUID),
         }
-        elements = {**common, **references, **encoded(ds)}
+        elements = {**common, **references, **encode(ds)}
         write_elements(elements, folder / f"{index + 1:04d}.dcm", syntax)
 
 

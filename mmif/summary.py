@@ -122,6 +122,7 @@ class Summary:
         steps: each step with parameters, seconds and figures.
         pipeline: every setting.
         deidentified: the profile that was kept to; None where identities may stand.
+        loop_closure: of three sources, how well the three registrations agree; None for two.
     """
 
     mmif_version: str

@@ -16,7 +16,7 @@ from mmif.metrics import METRICS, REPORTED, evaluate_each
 from mmif.studies.slice_pairs import PairFiles
 
 CHUNK = 16
-PUBLISHED = Path(__file__).parent.parent / "published.yaml"
+PUBLISHED = Path(__file__).parent / "published.yaml"
 
 Floats = npt.NDArray[np.float64]
 Means = Mapping[str, Mapping[str, float]]

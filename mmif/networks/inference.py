@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from mmif.config import Precision
 from mmif.errors import ConfigError, InputError, WeightsError
-from mmif.networks.remote import RemoteNetwork
 
 Progress = Callable[[int, int], None]
 CPU = torch.device("cpu")
@@ -42,6 +41,16 @@ class InferenceInfo:
     slice_batch: int
     warnings: tuple[str, ...]
     seconds: float
+
+
+@runtime_checkable
+class StackNetwork(Protocol):
+    """A network that is elsewhere and takes whole stacks, as `mmif.networks.remote` has it."""
+
+    def fuse_stack(
+        self, anatomical: torch.Tensor, other: torch.Tensor, precision: str, batch: int
+    ) -> tuple[torch.Tensor, InferenceInfo]:
+        """As `fuse_slices`, on the device of its owner."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,7 +86,7 @@ def choose_precision(wanted: Precision, device: torch.device) -> str:
 
 
 def fuse_slices(
-    network: nn.Module | RemoteNetwork,
+    network: nn.Module | StackNetwork,
     anatomical: torch.Tensor,
     other: torch.Tensor,
     *,
@@ -90,7 +99,7 @@ def fuse_slices(
 
     Args:
         network: (n, 2, rows, columns) to (n, 1, rows, columns), both in 0..1. It is moved to the
-            device and stays there, in evaluation mode. A `RemoteNetwork` stays where it is.
+            device and stays there, in evaluation mode. A `StackNetwork` stays where it is.
         anatomical: (s, rows, columns) in 0..1, network channel 0: MRI or visible.
         other: (s, rows, columns) in 0..1, network channel 1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -114,8 +123,8 @@ def fuse_slices(
         )
     if batch is not None and batch < 1:
         raise ConfigError(f"slice_batch: found {batch}, expected at least 1")
-    if isinstance(network, RemoteNetwork):
-        return network.fuse(anatomical, other, precision, batch or GPU_BATCH)
+    if isinstance(network, StackNetwork):
+        return network.fuse_stack(anatomical, other, precision, batch or GPU_BATCH)
     started = time.perf_counter()
     chosen = choose_device(device)
     fitting = batch or (1 if chosen.type == "cpu" else GPU_BATCH)

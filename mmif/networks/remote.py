@@ -56,7 +56,7 @@ class RemoteNetwork:
         self._name = name
         self._connection = self._connect()
 
-    def fuse(
+    def fuse_stack(
         self, anatomical: "torch.Tensor", other: "torch.Tensor", precision: str, batch: int
     ) -> "tuple[torch.Tensor, InferenceInfo]":
         """As `mmif.networks.inference.fuse_slices`, on the device of the owner.

@@ -76,7 +76,7 @@ def test_an_owner_that_is_killed_is_replaced_and_the_stack_sent_again(owner: Gpu
 def test_what_the_owner_refuses_is_refused_here(owner: GpuOwner) -> None:
     first, second = stacks()
     with pytest.raises(InputError, match="expected two of one shape"):
-        remote(owner).fuse(first, second[:2], "auto", 2)
+        remote(owner).fuse_stack(first, second[:2], "auto", 2)
 
 
 def test_a_key_of_another_batch_is_turned_away(owner: GpuOwner, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -24,3 +25,12 @@ def test_a_test_stands_where_what_it_tests_stands(test: Path) -> None:
     if test.relative_to(ROOT / "tests").parts[0] not in AROUND:
         found = [path for path in subjects(test) if path.exists()]
         assert found, f"{test}: no {' or '.join(map(str, subjects(test)))}"
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    graph = grimp.build_graph("mmif", exclude_type_checking_imports=True)
+    left = {name: set(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left

@@ -229,7 +229,7 @@ def fuse_volumes(
     return FusionResult(
         task=task,
         reference=study.reference,
-        grid=study.grid if study.grid is not None else _missing("grid"),
+        grid=study.grid if study.grid is not None else _refuse_missing("grid"),
         fused=data[FUSED_KEY],
         sources=study.sources,
         metrics=mean_metrics(study.metrics_per_slice),
@@ -328,5 +328,5 @@ def _named_weights(weights: Any) -> dict[str, str]:
     return {"weights": str(weights)} if isinstance(weights, str | Path) else {}
 
 
-def _missing(what: str) -> Any:
+def _refuse_missing(what: str) -> Any:
     raise ConfigError(f"the steps left no {what}; expected those of mmif.fusion_transforms")

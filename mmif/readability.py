@@ -162,7 +162,7 @@ def _bone(bright: Volume, ct: Volume, covered: Mask) -> dict[str, float]:
     return {"bone": bright[bone].mean()} if bone.sum() >= LEAST else {}
 
 
-def _scaled(values: Volume, percentile: float) -> Volume:
+def _scale(values: Volume, percentile: float) -> Volume:
     """``values`` as 0..1, from 0 to a percentile of theirs."""
     return np.asarray(np.clip(values / max(float(np.percentile(values, percentile)), 1e-9), 0, 1))
 
@@ -174,7 +174,7 @@ def _activity(rgb: Volume, anatomy: Volume, activity: Volume, inside: Mask) -> d
 
     if inside.sum() < LEAST:
         return {}
-    level, tissue = _scaled(activity[inside], 99.8), _scaled(anatomy[inside], 99.0)
+    level, tissue = _scale(activity[inside], 99.8), _scale(anatomy[inside], 99.0)
     if level.std() < 1e-6:
         return {}
     colours = rgb[:, inside].T

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from mmif.batch.worker import START_TIMEOUT_S, WorkerError, environment, isolated
+from mmif.batch.worker import START_TIMEOUT_S, WorkerError, environment, isolated_command
 from mmif.config import Pipeline
 from mmif.errors import MmifError
 from mmif.networks.remote import GpuAddress, serve
@@ -114,7 +114,7 @@ class GpuOwner:
         Path(self.address.path).unlink(missing_ok=True)
         ours, theirs = Pipe()
         self.process = subprocess.Popen(
-            isolated(f"from mmif.batch.gpu import main; main({theirs.fileno()})"),
+            isolated_command(f"from mmif.batch.gpu import main; main({theirs.fileno()})"),
             pass_fds=[theirs.fileno()],
             env=environment(threads=os.cpu_count() or 1 if self._device == "cpu" else 1),
             stdin=subprocess.DEVNULL,

@@ -135,7 +135,7 @@ class Ledger:
             return
         now = self.now()
         text = "".join(json.dumps({**line, "time": now}, allow_nan=False) + "\n" for line in lines)
-        with self.claims.writing(self.path.name):
+        with self.claims.write_lock(self.path.name):
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
                 data = (b"\n" if _is_torn(file) else b"") + text.encode()

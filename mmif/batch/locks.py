@@ -63,7 +63,7 @@ class Claims:
                 self._set(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place)
 
     @contextmanager
-    def writing(self, ledger: str) -> Iterator[None]:
+    def write_lock(self, ledger: str) -> Iterator[None]:
         """Wait until no other process appends to the ledger of that name."""
         place = _place(ledger)
         self._set(fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, place)

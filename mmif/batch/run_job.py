@@ -142,7 +142,7 @@ def _do(task: Task, work: Work, step: Step, ledger: Ledger, stamp: str) -> Outco
     """The job, now ours; every way it can end is a line in the ledger."""
     job = task.job
     if ledger.tries(job.id, task.run) >= MAX_TRIES:
-        reason = given_up(ledger.entries[job.id].reason)
+        reason = abandonment(ledger.entries[job.id].reason)
         ledger.append(job.id, "failed", cause="died", reason=reason, task=job.task, run=task.run)
         return Outcome(job.id, "failed", "died", reason)
     ledger.append(job.id, "started", run=task.run, worker=f"{socket.gethostname()}:{os.getpid()}")
@@ -154,13 +154,13 @@ def _do(task: Task, work: Work, step: Step, ledger: Ledger, stamp: str) -> Outco
         figures = work(job, output, step)
         flush_to_disk(output)  # before the ledger says done
     except Exception as error:
-        return _failed(task, error, ledger)
+        return _failure(task, error, ledger)
     said = {"stamp": stamp, "content": content, "row": dict(figures), "files": file_sizes(output)}
     ledger.append(job.id, "done", task=job.task, run=task.run, **said)
     return Outcome(job.id, "done")
 
 
-def _failed(task: Task, error: Exception, ledger: Ledger) -> Outcome:
+def _failure(task: Task, error: Exception, ledger: Ledger) -> Outcome:
     """What an exception of the job means for the batch."""
     job = task.job
     if is_full(error, task.out):
@@ -179,7 +179,7 @@ def unwritable(task: Task, error: OSError) -> Outcome:
     return Outcome(task.job.id, "unwritable", reason=f"{task.out}: {reason}")
 
 
-def given_up(last: str) -> str:
+def abandonment(last: str) -> str:
     """The reason for a job that ended its worker every time."""
     return f"its worker ended {MAX_TRIES} times; the last time: {last or 'cause not known'}"
 

@@ -20,7 +20,7 @@ import mmif
 from mmif.batch import resources
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
-from mmif.batch.run_job import MAX_TRIES, Outcome, Task, Work, given_up, unwritable
+from mmif.batch.run_job import MAX_TRIES, Outcome, Task, Work, abandonment, unwritable
 from mmif.errors import MmifError
 
 START_TIMEOUT_S = 300.0
@@ -84,7 +84,7 @@ class _Child:
         self.errors.seek(0)
         text = self.errors.read().decode("utf-8", "replace")
         self.end()
-        return f"{ended(code, text)}, in step {step!r}", -code in CRASHES
+        return f"{exit_reason(code, text)}, in step {step!r}", -code in CRASHES
 
 
 class Worker:
@@ -169,7 +169,7 @@ class Worker:
         errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115
         call = f"from mmif.batch.worker_main import main; main({theirs.fileno()}, {os.getpid()})"
         process = subprocess.Popen(
-            isolated(call),
+            isolated_command(call),
             pass_fds=[theirs.fileno()],
             env=environment(self._limits.threads),
             stdin=subprocess.DEVNULL,
@@ -204,7 +204,7 @@ class Worker:
         return None
 
 
-def ended(code: int, errors: str) -> str:
+def exit_reason(code: int, errors: str) -> str:
     """How a process ended, in words.
 
     Args:
@@ -236,7 +236,7 @@ def resident_mib(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") // MIB
 
 
-def isolated(call: str) -> list[str]:
+def isolated_command(call: str) -> list[str]:
     """The command that runs ``call`` in an interpreter of its own, isolated (``python -I``).
 
     Neither the working folder nor a variable of the environment says what it imports. Our own
@@ -268,7 +268,7 @@ def _record_death(task: Task, reason: str, would_again: bool) -> Outcome:
         if would_again:
             return _end(ledger, task, "failed", "died", reason)
         if ledger.tries(task.job.id, task.run) >= MAX_TRIES:
-            return _end(ledger, task, "failed", "died", given_up(reason))
+            return _end(ledger, task, "failed", "died", abandonment(reason))
         return _end(ledger, task, "died", "died", reason)
 
     return _with_ledger(task, tell)

@@ -20,7 +20,7 @@ WIDTH = 150
 ROOM_FOR_RANKS = 130
 
 
-def _named(values: tuple[str, ...]) -> dict[str, Path]:
+def _folders_by_name(values: tuple[str, ...]) -> dict[str, Path]:
     """``NAME=DIR`` options as a mapping."""
     folders: dict[str, Path] = {}
     for value in values:
@@ -66,7 +66,7 @@ def evaluate(**options: Any) -> None:
     """
     if options["fused"] is not None and options["weights"] is not None:
         raise click.UsageError("expected --fused or --weights, found both")
-    compared = _named(options["compare"])
+    compared = _folders_by_name(options["compare"])
     from mmif.evaluation import choose_pairs, published_rows, score
     from mmif.evaluation.outputs import new_folder
     from mmif.io.atomic import refuse_existing

@@ -66,7 +66,7 @@ def close_loop(
     unhurried = RegistrationConfig(seed=(config or RegistrationConfig()).seed, timeout_s=math.inf)
     pair = prepare_pair(first, second, unhurried, finest_mm=CHECKED_MM)
     to_first, to_second = (leg.fixed_to_moving_lps for leg in legs)
-    over = pair.centred(to_second @ np.linalg.inv(to_first))
+    over = pair.to_centred(to_second @ np.linalg.inv(to_first))
     shared = one_frame(first, second)
     direct = Refined(pair.headers, pair.headers) if shared else best_near(pair, over)
     points = pair.fixed.body_points[::5]

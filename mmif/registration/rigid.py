@@ -78,7 +78,7 @@ class Pair:
         back[:3, 3] = self.moving.centre_ras
         return world_ras_lps(back @ pose @ to_centre)
 
-    def centred(self, fixed_to_moving_lps: Matrix) -> Matrix:
+    def to_centred(self, fixed_to_moving_lps: Matrix) -> Matrix:
         """A transform between the scanners' frames as a pose between centred millimetres."""
         out, back = np.eye(4), np.eye(4)
         out[:3, 3] = self.fixed.centre_ras
@@ -152,9 +152,9 @@ def check_transform(
     unhurried = replace(config or RegistrationConfig(), timeout_s=math.inf)
     pair = prepare_pair(fixed, moving, unhurried, "cpu")
     measures = measure_transform(
-        pair.fixed, pair.moving, pair.centred(matrix), pair.headers, pair.seed, pair.clock
+        pair.fixed, pair.moving, pair.to_centred(matrix), pair.headers, pair.seed, pair.clock
     )
-    result = judge(pair, pair.centred(matrix), measures, "given transform, not searched")
+    result = judge(pair, pair.to_centred(matrix), measures, "given transform, not searched")
     return replace(result, fixed_to_moving_lps=matrix, alignment="given")
 
 

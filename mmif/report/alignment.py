@@ -64,7 +64,7 @@ def plane_before(volume: Floats, to_voxels: Matrix, plane: PlaneName, at: Cut) -
     sampled = ndimage.map_coordinates(
         volume, np.moveaxis(apply(to_voxels, points), -1, 0), order=1, mode="constant"
     )
-    return np.asarray(cut_plane(sampled, plane, _zeroed(plane, at)), dtype=np.float32)
+    return np.asarray(cut_plane(sampled, plane, _within_plane(plane, at)), dtype=np.float32)
 
 
 def _normal(plane: PlaneName) -> int:
@@ -76,7 +76,7 @@ def _index(plane: PlaneName, at: Cut) -> int:
     return (at.i, at.j, at.k)[_normal(plane)]
 
 
-def _zeroed(plane: PlaneName, at: Cut) -> Cut:
+def _within_plane(plane: PlaneName, at: Cut) -> Cut:
     """``at`` in a volume of one plane's thickness."""
     index = [at.i, at.j, at.k]
     index[_normal(plane)] = 0

@@ -116,13 +116,13 @@ def oddities(view: StudyView) -> list[str]:
     if flat:
         found.append(f"Slices without any structure in the fused volume: {runs(flat)}.")
     covered = np.asarray(view.moving.covered_fraction, dtype=np.float64) > 0
-    missed = [k + 1 for k in unmeasured(view) if covered[k]]
+    missed = [k + 1 for k in slices_without_metrics(view) if covered[k]]
     if missed:
         found.append(f"Metrics are not defined in slice {runs(missed)}.")
     return found
 
 
-def unmeasured(view: StudyView) -> list[int]:
+def slices_without_metrics(view: StudyView) -> list[int]:
     """The slices (from 0) for which a metric has no finite value."""
     named = [np.asarray(v, dtype=np.float64) for v in view.result.metrics_per_slice.values()]
     if not named:
@@ -179,7 +179,7 @@ def _fusion(view: StudyView) -> dict[str, Any]:
         "chart_box": charts,
         "charts": [charts.chart(name, per_slice[name]) for name in names],
         "metric_names": names,
-        "unmeasured": runs([k + 1 for k in unmeasured(view)]),
+        "unmeasured": runs([k + 1 for k in slices_without_metrics(view)]),
         "means": {name: view.result.metrics.get(name) for name in names},
         "slice_rows": [
             [k + 1, float(covered[k]), *(float(per_slice[name][k]) for name in names)]

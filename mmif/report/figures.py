@@ -99,7 +99,7 @@ def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> Befor
 
     def shown(moving: Floats, coverage: Floats, when: str) -> Picture:
         words = f"{plane} plane, {name} of the {view.moving_label} over the {view.reference_label}"
-        pixels = with_edges(grey(under), lines(moving) & ~ended(coverage))[box]
+        pixels = with_edges(grey(under), lines(moving) & ~end_marks(coverage))[box]
         sized = to_aspect(pixels, 1.0, 1.0, PICTURE)
         return _picture(sized, f"{words}, {when} registration")
 
@@ -109,7 +109,7 @@ def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> Befor
     )
 
 
-def ended(coverage: Floats) -> Marks:
+def end_marks(coverage: Floats) -> Marks:
     """Where a plane's volume ends or is near its end: edges there are not the patient's."""
     return np.asarray(ndimage.binary_dilation(coverage < 0.5, iterations=3))
 

@@ -23,7 +23,7 @@ from mmif.studies.bids import bids_study, whole_subjects
 from mmif.studies.candidates import name_below
 from mmif.studies.dicom import dicom_studies
 from mmif.studies.lists import exists, read_list
-from mmif.studies.names import loose_by_case, named_study, sort_names, unnamed_volumes
+from mmif.studies.names import loose_by_case, sort_names, study_by_names, unnamed_volumes
 from mmif.studies.study import Rejected, Study, safe_id
 from mmif.studies.walk import Found, walk
 
@@ -46,7 +46,7 @@ def studies_below(root: Path) -> tuple[list[Study], list[Rejected]]:
         sort_names(found, root, folder, folders, names)
     owned = loose_by_case(found)
     studies = [
-        named_study(root, folder, prefix, roles, owned.get(folder, []))
+        study_by_names(root, folder, prefix, roles, owned.get(folder, []))
         for (folder, prefix), roles in found.cases.items()
     ]
     studies += [bids_study(root, *key, roles) for key, roles in whole_subjects(found.bids)]

@@ -128,12 +128,12 @@ def write_list(studies: Iterable[Study], path: Path) -> None:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         for study in studies:
-            row = {role: str(_listed(one).absolute()) for role, one in study.inputs.items()}
+            row = {role: str(_listed_path(one).absolute()) for role, one in study.inputs.items()}
             uids = {SERIES[role]: one.series_uid or "" for role, one in study.inputs.items()}
             writer.writerow({"study": study.name, **row, **uids})
 
 
-def _listed(source: Input) -> Path:
+def _listed_path(source: Input) -> Path:
     """The path that stands for all files of ``source``: its folder, if it has that for itself."""
     alone = len(source.files) > 1 and {p.name for p in source.folder.iterdir()} == {*source.files}
     return source.folder if alone else source.path

@@ -70,7 +70,7 @@ def loose_by_case(found: Found) -> dict[Path, list[Path]]:
     return result
 
 
-def named_study(
+def study_by_names(
     root: Path, folder: Path, prefix: str, roles: dict[str, list[Path]], loose: Sequence[Path]
 ) -> Study:
     """A study whose sources are named for their roles, completed from the DICOM files beside."""

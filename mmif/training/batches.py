@@ -91,18 +91,18 @@ def _shown(config: TrainingConfig, pair: Pair, random: np.random.Generator) -> t
     crop, clean = _crop(pair, config.crop, random)
     if random.random() < config.phantoms:
         drawn = phantom(crop.shape[1], crop.shape[2], random).numpy()
-        return _aimed(drawn, drawn[1], _flat_parenchyma(drawn), pair.clean is not None), True
+        return _with_target(drawn, drawn[1], _flat_parenchyma(drawn), pair.clean is not None), True
     if pair.clean is not None and random.random() < config.scanner:
         return mirror(show_as_scanner(crop[0], clean, pair.parenchyma, random), random), True
     changed = augment(torch.from_numpy(crop), config.augmentation, random).numpy()
     if pair.clean is None:
-        return _aimed(changed, clean, pair.parenchyma, False), False
-    plain = _aimed(crop, clean, pair.parenchyma, True)
+        return _with_target(changed, clean, pair.parenchyma, False), False
+    plain = _with_target(crop, clean, pair.parenchyma, True)
     plain.weight[:] = PLAIN_WEIGHT
     return (mirror(plain, random) if config.augmentation else plain), False
 
 
-def _aimed(sources: Image, clean: Image, parenchyma: float, wanted: bool) -> Shown:
+def _with_target(sources: Image, clean: Image, parenchyma: float, wanted: bool) -> Shown:
     """``sources`` (2, h, w) with the target of their clean form, where one is wanted."""
     target = reader_target(sources[0], clean, parenchyma) if wanted else sources[0]
     return Shown(sources, target, np.ones_like(target))

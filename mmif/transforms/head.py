@@ -76,7 +76,7 @@ def head_mask(volume: MetaTensor) -> MetaTensor:
     spacing = spacing_mm(np.asarray(volume.affine))
     x, y, z = strides = tuple(max(1, int(COARSE_MM / step)) for step in spacing)
     coarse = values[::x, ::y, ::z] > body_threshold(values)
-    mask = _largest_filled(coarse, np.multiply(spacing, strides))
+    mask = _fill_largest(coarse, np.multiply(spacing, strides))
     for axis, stride in enumerate(strides):
         mask = np.repeat(mask, stride, axis=axis)
     mask = mask[tuple(slice(n) for n in values.shape)]
@@ -124,13 +124,13 @@ class HeadMaskd(MapTransform):  # type: ignore[misc]
         return result
 
 
-def _largest_filled(
+def _fill_largest(
     body: npt.NDArray[np.bool_], spacing: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.bool_]:
     """The largest part of ``body`` (X, Y, Z), closed, filled slice by slice, cut from a holder."""
     close, cut = ([round(width / 2 / step) for step in spacing] for width in (GAP_MM, LINK_MM))
     closed = sitk.BinaryMorphologicalClosing(_itk_mask(body), close[::-1])
-    filled = _itk_mask(_filled(sitk.GetArrayFromImage(closed).astype(bool)))
+    filled = _itk_mask(_fill(sitk.GetArrayFromImage(closed).astype(bool)))
     core = sitk.BinaryErode(filled, cut[::-1], boundaryToForeground=True)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(core), sortByObjectSize=True)
     grown = sitk.BinaryDilate(parts == 1, cut[::-1])
@@ -142,7 +142,7 @@ def _itk_mask(mask: npt.NDArray[np.bool_]) -> sitk.Image:
     return sitk.GetImageFromArray(mask.astype(np.uint8))
 
 
-def _filled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _fill(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """``mask`` with the holes of its slices filled, along each of the three axes in turn."""
     for axis in range(3):
         planes = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(mask, axis, 0)]

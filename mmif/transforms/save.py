@@ -125,14 +125,14 @@ class SaveFusedd(Step):
         dicom, nifti = self.formats(study.sources[study.reference].origin)
         volumes = {"fused": data[FUSED_KEY]}
         if self.save_registered:
-            volumes |= {name: source.values for name, source in _named(study, "registered")}
+            volumes |= {name: source.values for name, source in _name_outputs(study, "registered")}
         warnings: list[str] = []
         for name, volume in volumes.items():
             if nifti:
                 file = self.output.name if self.single_file else f"{name}.nii.gz"
                 write_nifti(volume, out / file)
             if dicom:
-                recipe = self._derived(study, name, volume)
+                recipe = self._derive(study, name, volume)
                 warnings += write_dicom_series(volume, out / name, recipe)
         warnings += self._write_transforms(study, out)
         return tuple(dict.fromkeys(warnings))
@@ -170,16 +170,16 @@ class SaveFusedd(Step):
         if self.single_file:
             return warnings
         reference = study.sources[study.reference]
-        for name, source in _named(study, "registration"):
+        for name, source in _name_outputs(study, "registration"):
             if source.registration is not None:
                 matrix = source.registration.fixed_to_moving_lps
                 write_itk_transform(out / f"{name}.tfm", matrix)
             if _is_dicom(source.origin) and _is_dicom(reference.origin):
-                recipe = self._derived(study, f"registered_{source.role}", source.values)
+                recipe = self._derive(study, f"registered_{source.role}", source.values)
                 warnings += write_spatial_registration(out / f"{name}.dcm", recipe)
         return warnings
 
-    def _derived(self, study: StudyRecord, name: str, volume: MetaTensor) -> DerivedSeries:
+    def _derive(self, study: StudyRecord, name: str, volume: MetaTensor) -> DerivedSeries:
         """How the series ``name`` of this study came about, for the DICOM writers."""
         kind: Kind = "fused" if name == "fused" else "registered"
         moving = [s for role, s in study.sources.items() if role != study.reference]
@@ -190,8 +190,8 @@ class SaveFusedd(Step):
         methods = "; ".join(dict.fromkeys(found.method for found in registrations))
         weights = study.fusion["weights"]
         return DerivedSeries(
-            reference=_required(study.sources[study.reference]),
-            others=tuple(_required(source) for source in others),
+            reference=_require_source(study.sources[study.reference]),
+            others=tuple(_require_source(source) for source in others),
             fixed_to_moving_lps=registrations[0].fixed_to_moving_lps,
             alignment=registrations[0].alignment,
             kind=kind,
@@ -210,7 +210,7 @@ class SaveFusedd(Step):
         )
 
 
-def _named(study: StudyRecord, stem: str) -> Iterator[tuple[str, RegisteredSource]]:
+def _name_outputs(study: StudyRecord, stem: str) -> Iterator[tuple[str, RegisteredSource]]:
     """The moving sources, each with the name of its output: ``stem``, of several with its role."""
     moving = [s for role, s in study.sources.items() if role != study.reference]
     for source in moving:
@@ -221,7 +221,7 @@ def _is_dicom(origin: Source | None) -> bool:
     return origin is not None and origin.format == "dicom"
 
 
-def _required(source: RegisteredSource) -> Source:
+def _require_source(source: RegisteredSource) -> Source:
     if source.origin is None:
         raise InputError(
             f"the {label(source.role)} was made in memory; expected one read by mmif.load"

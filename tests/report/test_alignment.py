@@ -3,7 +3,7 @@ import pytest
 
 from mmif.geometry import Grid, apply, rigid, world_ras_lps
 from mmif.report.alignment import before_voxels, motion, plane_before
-from mmif.report.figures import ended
+from mmif.report.figures import end_marks
 from mmif.report.pictures import CONTOUR_LEVELS, Cut, contours, cut_plane, edges, squared
 from mmif.report.viewer import axis_letters, framed_grid, reduced_grid
 
@@ -67,7 +67,7 @@ def test_a_framed_grid_keeps_each_voxel_in_its_place(grid) -> None:
 def test_no_edge_is_marked_where_the_coverage_ends() -> None:
     coverage = np.ones((20, 20), np.float32)
     coverage[:, 12:] = 0
-    hidden = ended(coverage)
+    hidden = end_marks(coverage)
     assert hidden[:, 9:].all()
     assert not hidden[:, :9].any()
 

@@ -49,7 +49,7 @@ class SimpleItkReader(ContentReader):
             raise InputError(
                 f"{where}: {channels} channels (colour); expected the grey {self.role} source"
             )
-        image = _chosen(header, self.frame, where)
+        image = _choose_image(header, self.frame, where)
         voxels, affine = _voxels(image), header.affine_ras
         check_grid(voxels.shape[-3:], affine, where)
         warnings = header.warnings
@@ -72,7 +72,7 @@ class SimpleItkReader(ContentReader):
         return voxels, monai_meta(voxels, affine, source)
 
 
-def _chosen(header: ItkHeader, frame: int | None, where: str) -> sitk.Image:
+def _choose_image(header: ItkHeader, frame: int | None, where: str) -> sitk.Image:
     """The 3-D image that is meant, float32 or a vector of components."""
     frames = header.frames
     if frame is None and frames > 1:

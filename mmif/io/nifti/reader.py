@@ -70,7 +70,7 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
     if info.colour and role is not None:
         raise InputError(f"{where}: RGB24 colours; expected the grey values of the {role} source")
     with nifti_errors(path):
-        stored = _stored(info, _frame_number(info, frame))
+        stored = _stored_values(info, _frame_number(info, frame))
     voxels = _physical(stored, info)
     filled: tuple[str, ...] = ()
     if not info.colour:
@@ -114,7 +114,7 @@ def _frame_number(info: NiftiInfo, frame: int | None) -> int:
     return frame or 0
 
 
-def _stored(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
+def _stored_values(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
     """Stored values of one volume (X, Y, Z), or (X, Y, Z, 3) for colours."""
     dtype = info.header.get_data_dtype()
     if info.colour:

@@ -56,14 +56,14 @@ def nifti_image(voxels: npt.NDArray[Any], affine_ras: Matrix, where: str) -> nib
     axes = affine_ras[:3, :3] / spacing_mm(affine_ras)
     if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
         raise GeometryError(f"{where}: the voxel axes are sheared; expected right angles")
-    image = nibabel.Nifti1Image(_stored(voxels, where), affine_ras)
+    image = nibabel.Nifti1Image(_to_stored(voxels, where), affine_ras)
     set_forms(image, affine_ras)
     image.header.set_xyzt_units("mm", "sec")
     image.header["descrip"] = f"mmif; {NOT_FOR_DIAGNOSIS}".encode()
     return image
 
 
-def _stored(voxels: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+def _to_stored(voxels: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
     if voxels.ndim != 4 or voxels.shape[0] not in (1, 3):
         raise OutputError(
             f"{where}: found an array of shape {voxels.shape}, expected (1 or 3, X, Y, Z)"

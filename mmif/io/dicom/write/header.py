@@ -205,7 +205,7 @@ def patient_and_study(recipe: DerivedSeries) -> Dataset:
         if keyword not in ds:
             setattr(ds, keyword, "")
     _complete(ds)
-    return _dated(ds, recipe)
+    return _with_dates(ds, recipe)
 
 
 def _complete(ds: Dataset) -> None:
@@ -227,7 +227,7 @@ def _complete(ds: Dataset) -> None:
         ds.setdefault("DeidentificationMethod", "not stated by the source")
 
 
-def _dated(ds: Dataset, recipe: DerivedSeries) -> Dataset:
+def _with_dates(ds: Dataset, recipe: DerivedSeries) -> Dataset:
     """``ds`` with the study's date and number filled in: a DICOMDIR cannot list it without."""
     header = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
     parts = ("Study", "Series", "Acquisition", "Content")

@@ -55,7 +55,7 @@ class Planes:
         ]
         return np.asarray(first + np.stack(steps))
 
-    def ordered(self, voxels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    def order_slices(self, voxels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """(slices, rows, columns[, C]) of ``voxels`` (C, X, Y, Z); a single channel goes."""
         stack = np.transpose(voxels, (3, 2, 1, 0))
         stack = stack[::-1] if self.reversed else stack

@@ -69,7 +69,7 @@ def write_dicom_series(volume: MetaTensor, folder: Path, recipe: DerivedSeries) 
     if voxels.ndim != 4 or voxels.shape[0] not in (1, 3):
         raise OutputError(f"{folder}: found shape {voxels.shape}, expected (1 or 3, X, Y, Z)")
     planes = planes_of(Grid(voxels.shape[1:], np.asarray(volume.affine)), str(folder))
-    kind = object_kind(planes.ordered(voxels), recipe)
+    kind = object_kind(planes.order_slices(voxels), recipe)
     recipe = recipe.with_pixels(kind.values.stack)
     shared = _shared_elements(kind, planes, recipe)
     with disk_errors(folder):

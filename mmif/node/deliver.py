@@ -141,10 +141,14 @@ class Deliveries:
         replies = store(left, peer, calling=self._calling, retries=0) if left else []
         delivery.taken |= {r.instance.sop_instance_uid for r in replies if r.taken}
         refused = [reply for reply in replies if not reply.taken]
-        if refused:
-            return f"took {len(instances) - len(refused)} of {len(instances)} ({refused[0].words})"
-        log.info("%s: took %s, %d instances", peer, delivery.job_id, len(instances))
-        return self._commit(delivery, peer, instances) if self._config.commitment else ""
+        taken = [one for one in instances if one.sop_instance_uid in delivery.taken]
+        # an archive that knows no presentation states, say, still has the images
+        if not taken or any(reply.known for reply in refused):
+            return f"took {len(taken)} of {len(instances)} ({refused[0].words})"
+        for reply in refused:
+            log.warning("%s: %s; the rest of %s is there", peer, reply.words, delivery.job_id)
+        log.info("%s: took %s, %d instances", peer, delivery.job_id, len(taken))
+        return self._commit(delivery, peer, taken) if self._config.commitment else ""
 
     def _commit(self, delivery: Delivery, peer: Peer, instances: list[Instance]) -> str:
         """Ask for storage commitment; what is lacking, "" if nothing, or if it is not offered."""

@@ -41,11 +41,19 @@ class Instance:
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of one instance: whether it was taken, and the answer in words."""
+    """What became of one instance.
+
+    Attributes:
+        instance: it.
+        taken: whether the other side has it.
+        words: its answer.
+        known: whether it takes objects of that class at all.
+    """
 
     instance: Instance
     taken: bool
     words: str
+    known: bool = True
 
 
 def silent(step: str, share: float) -> None:
@@ -176,7 +184,8 @@ def _send(association: Association, instance: Instance, peer: Peer) -> Reply:
         if context.abstract_syntax == instance.sop_class_uid
     }
     if not accepted:
-        return Reply(instance, False, f"{peer} does not take {instance.sop_class_uid.name}")
+        words = f"{peer} does not take {instance.sop_class_uid.name}"
+        return Reply(instance, False, words, known=False)
     try:
         ds = dcmread(instance.path)
         if instance.transfer_syntax not in accepted and instance.transfer_syntax.is_compressed:

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from mmif.errors import ConfigError, InputError
 from mmif.io.atomic import commit, refuse_existing, staging_folder
 from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_volumes
+from mmif.io.dicom.write.blending import Look, can_blend, write_blending
 from mmif.io.dicom.write.derived import DerivedSeries, Kind
 from mmif.io.dicom.write.registration import write_spatial_registration
 from mmif.io.source import Source
@@ -18,8 +19,12 @@ from mmif.io.transform_files import write_itk_transform
 from mmif.io.writing import write_dicom_series, write_nifti
 from mmif.options import DicomEncoding, OutputFormat, TransferSyntax
 from mmif.result import FUSED_KEY, STUDY_KEY, RegisteredSource, StudyRecord
-from mmif.roles import label
+from mmif.roles import ROLES, label
+from mmif.transforms.colour import palette
 from mmif.transforms.step import Data, Step, study_of
+
+OVERLAY = "hot-iron"
+"""The colours of a registered series over its reference, where its own are grey."""
 
 
 class DeidentifyVolumesd(Step):
@@ -48,7 +53,8 @@ class SaveFusedd(Step):
 
     Outputs appear whole or not at all. ``output`` in ``.nii`` or ``.nii.gz`` is one file; any other
     is a folder with ``fused`` (DICOM) or ``fused.nii.gz``, ``registration.tfm``, and
-    ``registration.dcm`` where both came as DICOM; of three sources each file names its role.
+    ``registration.dcm`` where both came as DICOM; with a registered series ``blending.dcm``, which
+    lays it over a reference of DICOM slices; of three sources each file names its role.
 
     Args:
         keys: roles in the order of the task.
@@ -134,6 +140,9 @@ class SaveFusedd(Step):
             if dicom:
                 recipe = self._derive(study, name, volume)
                 warnings += write_dicom_series(volume, out / name, recipe)
+            if dicom and name != "fused" and self._blends(study.sources[study.reference].origin):
+                blending = out / f"{name.replace('registered', 'blending')}.dcm"
+                write_blending(blending, recipe, out / name, _look(study, name))
         warnings += self._write_transforms(study, out)
         return tuple(dict.fromkeys(warnings))
 
@@ -145,6 +154,10 @@ class SaveFusedd(Step):
         wanted = came_as if self.format == "auto" else self.format
         return wanted in ("dicom", "both"), wanted in ("nifti", "both")
 
+    def _blends(self, reference: Source | None) -> bool:
+        """Whether a registered series can be laid over the reference in the archive."""
+        return self.save_registered and not self.deidentified and can_blend(reference)
+
     def names(self, origins: Mapping[str, Source | None], reference: str) -> list[str]:
         """What stands at the output in the end, of sources with these ``origins``."""
         if self.single_file:
@@ -152,6 +165,7 @@ class SaveFusedd(Step):
         dicom, nifti = self.formats(origins[reference])
         moving = [role for role in origins if role != reference]
         endings = [f"_{role}" if len(moving) > 1 else "" for role in moving]
+        blends = dicom and self._blends(origins[reference])
         volumes = ["fused", *(f"registered{end}" for end in endings if self.save_registered)]
         both_dicom = {
             end: _is_dicom(origins[role]) and _is_dicom(origins[reference])
@@ -160,6 +174,7 @@ class SaveFusedd(Step):
         return [
             *(f"{name}/*.dcm" for name in volumes if dicom),
             *(f"{name}.nii.gz" for name in volumes if nifti),
+            *(f"blending{end}.dcm" for end in endings if blends),
             *(f"registration{end}.tfm" for end in endings),
             *(f"registration{end}.dcm" for end in endings if both_dicom[end]),
         ]
@@ -183,7 +198,7 @@ class SaveFusedd(Step):
         """How the series ``name`` of this study came about, for the DICOM writers."""
         kind: Kind = "fused" if name == "fused" else "registered"
         moving = [s for role, s in study.sources.items() if role != study.reference]
-        of = next((s for s in moving if name.endswith(f"_{s.role}")), moving[0])
+        of = _moving_of(study, name)
         others = moving if kind == "fused" else [of]
         names = f"{' and '.join(label(s.role) for s in others)} to {label(study.reference)}"
         registrations = [s.registration for s in others if s.registration is not None]
@@ -215,6 +230,23 @@ def _name_outputs(study: StudyRecord, stem: str) -> Iterator[tuple[str, Register
     moving = [s for role, s in study.sources.items() if role != study.reference]
     for source in moving:
         yield (f"{stem}_{source.role}" if len(moving) > 1 else stem), source
+
+
+def _moving_of(study: StudyRecord, name: str) -> RegisteredSource:
+    """The moving source whose role the name of an output ends in; the only one, or the first."""
+    moving = [s for role, s in study.sources.items() if role != study.reference]
+    return next((s for s in moving if name.endswith(f"_{s.role}")), moving[0])
+
+
+def _look(study: StudyRecord, name: str) -> Look:
+    """How the registered series ``name`` lies over the reference: its windows, and its colours."""
+    reference, moving = study.sources[study.reference].window, _moving_of(study, name)
+    high = moving.window.high if moving.window.bone is None else moving.window.bone
+    activity = ROLES[moving.role].kind == "activity"
+    colours = str(study.fusion.get("colour_map") or OVERLAY) if activity else OVERLAY
+    return Look(
+        (reference.low, reference.high), (moving.window.low, high), palette(colours), colours
+    )
 
 
 def _is_dicom(origin: Source | None) -> bool:

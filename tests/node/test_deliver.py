@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 from network import free_port, wait_until
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (
     SecondaryCaptureImageStorage,
+    SpatialRegistrationStorage,
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
@@ -123,6 +124,21 @@ def test_an_archive_that_was_away_has_everything_once(result: Path, tmp_path: Pa
         again.add("1.2.3/spect-ct", result, made + 1)  # a result made anew
         wait_until(lambda: again.is_over("1.2.3/spect-ct", made + 1), 20, "the delivery")
     assert len(archive.kept) == 6
+
+
+def test_an_archive_that_knows_one_class_less_has_all_the_rest(
+    result: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ds = dcmread(next((result / "fused").iterdir()))
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = SpatialRegistrationStorage
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    ds.save_as(result / "registration.dcm")
+    archive, made = Archive(free_port()), time.time()
+    with deliveries(tmp_path, archive.port, Commitments()) as sent, archive.open():
+        sent.add("1.2.3/spect-ct", result, made)
+        wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), 20, "the delivery")
+    assert len(archive.kept) == 3
+    assert "does not take Spatial Registration Storage" in caplog.text
 
 
 def test_what_is_never_taken_is_given_up(result: Path, tmp_path: Path) -> None:

@@ -49,6 +49,50 @@ def edited(path: Path, change: Callable[[Dataset], object]) -> Path:
     return path
 
 
+def test_known_points_go_where_simpleitk_and_slicer_put_them(
+    pair: tuple[Source, Source], written: Path, tmp_path: Path
+) -> None:
+    """Ten points of the fixed image, and where they lie in the moving one, in LPS mm.
+
+    SimpleITK resamples the moving image at ``transform(fixed point)``. 3D Slicer reads the same
+    file as the transform *from parent*: a moving node put under it goes by the inverse, in RAS.
+    Slicer's import of a Spatial Registration puts the moving series under the matrix of its item,
+    between points in RAS, as the transform *to parent*.
+    """
+    write_itk_transform(tmp_path / "r.tfm", MATRIX)
+    transform = sitk.ReadTransform(str(tmp_path / "r.tfm"))
+    item = dcmread(written).RegistrationSequence[1].MatrixRegistrationSequence[0].MatrixSequence[0]
+    to_fixed_lps = np.reshape(item.FrameOfReferenceTransformationMatrix, (4, 4)).astype(float)
+    ras = np.diag([-1.0, -1.0, 1.0, 1.0])
+    to_parent = ras @ to_fixed_lps @ ras
+    for fixed in np.random.default_rng(2025).uniform(-90, 90, (10, 3)):
+        moving = apply(MATRIX, fixed)  # where the same tissue lies in the moving image
+        np.testing.assert_allclose(transform.TransformPoint(fixed.tolist()), moving, atol=1e-6)
+        inverse = transform.GetInverse().TransformPoint(moving.tolist())
+        np.testing.assert_allclose(inverse, fixed, atol=1e-6)
+        shown = apply(to_parent, apply(ras, moving))
+        np.testing.assert_allclose(shown, apply(ras, fixed), atol=1e-5)
+
+
+def test_a_bright_voxel_of_the_moving_image_is_resampled_onto_its_fixed_point(
+    tmp_path: Path,
+) -> None:
+    """With SimpleITK alone, as a user would: the transform file and two images."""
+    write_itk_transform(tmp_path / "r.tfm", MATRIX)
+    fixed = sitk.Image(80, 80, 80, sitk.sitkFloat32)
+    fixed.SetOrigin((-40.0, -40.0, -40.0))
+    point = (7.0, -5.0, 11.0)
+    moving = sitk.Image(40, 40, 40, sitk.sitkFloat32)
+    moving.SetOrigin((np.array(apply(MATRIX, point)) - 20).tolist())
+    moving[20, 20, 20] = 1.0
+    transform = sitk.ReadTransform(str(tmp_path / "r.tfm"))
+    found = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform))
+    k, j, i = np.unravel_index(found.argmax(), found.shape)
+    place = fixed.TransformIndexToPhysicalPoint((int(i), int(j), int(k)))
+    np.testing.assert_allclose(place, point, atol=0.01)
+    assert found.max() > 0.99
+
+
 @pytest.mark.parametrize("maker", ["dicom", "anonymised"])
 def test_the_object_has_no_error_and_no_warning(
     maker: str, sources, recipe: Recipe, faults: Faults, tmp_path: Path

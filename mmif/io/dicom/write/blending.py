@@ -20,8 +20,8 @@ from pydicom.uid import BlendingSoftcopyPresentationStateStorage
 from pydicom.valuerep import DSfloat, format_number_as_ds
 
 from mmif.io.dicom.write.derived import DerivedSeries
-from mmif.io.dicom.write.elements import encoded, write_elements
-from mmif.io.dicom.write.header import carried, contributing_equipment, patient_and_study
+from mmif.io.dicom.write.elements import encode, write_elements
+from mmif.io.dicom.write.header import contributing_equipment, copy_elements, patient_and_study
 from mmif.io.dicom.write.references import instance_reference, referable
 from mmif.io.source import Source
 
@@ -85,7 +85,7 @@ def write_blending(path: Path, recipe: DerivedSeries, folder: Path, look: Look) 
     )
     ds.DisplayedAreaSelectionSequence = Items([_displayed_area(underlying[0])])
     ds.update(_colours(look.palette))
-    write_elements(encoded(ds), path)
+    write_elements(encode(ds), path)
 
 
 def _header(recipe: DerivedSeries, registered_uid: str, look: Look) -> Dataset:
@@ -93,7 +93,7 @@ def _header(recipe: DerivedSeries, registered_uid: str, look: Look) -> Dataset:
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.update(patient_and_study(recipe))
-    ds.update(carried(recipe.reference.headers[0], ["BodyPartExamined"]))
+    ds.update(copy_elements(recipe.reference.headers[0], ["BodyPartExamined"]))
     ds.setdefault("BodyPartExamined", "HEAD")
     parts = registered_uid, look.reference_window, look.registered_window, look.palette_name
     ds.SOPClassUID = BlendingSoftcopyPresentationStateStorage

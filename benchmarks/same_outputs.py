@@ -82,7 +82,7 @@ def make_studies(folder: Path) -> Path:
 
 def run(checkout: Path, commands: tuple[str, ...], out: Path, studies: Path, made: bool) -> None:
     """The commands by the code of ``checkout``."""
-    (out if made else out.parent).mkdir(parents=True)
+    (out if made else out.parent).mkdir(parents=True, exist_ok=True)
     places = {"ct": CT, "mri": MRI, "spect": SPECT, "out": out, "studies": studies}
     for command in commands:
         done = subprocess.run(

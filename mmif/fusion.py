@@ -25,7 +25,7 @@ from mmif.transforms.fuse import FuseSlicesd, MeasureFusiond, mean_metrics
 from mmif.transforms.intensity import ChooseWindowsd, ScaleToUnitd
 from mmif.transforms.load import CheckOnePatientd, LoadVolumed
 from mmif.transforms.register import RegisterToReferenced
-from mmif.transforms.save import DeidentifyVolumesd, SaveFusedd
+from mmif.transforms.save import WRITING, DeidentifyVolumesd, SaveFusedd
 from mmif.transforms.step import Step, study_of
 from mmif.weights import Weights
 
@@ -180,13 +180,8 @@ def save_step(pipeline: Pipeline, output: str | Path, options: FuseOptions) -> S
     return SaveFusedd(
         pipeline.roles,
         output,
-        format=options.format,
-        dicom_encoding=options.dicom_encoding,
-        transfer_syntax=options.transfer_syntax,
-        save_registered=options.save_registered,
-        overwrite=options.overwrite,
-        deidentified=options.deidentify,
         recipe={"pipeline": asdict(pipeline)},
+        **{name: getattr(options, name) for name in WRITING},
     )
 
 

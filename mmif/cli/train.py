@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,21 +31,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile.")
-def train(
-    task: str,
-    data: Path,
-    output: Path,
-    pipeline: str | None,
-    epochs: int | None,
-    max_steps: int | None,
-    seed: int | None,
-    init: str | None,
-    resume: bool,
-    overwrite: bool,
-    device: str,
-    threads: int | None,
-    compiled: bool,
-) -> None:
+def train(task: str, data: Path, output: Path, **options: Any) -> None:
     """Train the fusion network of TASK on DATA; weights, card and record go to OUTPUT.
 
     DATA is a folder of registered image pairs (CT-MRI/{CT,MRI} or {CT,MRI}) or of studies.
@@ -59,15 +45,16 @@ def train(
     from mmif.training.card import Origin
     from mmif.weights import load_weights
 
-    if threads:
-        torch.set_num_threads(threads)
+    init, resume = options["init"], options["resume"]
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
     if not resume:
         marks = ("checkpoint.pt", "losses.csv")
-        refuse_existing(output, overwrite=overwrite, inputs=[data], made_by_mmif=marks)
-    recipe = _recipe(task, pipeline, epochs, seed)
+        refuse_existing(output, overwrite=options["overwrite"], inputs=[data], made_by_mmif=marks)
+    recipe = _recipe(task, options["pipeline"], options["epochs"], options["seed"])
     start = load_weights(init, None) if init else None
     slices = output.absolute().with_name(f"{output.absolute().name}.slices")
-    with join_ranks(device) as ranks:
+    with join_ranks(options["device"]) as ranks:
         with ranks.one_after_the_first():
             pairs = split_by_case(
                 find_training_pairs(recipe, data, slices),
@@ -76,7 +63,8 @@ def train(
             )
         origin = Origin(_command(), _commit(), f"{start.name} {start.sha256}" if start else None)
         tensors = start.network.state_dict() if start else None
-        job = Job(recipe, output, origin, max_steps or 0, resume, tensors, compiled)
+        steps = options["max_steps"] or 0
+        job = Job(recipe, output, origin, steps, resume, tensors, options["compiled"])
         best = run(job, pairs, ranks, _Teller() if ranks.first and not quiet() else _silent)
     if best is not None and not quiet():
         click.echo(

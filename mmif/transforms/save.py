@@ -17,7 +17,7 @@ from mmif.io.dicom.write.registration import write_spatial_registration
 from mmif.io.source import Source
 from mmif.io.transform_files import write_itk_transform
 from mmif.io.writing import write_dicom_series, write_nifti
-from mmif.options import DicomEncoding, OutputFormat, TransferSyntax
+from mmif.options import FuseOptions, UnknownOptionError, unknown_line
 from mmif.result import FUSED_KEY, STUDY_KEY, RegisteredSource, StudyRecord
 from mmif.roles import ROLES, label
 from mmif.transforms.colour import palette
@@ -25,6 +25,12 @@ from mmif.transforms.step import Data, Step, study_of
 
 OVERLAY = "hot-iron"
 """The colours of a registered series over its reference, where its own are grey."""
+
+WRITING = (
+    *("format", "dicom_encoding", "transfer_syntax"),
+    *("save_registered", "overwrite", "deidentify"),
+)
+"""The options that decide what is written, and how."""
 
 
 class DeidentifyVolumesd(Step):
@@ -59,16 +65,13 @@ class SaveFusedd(Step):
     Args:
         keys: roles in the order of the task.
         output: where to write.
-        format: ``dicom``, ``nifti``, ``both``, or ``auto`` for what the reference came as.
-        dicom_encoding: ``series`` (one file a slice) or ``multiframe`` (colour only).
-        transfer_syntax: of DICOM; every one is lossless.
-        save_registered: write the moving volumes on the fused grid too.
-        overwrite: replace an output that mmif wrote.
-        deidentified: whether the sources hold no identity, so that no time may stand either.
         recipe: what decides the voxels; UIDs follow from it.
+        **options: of `mmif.options.FuseOptions`, those in ``WRITING``.
 
     Raises:
         OutputError: ``output`` exists or cannot be written.
+        ConfigError: options that one file cannot keep.
+        UnknownOptionError: another option.
     """
 
     part = "write"
@@ -78,33 +81,22 @@ class SaveFusedd(Step):
         keys: KeysCollection,
         output: str | Path,
         *,
-        format: OutputFormat = "auto",
-        dicom_encoding: DicomEncoding = "series",
-        transfer_syntax: TransferSyntax = "explicit",
-        save_registered: bool = False,
-        overwrite: bool = False,
-        deidentified: bool = False,
         recipe: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        self.output = Path(output)
-        self.format, self.encoding = format, dicom_encoding
-        self.transfer_syntax = transfer_syntax
-        self.save_registered, self.overwrite = save_registered, overwrite
-        self.deidentified = deidentified
-        self.recipe = dict(recipe or {})
-        super().__init__(
-            keys,
-            output=str(output),
-            format=format,
-            dicom_encoding=dicom_encoding,
-            transfer_syntax=transfer_syntax,
-            save_registered=save_registered,
-            overwrite=overwrite,
-            deidentified=deidentified,
-        )
-        if self.single_file and format in ("dicom", "both"):
-            raise ConfigError(f"{output}: one NIfTI file cannot hold format {format}")
-        if self.single_file and save_registered:
+        for name in options.keys() - set(WRITING):
+            raise UnknownOptionError(unknown_line(name, WRITING))
+        chosen = FuseOptions.of(options)
+        self.output, self.recipe = Path(output), dict(recipe or {})
+        self.format, self.encoding = chosen.format, chosen.dicom_encoding
+        self.transfer_syntax = chosen.transfer_syntax
+        self.save_registered, self.overwrite = chosen.save_registered, chosen.overwrite
+        self.deidentified = chosen.deidentify
+        written = {name: getattr(chosen, name) for name in WRITING}
+        super().__init__(keys, output=str(output), **written)
+        if self.single_file and self.format in ("dicom", "both"):
+            raise ConfigError(f"{output}: one NIfTI file cannot hold format {self.format}")
+        if self.single_file and self.save_registered:
             raise ConfigError(
                 f"{output}: one NIfTI file cannot hold the registered volume too; expected a "
                 "folder for --save-registered"

@@ -25,6 +25,7 @@ COMMANDS = {
     "node": "Receive studies by C-STORE, fuse them, send the results on.",
     "send": "Send a result's DICOM files to an archive.",
     "bundle": "Write a MONAI bundle: configuration, weights, licence.",
+    "slicer": "Fuse two volumes as a module inside 3D Slicer.",
     "weights": "List or verify the shipped weights.",
 }
 

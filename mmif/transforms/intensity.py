@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRange
 from scipy import ndimage
 
 from mmif.config import IntensityConfig, build
@@ -111,10 +112,10 @@ def _with_signal(values: npt.NDArray[Any], place: npt.NDArray[np.bool_]) -> npt.
 
 def apply_window(volume: MetaTensor, window: Window) -> MetaTensor:
     """``volume`` with ``window`` as 0..1; what lies outside is held at the ends."""
-    unit = ((volume - window.low) / (window.high - window.low)).clamp(0, 1)
+    unit: MetaTensor = ScaleIntensityRange(window.low, window.high, 0, 1, clip=True)(volume)
     if window.bone is None:
         return unit
-    bone = ((volume - window.high) / (window.bone - window.high)).clamp(0, 1)
+    bone = ScaleIntensityRange(window.high, window.bone, 0, 1, clip=True)(volume)
     return SOFT_TISSUE * unit + (1 - SOFT_TISSUE) * bone
 
 

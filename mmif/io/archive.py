@@ -1,7 +1,9 @@
-"""Zip archives, unpacked where they can do no harm."""
+"""Zip archives and gzip files, unpacked where they can do no harm."""
 
+import gzip
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,9 @@ MAX_UNPACKED_BYTES = 16 << 30
 
 MAX_RATIO = 250
 """Unpacked bytes per packed byte, over the archive; medical images reach about 20."""
+
+MAX_GZIP_BYTES = 4 << 30
+"""Bytes that one gzip file may unpack to."""
 
 _RATIO_FREE_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
@@ -86,3 +91,46 @@ def _copy(
     if written != info.file_size:
         raise zipfile.BadZipFile("a member is cut short")
     return written
+
+
+class Gunzip:
+    """Unpacks gzip files into a temporary folder, made when the first one comes.
+
+    A context manager: what was unpacked is gone afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._count = 0
+
+    def __enter__(self) -> "Gunzip":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def __call__(self, packed: FoundFile) -> FoundFile:
+        """The unpacked file, under the name of the packed one.
+
+        Raises:
+            InputError: it is damaged, or unpacks to more than the limits.
+        """
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="mmif-")
+        self._count += 1
+        target = Path(self._folder.name) / f"{self._count:06d}"
+        size = packed.path.stat().st_size
+        allowed = min(MAX_GZIP_BYTES, _RATIO_FREE_BYTES + MAX_RATIO * size)
+        try:
+            with gzip.open(packed.path) as source, target.open("wb") as sink:
+                while chunk := source.read(_CHUNK_BYTES):
+                    allowed -= len(chunk)
+                    if allowed < 0:
+                        raise InputError(
+                            f"{packed.name}: unpacks to more than {MAX_GZIP_BYTES >> 30} GiB or "
+                            f"{MAX_RATIO} times its size; expected an image"
+                        )
+                    sink.write(chunk)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{packed.name}: gzip that is damaged or cut short") from error
+        return FoundFile(target, packed.name)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from mmif.errors import InputError
 
-Kind = Literal["dicom", "nifti", "analyze", "mgh", "itk", "zip", "empty", "other"]
+Kind = Literal["dicom", "packed", "nifti", "analyze", "mgh", "itk", "zip", "empty", "other"]
 
 MAX_FILES = 200_000
 """Files looked at in one tree; a larger one is refused."""
@@ -79,7 +79,9 @@ def sibling(path: Path, endings: tuple[str, ...]) -> Path | None:
         beside = [p for p in sorted(path.parent.iterdir()) if p.name.lower() in wanted]
     except OSError:
         return None
-    beside = [p for p in beside if p.stem.split(".")[0] == stem.split(".")[0] and _is_ordinary(p)]
+    beside = [p for p in beside if _is_ordinary(p)]
+    own = [p for p in beside if p.stem.split(".")[0] == stem.split(".")[0]]
+    beside = own or (beside if len(beside) == 1 else [])  # M.IMG beside m.hdr
     if not beside:
         return None
     return own_file(path, min(beside, key=lambda p: wanted[p.name.lower()]).name)
@@ -104,7 +106,7 @@ def own_file(header: Path, name: str) -> Path:
 
 
 def walk(folder: Path) -> Iterator[FoundFile]:
-    """Every ordinary file below ``folder``, in a stable order, each folder once.
+    """Every ordinary file and dead link below ``folder``, in a stable order, each folder once.
 
     A link to a folder is followed, unless it leads to ``folder`` or above it. A folder that cannot
     be looked into stands among them as if it were a file.
@@ -133,7 +135,7 @@ def walk(folder: Path) -> Iterator[FoundFile]:
         ]
         left += reversed(folders)
         for path in map(Path, entries):
-            if not _is_ordinary(path):
+            if not (_is_ordinary(path) or is_dead_link(path)):
                 continue
             count += 1
             if count > MAX_FILES:
@@ -147,6 +149,8 @@ def detect_format(path: Path) -> Kind:
     Raises:
         InputError: it cannot be read.
     """
+    if is_dead_link(path):
+        raise InputError(f"{path}: a link that leads nowhere")
     try:
         with path.open("rb") as file:
             head = file.read(_SNIFFED_BYTES)
@@ -172,8 +176,12 @@ def _kind_inside_gzip(path: Path) -> Kind:
         kind = "other"
     if kind == "other" and path.name.lower().endswith((".mgz", ".mgh.gz")):
         return "mgh"
-    if kind not in {"nifti", "analyze", "mgh"} and path.name.lower().endswith((".nii.gz", ".nii")):
+    if kind not in {"nifti", "analyze", "mgh", "dicom"} and path.name.lower().endswith(
+        (".nii.gz", ".nii")
+    ):
         return "nifti"
+    if kind == "dicom":
+        return "packed"
     return kind if kind in {"nifti", "analyze", "mgh"} else "other"
 
 
@@ -236,8 +244,6 @@ def foreign_content(path: Path) -> str:
                 inside = packed.read(512)
         except (OSError, EOFError, zlib.error):
             return "gzip that is damaged or cut short"
-        if _kind_of_bytes(inside[:_SNIFFED_BYTES]) == "dicom":
-            return "a DICOM file packed with gzip (.dcm.gz)"
         return _foreign_name(inside) or "gzip of something that is no volume"
     except OSError:
         return ""
@@ -250,7 +256,10 @@ def _foreign_name(head: bytes) -> str:
             return name
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it, or pack it as zip"
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html", b"<head")):
+    opening = head.lstrip().lower()
+    if opening.startswith((b"<!doctype html", b"<html", b"<head")) or (
+        opening.startswith(b"<!--") and b"<html" in opening
+    ):
         return "a web page (HTML): the download answered with an error?"
     if head.lstrip().startswith((b"<?xml", b"{")):
         return "a text (XML or JSON)"
@@ -264,6 +273,11 @@ def _is_bare_dicom(head: bytes) -> bool:
     element, length = int.from_bytes(head[2:4], "little"), int.from_bytes(head[4:8], "little")
     explicit = head[4:6] in _VALUE_REPRESENTATIONS
     return element <= 0x0060 and (explicit or (length <= 64 and length % 2 == 0))
+
+
+def is_dead_link(path: Path) -> bool:
+    """Whether ``path`` is a link that leads nowhere."""
+    return path.is_symlink() and not path.exists()
 
 
 def _is_ordinary(path: Path) -> bool:

@@ -40,7 +40,7 @@ def load(
         raise InputError(f"role {role!r}; expected one of {', '.join(VOLUME_ROLES)}")
     root = require_path(path)
     kind = None if root.is_dir() else detect_format(root)
-    if kind in {None, "zip", "dicom"}:
+    if kind in {None, "zip", "dicom", "packed"}:
         with scanned(root, complete=True) as scan:
             return _from_scan(scan, role, series_uid, frame)
     if series_uid is not None:

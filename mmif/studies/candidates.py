@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmif.errors import InputError
-from mmif.io.dicom.read.series import SeriesInfo, select
+from mmif.io.dicom.read.select import select
+from mmif.io.dicom.read.series import SeriesInfo
 from mmif.studies.study import Input, input_of
 
 
@@ -29,7 +30,13 @@ def take_series(
     try:
         inputs[role] = _series_input(select(infos, where, role, None)[0])
     except InputError as error:
-        problems[role] = str(error).replace("--series-uid", "a list that names it")
+        problems[role] = _for_lists(str(error))
+
+
+def _for_lists(message: str) -> str:
+    """``message`` with the way that a batch has to choose, in place of the command's option."""
+    message = message.replace("choose one: ", "choose one with a list that names it: ")
+    return message.replace("choose a series: ", "choose with a list: ").replace("--series-uid ", "")
 
 
 def _series_input(info: SeriesInfo) -> Input:

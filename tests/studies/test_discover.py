@@ -105,7 +105,7 @@ def test_two_equal_series_are_reported_and_not_guessed(tmp_path: Path) -> None:
     jobs, rejected = found(tmp_path)
     assert jobs == []
     assert "2 series fit equally" in rejected["a"]
-    assert rejected["a"].endswith("choose one with a list that names it")
+    assert "choose one with a list that names it: ct=" in rejected["a"]
 
 
 def test_two_files_of_one_role_are_reported(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def _place_warnings(fields: dict[str, str]) -> tuple[str, ...]:
     """A note where a MetaImage or NRRD does not say where its volume lies."""
     if not fields or any(fields.get(name) for name in _PLACES):
         return ()
-    return (f"no {' or '.join(_PLACES[:2])}: the position is not known, 0 0 0 is taken",)
+    names = "space origin" if "space" in fields else " or ".join(_PLACES[:2])
+    return (f"no {names}: the position is not known, 0 0 0 is taken",)
 
 
 def _check_data_files(path: Path, found: dict[str, str], is_nrrd: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 
 from mmif.errors import GeometryError, InputError, MmifError
 from mmif.geometry import Matrix, apply, spacing_mm
@@ -147,6 +148,8 @@ def _affine(
             )
         notes += ("the sform is the identity and does not fit pixdim; the qform is used",)
         sform = None
+    elif sform is not None and (steps := _other_steps(sform, header)):
+        notes += (f"the sform has steps of {steps}; the sform is used",)
     affine = sform if sform is not None else cast(Matrix, qform)
     unit = int(header["xyzt_units"]) & 7
     scale = _MM_PER_UNIT.get(unit, 1.0)
@@ -177,10 +180,31 @@ def _valid(header: Header, form: str) -> Matrix | None:
 
 
 def _is_never_set(sform: Matrix, header: Header) -> bool:
-    """Whether an sform is the identity that software writes by default, against pixdim."""
+    """Whether an sform is the identity that software writes by default, against pixdim.
+
+    One that was moved, or mirrored along an axis, still has no step of its own.
+    """
+    steps = _pixdim(header)
+    return bool(
+        np.allclose(np.abs(sform[:3, :3]), np.eye(3), atol=1e-3)
+        and steps is not None
+        and np.abs(steps - 1).max() > 0.01
+    )
+
+
+def _other_steps(sform: Matrix, header: Header) -> str:
+    """The steps of an sform and those of pixdim in words, where they differ by 1 % and more."""
+    steps = _pixdim(header)
+    if steps is None or np.allclose(spacing_mm(sform), steps, rtol=0.01):
+        return ""
+    own = " x ".join(f"{step:.4g}" for step in spacing_mm(sform))
+    return f"{own} and pixdim says {' x '.join(f'{step:.4g}' for step in steps)}"
+
+
+def _pixdim(header: Header) -> npt.NDArray[np.float64] | None:
+    """The three steps of pixdim; None where they are not told."""
     steps = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
-    told = np.isfinite(steps).all() and bool((steps > 0).all())
-    return bool(np.array_equal(sform, np.eye(4)) and told and np.abs(steps - 1).max() > 1e-3)
+    return steps if np.isfinite(steps).all() and bool((steps > 0).all()) else None
 
 
 def _is_invertible(matrix: Matrix) -> bool:

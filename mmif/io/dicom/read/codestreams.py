@@ -11,6 +11,7 @@ from pydicom.encaps import get_frame
 from pydicom.uid import RLELossless
 
 from mmif.errors import InputError
+from mmif.io.dicom.read.jpeg import JPEG_SYNTAXES
 
 if TYPE_CHECKING:
     from mmif.io.dicom.read.pixels import PixelFormat
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 _SEARCHED_BYTES = 1 << 16
 _JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _EMPTY_SCAN = re.compile(rb"(\xff\xda\x00\x08\x01..)\x00\x00\x00", re.DOTALL)
+_ZERO_RUN = bytes(256)
+"""No coder of JPEG-LS or JPEG 2000 writes so many zeros: an empty packet is one (ISO 15444-1 B.10),
+and no object of one tile has more than some 20 layers of 6 resolutions."""
+
 _JPEG_2000 = b"\xff\x4f\xff\x51"
+
+
+_SPARE_BYTES = 16
+"""Bytes behind the runs of a segment: one pads to an even length, and some encoders to 16."""
 
 
 def check_codestream(pixel_data: bytes, stored: "PixelFormat", index: int) -> None:
@@ -40,6 +49,8 @@ def check_codestream(pixel_data: bytes, stored: "PixelFormat", index: int) -> No
         )
     _check_samples(frame, stored)
     _check_end(frame)
+    if stored.transfer_syntax not in JPEG_SYNTAXES and _ZERO_RUN in frame:
+        raise InputError("compressed pixels with a run of zeros (damaged)")
 
 
 def _check_samples(frame: bytes, stored: "PixelFormat") -> None:
@@ -124,7 +135,7 @@ def _unpacks_to(segment: bytes, size: int) -> bool:
             at, done = at + code + 2, done + code + 1
         else:
             at, done = (at + 2, done + 257 - code) if code > 128 else (at + 1, done)
-    return done == size and at <= len(segment)
+    return done == size and at <= len(segment) <= at + _SPARE_BYTES
 
 
 def with_whole_scans(pixel_data: bytes) -> bytes:

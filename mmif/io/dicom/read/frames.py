@@ -5,7 +5,6 @@ many. Positions come from the standard's attributes alone; where they are missin
 refused with the name of the attribute.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +25,7 @@ from mmif.io.dicom.read.headers import (
     value,
     words,
 )
+from mmif.io.dicom.read.labels import NM_VECTORS, Labels
 
 MAX_FRAMES = 20_000
 """Frames of one series; more are refused."""
@@ -56,45 +56,20 @@ SINGLE = frozenset(
     }
 )
 
-SEPARATORS = (
-    "StackID",
-    "EchoTime",
-    "EffectiveEchoTime",
-    "EchoNumbers",
-    "InversionTime",
-    "TemporalPositionIdentifier",
-    "TemporalPositionIndex",
-    "TimeSlot",
-    "PhaseSlot",
-    "EnergyWindow",
-    "TriggerTime",
-    "NominalCardiacTriggerDelayTime",
-    "NominalPercentageOfCardiacPhase",
-    "DiffusionBValue",
-    "DiffusionGradientOrientation",
-    "ImageType",
-    "FrameType",
-    "ComplexImageComponent",
-    "KVP",
-    "ConvolutionKernel",
-    "AcquisitionNumber",
-    "FrameReferenceTime",
-    "AcquisitionTime",
-)
-"""Attributes that tell volumes of one series apart, the most telling first."""
 
-_NM_VECTORS = {
-    "EnergyWindowVector": "EnergyWindow",
-    "TimeSlotVector": "TimeSlot",
-    "PhaseVector": "PhaseSlot",
+_STANDARD = "1.2.840.10008."
+_VENDORS = {
+    "1.3.12.2.1107.": "Siemens",
+    "1.2.840.113619.": "GE",
+    "1.3.46.670589.": "Philips",
+    "1.2.392.200036.9116.": "Canon (Toshiba)",
+    "1.2.392.200036.9125.": "Fujifilm",
+    "1.2.156.112605.": "United Imaging",
 }
+"""The roots of the vendors' UIDs, as their DICOM conformance statements give them."""
 
-
-LABEL_KEYWORDS = (
-    *(k for k in SEPARATORS if k not in _NM_VECTORS.values()),
-    "RepetitionTime",
-    "SliceThickness",
-)
+_NOT_GREY = {"1.2.840.10008.5.1.4.1.1.4.3": "colours, not grey values"}
+"""What an object that looks like an image is instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +101,14 @@ class Frame:
 
 def sop_class_name(dataset: pydicom.Dataset) -> str:
     """The name of an object's SOP class (``CT Image Storage``)."""
-    name = UID(text(dataset, "SOPClassUID")).name
-    return name if name.isprintable() and not name[:1].isdigit() else "an object of unknown class"
+    uid = text(dataset, "SOPClassUID")
+    name = UID(uid).name
+    if name.isprintable() and not name[:1].isdigit():
+        return name
+    vendor = next((vendor for root, vendor in _VENDORS.items() if uid.startswith(root)), "")
+    if vendor:
+        return f"a private object of {vendor}"
+    return "an object of unknown class" if uid.startswith(_STANDARD) else "a private object"
 
 
 def frames_of(header: Header, file: int) -> list[Frame]:
@@ -153,7 +134,7 @@ def frames_of(header: Header, file: int) -> list[Frame]:
             f"{sop_class_name(dataset)} with {integer(dataset, 'NumberOfFrames')} frames "
             "but no per-frame positions"
         )
-    return [_frame(dataset, [dataset], file, 0, _Labels((dataset,)))]
+    return [_frame(dataset, [dataset], file, 0, Labels((dataset,)))]
 
 
 def check_is_volume_image(header: Header) -> None:
@@ -166,7 +147,7 @@ def check_is_volume_image(header: Header) -> None:
     sop_class = text(dataset, "SOPClassUID")
     name = sop_class_name(dataset)
     if sop_class not in ENHANCED | SINGLE | {NUCLEAR}:
-        raise InputError(f"{name}: not a volume image")
+        raise InputError(f"{name}: {_NOT_GREY.get(sop_class, 'not a volume image')}")
     kinds = words(dataset, "ImageType")
     if "MOSAIC" in kinds:
         raise InputError("Siemens mosaic: many slices tiled in one image; export it untiled")
@@ -208,7 +189,7 @@ def _enhanced_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
             *_macros(own, shared),
             dataset,
         ]
-        yield _frame(dataset, groups, file, index, _Labels(tuple(groups)))
+        yield _frame(dataset, groups, file, index, Labels(tuple(groups)))
 
 
 _MACROS = (
@@ -223,6 +204,8 @@ _MACROS = (
     "CTImageFrameTypeSequence",
     "PETFrameTypeSequence",
     "CTReconstructionSequence",
+    "CTXRayDetailsSequence",
+    "MRModifierSequence",
     "CardiacSynchronizationSequence",
     "TemporalPositionSequence",
     "UnassignedPerFrameConvertedAttributesSequence",
@@ -233,6 +216,7 @@ _MACROS = (
 def _macros(own: pydicom.Dataset, shared: pydicom.Dataset) -> list[pydicom.Dataset]:
     """The functional group macros of one frame, its own before the shared ones."""
     found = [first_item(group, keyword) for keyword in _MACROS for group in (own, shared)]
+    found += [first_item(macro, "DiffusionGradientDirectionSequence") for macro in found]
     return [item for item in found if len(item)]
 
 
@@ -250,7 +234,7 @@ def _nuclear_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
     if not spacing and count > 1:
         raise GeometryError("SpacingBetweenSlices is missing; the slices' places are unknown")
     slices = _vector(dataset, "SliceVector", count) or tuple(range(1, count + 1))
-    vectors = {label: _vector(dataset, key, count) for key, label in _NM_VECTORS.items()}
+    vectors = {label: _vector(dataset, key, count) for key, label in NM_VECTORS.items()}
     normal = np.cross(first.row_lps, first.column_lps)
     for index in range(count):
         x, y, z = np.add(first.position_lps, normal * (spacing or 0) * (slices[index] - slices[0]))
@@ -343,32 +327,3 @@ def _size(dataset: pydicom.Dataset) -> tuple[int, int]:
     if not columns or not rows or not (0 < columns <= MAX_SIDE and 0 < rows <= MAX_SIDE):
         raise InputError(f"{columns} x {rows} pixels; expected 1 to {MAX_SIDE} a side")
     return columns, rows
-
-
-class _Labels(Mapping[str, str]):
-    """What may tell a frame from another at the same place, looked up only when asked for."""
-
-    def __init__(self, groups: tuple[pydicom.Dataset, ...]) -> None:
-        self._groups = groups
-
-    def __getitem__(self, keyword: str) -> str:
-        for group in self._groups if keyword in LABEL_KEYWORDS else ():
-            if keyword in group and (label := _label(group, keyword)):
-                return label
-        raise KeyError(keyword)
-
-    def __iter__(self) -> Iterator[str]:
-        return (keyword for keyword in LABEL_KEYWORDS if keyword in self)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def _label(group: pydicom.Dataset, keyword: str) -> str:
-    """One label as text; numbers rounded, so that rounding separates nothing."""
-    label = text(group, keyword)
-    try:
-        rounded = float(label)
-    except ValueError:
-        return label
-    return f"{rounded:.6g}" if math.isfinite(rounded) else label

@@ -173,6 +173,11 @@ def unquoted(error: BaseException) -> str:
     return "".join(letter for letter in message if letter.isprintable() and letter.isascii())
 
 
+def plain(label: str) -> str:
+    """A short attribute for a message: printable ASCII, at most 60 characters."""
+    return "".join(letter for letter in label if " " <= letter <= "~")[:60]
+
+
 def clean(content: str) -> str:
     """``content`` if it is a valid UID, else a word of its own for it.
 
@@ -183,7 +188,9 @@ def clean(content: str) -> str:
     return f"(invalid UID {hashlib.sha256(content.encode()).hexdigest()[:8]})"
 
 
-def read_header(path: Path, name: str | None = None, only: tuple[str, ...] = ()) -> Header:
+def read_header(
+    path: Path, name: str | None = None, only: tuple[str | BaseTag, ...] = ()
+) -> Header:
     """The header of a DICOM file, with or without preamble.
 
     Args:
@@ -222,14 +229,19 @@ def _usable(dataset: pydicom.Dataset, path: Path, name: str | None) -> pydicom.D
     return dataset
 
 
-def _parsed(stream: BinaryIO, only: tuple[str, ...]) -> pydicom.Dataset:
+def _parsed(stream: BinaryIO, only: tuple[str | BaseTag, ...]) -> pydicom.Dataset:
     """Everything before the pixels, however the file is encoded."""
     return pydicom.dcmread(
-        stream, stop_before_pixels=True, force=True, specific_tags=list(only) or None
+        stream,
+        stop_before_pixels=True,
+        force=True,
+        specific_tags=[BaseTag(Tag(name)) for name in only] or None,
     )
 
 
-def _quickly_parsed(stream: BinaryIO, head: bytes, only: tuple[str, ...]) -> pydicom.Dataset | None:
+def _quickly_parsed(
+    stream: BinaryIO, head: bytes, only: tuple[str | BaseTag, ...]
+) -> pydicom.Dataset | None:
     """The same for the ordinary encodings, without pydicom's long way to the meta information.
 
     None for a file without preamble, in another encoding or byte order.
@@ -399,6 +411,13 @@ def patient_key(dataset: pydicom.Dataset) -> str | None:
     """
     identity = text(dataset, "PatientID")
     return hashlib.sha256(identity.encode()).hexdigest() if identity else None
+
+
+def person_key(dataset: pydicom.Dataset) -> str | None:
+    """A one-way hash of PatientName and PatientBirthDate; None where the file has no name."""
+    name = " ".join(text(dataset, "PatientName").replace("^", " ").upper().split())
+    identity = f"{name}/{text(dataset, 'PatientBirthDate')}"
+    return hashlib.sha256(identity.encode()).hexdigest() if name else None
 
 
 def _is_list(found: object) -> bool:

@@ -24,6 +24,12 @@ JPEG_SYNTAXES = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JP
 _MORE_SCAN = bytes(range(1, 65)) * 4
 """Bytes that no whole scan reaches: its decoder stops at its last block."""
 
+_ZERO_RUN = bytes(64)
+"""Zeros that a lost part of a file leaves; a flat region can have as many."""
+
+_LAST_BYTES = 32
+"""Bytes at the end of a scan that a whole picture needs; encoders pad with fewer."""
+
 _STDERR = threading.Lock()
 """Held by the thread whose decoder is kept quiet: there is one stderr for all."""
 
@@ -32,7 +38,9 @@ def decode_jpeg(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
     """The samples of a grey JPEG frame: (rows, columns).
 
     Decoders fill up a scan that ends before its last block. So the frame is decoded once more
-    with bytes before its end marker: where they change the picture, blocks were missing.
+    with bytes before its end marker: where they change the picture, blocks were missing. A run of
+    zeros can be a part that was lost, of which a decoder makes blocks too; then the last bytes
+    are not needed, and the picture stays as it is with others in their place.
 
     Raises:
         InputError: GDCM does not decode it, or the scan ends early.
@@ -41,9 +49,23 @@ def decode_jpeg(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
     with _quiet_stderr():
         pixels = _decode(frame, stored)
         longer = _decode(frame[:end] + _MORE_SCAN + frame[end:], stored)
+        surplus = _ZERO_RUN in frame and _is_whole_without_end(frame, end, pixels, stored)
+    if surplus:
+        raise InputError("compressed pixels with a run of zeros before their end (damaged)")
     if not np.array_equal(pixels, longer):
         raise InputError("compressed pixels whose scan ends early (truncated)")
     return pixels
+
+
+def _is_whole_without_end(
+    frame: bytes, end: int, pixels: npt.NDArray[Any], stored: "PixelFormat"
+) -> bool:
+    """Whether other bytes in place of the last ones before ``end`` make the same ``pixels``."""
+    try:
+        other = _decode(frame[: end - _LAST_BYTES] + _MORE_SCAN + frame[end:], stored)
+    except InputError:
+        return False  # the last bytes are needed
+    return bool(np.array_equal(pixels, other))
 
 
 @contextmanager

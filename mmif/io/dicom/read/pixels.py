@@ -33,6 +33,7 @@ from pydicom.uid import (
     JPEGLSTransferSyntaxes,
     RLELossless,
 )
+from scipy import ndimage
 
 from mmif.errors import InputError
 from mmif.io.checks import MAX_VOXELS
@@ -148,7 +149,7 @@ def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
     if found.bits_allocated not in {8, 16, 32} or not 0 < stored <= allocated:
         raise InputError(f"{stored} of {allocated} bits a pixel; expected 8, 16 or 32")
     high = integer(dataset, "HighBit")
-    if syntax in _NATIVE and high is not None and high >= stored:
+    if syntax in {*_NATIVE, RLELossless} and high is not None and high >= stored:
         raise InputError(f"HighBit is {high} with BitsStored {stored}; expected {stored - 1}")
     if not 0 < found.frames <= MAX_FRAMES or found.samples not in {1, 3}:
         raise InputError(f"{found.frames} frames of {found.samples} samples a pixel")
@@ -314,8 +315,11 @@ class Rescale:
     padding: tuple[int, int] | None = None
     mirror: float | None = None
 
-    def __call__(self, stored: Pixels, out: npt.NDArray[np.float32]) -> int:
-        """Write physical values of ``stored`` into ``out``, NaN for padding; how much is padding.
+    def __call__(self, stored: Pixels, out: npt.NDArray[np.float32]) -> tuple[int, int]:
+        """Write physical values of ``stored`` into ``out``, NaN for padding.
+
+        Returns:
+            How many pixels are padding, and how many have its value inside of the image.
 
         Args:
             stored: (rows, columns) samples.
@@ -332,12 +336,27 @@ class Rescale:
         if self.mirror is not None:
             np.subtract(np.float32(self.mirror), out, out=out)
         if self.padding is None:
-            return 0
-        padded = (stored >= self.padding[0]) & (stored <= self.padding[1])
+            return 0, 0
+        low, high = self.padding
+        padded = (stored >= low) & (stored <= high)
+        found = int(np.count_nonzero(padded))
+        if not found:
+            return 0, 0
+        if stored.min() < low and stored.max() > high:
+            padded = _reaches_border(padded)
         count = int(np.count_nonzero(padded))
-        if count:
-            out[padded] = np.nan
-        return count
+        out[padded] = np.nan
+        return count, found - count
+
+
+def _reaches_border(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The pieces of ``mask`` that touch the border of the image: a value between others is tissue.
+
+    Scanners pad what lies outside of the reconstructed circle or of the tilted field.
+    """
+    labels, _ = ndimage.label(mask)
+    edges = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return np.asarray(mask & np.isin(labels, np.unique(edges)))
 
 
 def rescale_of(dataset: pydicom.Dataset, index: int = 0) -> Rescale:

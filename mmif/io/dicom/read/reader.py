@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, spacing_mm
-from mmif.io.checks import MAX_VOXELS, check_grid, check_values
+from mmif.io.checks import MAX_VOXELS, check_grid, check_values, fill_background
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import Placement, Stack
 from mmif.io.dicom.read.headers import Header, integer, named, patient_key, quiet, text
@@ -27,7 +27,8 @@ from mmif.io.dicom.read.pixels import (
     to_air,
     units_of,
 )
-from mmif.io.dicom.read.series import Scan, Series, SeriesInfo, describe, scanned, select
+from mmif.io.dicom.read.select import select
+from mmif.io.dicom.read.series import Scan, Series, SeriesInfo, describe, scanned
 from mmif.io.dicom.read.suv import suv_factor
 from mmif.io.meta import monai_meta
 from mmif.io.paths import ContentReader, Unread
@@ -136,7 +137,7 @@ def _source(path: Path, info: SeriesInfo, headers: list[Header]) -> Source:
         frame_of_reference_uid=text(first, "FrameOfReferenceUID") or None,
         patient_key=patient_key(first),
         headers=tuple(header.dataset for header in headers),
-        suv_factor=suv_factor(first),
+        suv_factor=suv_factor(*(header.dataset for header in headers)),
     )
 
 
@@ -162,24 +163,30 @@ def _stacked(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[st
     readers = _Readers(series)
     is_ct = units_of(series.headers[stack.frames[0].file].dataset) == "HU"
 
-    def read(k: int) -> int:
+    def read(k: int) -> tuple[int, int]:
         frame = stack.frames[k]
         dataset = series.headers[frame.file].dataset
         with named(where):
             rescale = rescale_of(dataset, frame.index)
-            padded = rescale(readers(frame), volume[k])
-        return padded + (to_air(volume[k]) if is_ct else 0)
+            padded, kept = rescale(readers(frame), volume[k])
+        return padded + (to_air(volume[k]) if is_ct else 0), kept
 
-    def read_block(first: int) -> int:
-        return sum(map(read, range(first, min(first + _BLOCK, len(volume)))))
+    def read_block(first: int) -> tuple[int, int]:
+        counts = list(map(read, range(first, min(first + _BLOCK, len(volume)))))
+        return sum(padded for padded, _ in counts), sum(kept for _, kept in counts)
 
     with quiet, ThreadPoolExecutor(_THREADS) as pool:
-        padded = sum(pool.map(read_block, range(0, len(volume), _BLOCK)))
-    if not padded:
-        return volume, ()
-    air = AIR_HU if is_ct else fill_padding(volume)
-    share = 100 * padded / volume.size
-    return volume, (f"padding ({share:.1f} % of the voxels) was set to air ({air:g})",)
+        counts = list(pool.map(read_block, range(0, len(volume), _BLOCK)))
+    padded, kept = (sum(column) for column in zip(*counts, strict=True))
+    notes: tuple[str, ...] = ()
+    if kept:
+        share = 100 * kept / volume.size
+        notes += (f"the padding value is tissue too ({share:.1f} % of the voxels): kept there",)
+    if padded:
+        air = AIR_HU if is_ct else fill_padding(volume)
+        share = 100 * padded / volume.size
+        notes += (f"padding ({share:.1f} % of the voxels) was set to air ({air:g})",)
+    return volume, notes if is_ct else notes + fill_background(volume, "mri")
 
 
 def _colours(series: Series, stack: Stack, placement: Placement, where: str) -> Volume:

@@ -1,38 +1,35 @@
-"""The DICOM series under a path: which there are, what each is good for, and which one is meant.
+"""The DICOM series under a path: which there are, and what each is good for.
 
-Files are judged by content, never by name. The rules by which a series is chosen for a role, in
-this order; the first one that leaves a single series decides:
-
-1. modality: CT for ct, MR for mri, NM for spect, PT for pet;
-2. usable: slices with a place in the patient that form one volume of grey values;
-3. image type: original before derived images;
-4. attenuation correction: corrected before uncorrected activity;
-5. orientation: axial before other planes, unless another is more than twice as fine;
-6. number of slices: one with at least 1.5 times those of every other;
-7. volume covered: one with at least 1.5 times that of every other.
-
-Phase images, parameter maps, projections and transmission maps have no role. Nothing is chosen
-across patients, or across studies of several days.
-
-Where they leave several, nothing is guessed: the choice is the user's, by SeriesInstanceUID.
+Files are judged by content, never by name.
 This module needs neither torch nor MONAI.
 """
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pydicom
+from pydicom.tag import BaseTag
 
 from mmif.errors import GeometryError, InputError, MmifError
 from mmif.geometry import spacing_mm
-from mmif.io.archive import unpack
+from mmif.io.archive import Gunzip, unpack
+from mmif.io.dicom.read.agreement import (
+    AGREEMENT_KEYWORDS,
+    check_no_conflict,
+    check_no_holes,
+    check_nothing_gone,
+    check_one_place,
+    check_one_scale,
+    check_whole,
+    count_notes,
+    pixel_digest,
+)
+from mmif.io.dicom.read.auxiliary import is_attenuation_corrected, map_of, named_auxiliary
 from mmif.io.dicom.read.frames import (
-    LABEL_KEYWORDS,
     MAX_FRAMES,
     Frame,
     check_is_volume_image,
@@ -40,15 +37,7 @@ from mmif.io.dicom.read.frames import (
     lacks_pixels,
     sop_class_name,
 )
-from mmif.io.dicom.read.geometry import (
-    PHASE,
-    Placement,
-    Stack,
-    chosen,
-    place,
-    plane_name,
-    stacks,
-)
+from mmif.io.dicom.read.geometry import Placement, Stack, place, plane_name
 from mmif.io.dicom.read.headers import (
     Header,
     clean,
@@ -58,23 +47,35 @@ from mmif.io.dicom.read.headers import (
     named,
     one_line,
     patient_key,
+    person_key,
+    plain,
     quiet,
     read_header,
     text,
     words,
 )
+from mmif.io.dicom.read.labels import LABEL_KEYWORDS, PRIVATE_TAGS
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
-from mmif.io.files import FoundFile, IgnoredFile, detect_format, foreign_content, require_path, walk
+from mmif.io.dicom.read.split import is_phase, select_volume, split_volumes
+from mmif.io.files import (
+    FoundFile,
+    IgnoredFile,
+    detect_format,
+    foreign_content,
+    is_dead_link,
+    require_path,
+    walk,
+)
 from mmif.roles import ROLES, VOLUME_ROLES
-
-CLEARLY_MORE = 1.5
-"""By which factor a series must lead in slices or volume to be chosen for it."""
 
 KEPT_HEADERS = 5_000
 """Files up to which complete headers are kept while a tree is looked through."""
 
-_LOOKED_AT = (
+_LOOKED_AT: tuple[str | BaseTag, ...] = (
     *LABEL_KEYWORDS,
+    *PRIVATE_TAGS,
+    *AGREEMENT_KEYWORDS,
+    "Manufacturer",
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -102,6 +103,9 @@ _LOOKED_AT = (
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "CorrectedImage",
+    "AttenuationCorrectionMethod",
+    "PatientName",
+    "PatientBirthDate",
     "StudyDate",
     "SpacingBetweenSlices",
     "DetectorInformationSequence",
@@ -139,7 +143,9 @@ class SeriesInfo:
         frame_of_reference_uid: FrameOfReferenceUID.
         volume_ml: what its volume covers.
         study_date: StudyDate.
-        attenuation_corrected: whether CorrectedImage names ATTN.
+        attenuation_corrected: whether activity is corrected; None where nothing says it.
+        auxiliary: what its description says it is, where that is no anatomy or activity.
+        person_key: a one-way hash of PatientName and birth date, None where there are none.
     """
 
     uid: str
@@ -162,7 +168,9 @@ class SeriesInfo:
     frame_of_reference_uid: str | None
     volume_ml: float
     study_date: str = ""
-    attenuation_corrected: bool = False
+    attenuation_corrected: bool | None = None
+    auxiliary: str = ""
+    person_key: str | None = None
 
     def line(self) -> str:
         """One line that tells it from others: UID, modality, slices, description, size, spacing."""
@@ -219,16 +227,17 @@ class Series:
         if not frames or 2 * len(left_out) > len(self.headers):
             raise InputError(left_out[0])
         datasets = [self.headers[n].dataset for n in {frame.file for frame in frames}]
-        _check_nothing_is_gone(self.files)
-        place_notes = _check_is_one_place(datasets)
-        _check_is_whole(datasets)
+        check_nothing_gone(self.files)
+        place_notes = check_one_place(datasets)
+        check_whole(datasets)
+        check_no_conflict(frames, self.files, self.headers)
         try:
-            found, notes = stacks(frames)
-        except GeometryError:
+            found, notes = split_volumes(frames)
+        except GeometryError as error:
             once = self._without_equal_pixels(frames)
             if len(once) == len(frames):
-                raise
-            found, notes = stacks(once)
+                raise InputError(self._name(str(error))) from error
+            found, notes = split_volumes(once)
             notes += (f"{len(frames) - len(once)} identical copies of images were left out",)
         notes += place_notes
         if left_out:
@@ -247,9 +256,7 @@ class Series:
         known: set[tuple[object, ...]] = set()
         once = []
         for frame in frames:
-            with self.files[frame.file].path.open("rb") as file:
-                file.seek(self.headers[frame.file].pixel_offset or 0)
-                digest = hashlib.sha256(file.read()).digest()
+            digest = pixel_digest(self.files[frame.file], self.headers[frame.file])
             key = (frame.position_lps, frame.row_lps, frame.column_lps, frame.size, digest)
             if key not in known:
                 known.add(key)
@@ -263,71 +270,23 @@ class Series:
             MmifError: there is none, or no clear choice.
         """
         found, notes = self.stacks
-        stack, choice = chosen(found, frame)
-        placement = place(stack)
-        return stack, placement, (*notes, *choice, *placement.warnings)
+        stack, choice = select_volume(found, frame)
+        check_no_holes(stack.frames, self.headers, self.damaged_beside)
+        datasets = [self.headers[n].dataset for n in {frame.file for frame in stack.frames}]
+        scale = check_one_scale(datasets)
+        try:
+            placement = place(stack)
+        except GeometryError as error:
+            raise GeometryError("; ".join((str(error), *choice))) from error
+        every = [frame for other in found for frame in other.frames]
+        counts = count_notes(stack.frames, every, self.headers)
+        return stack, placement, (*notes, *choice, *counts, *scale, *placement.warnings)
 
-
-def _check_nothing_is_gone(files: Sequence[FoundFile]) -> None:
-    """Refuse a series beside which links lead nowhere: they may have been slices of it.
-
-    Raises:
-        InputError: how many.
-    """
-    folders = {file.path.parent for file in files}
-    dead = sum(p.is_symlink() and not p.exists() for folder in folders for p in folder.iterdir())
-    if dead:
-        raise InputError(f"{dead} dead links beside the slices; slices are missing")
-
-
-def _check_is_one_place(datasets: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
-    """Refuse slices that share a SeriesInstanceUID by mistake; the values themselves stay unsaid.
-
-    Returns:
-        What was noticed.
-
-    Raises:
-        InputError: they are of several patients, modalities, or frames of reference.
-    """
-    patients = {text(dataset, "PatientID") for dataset in datasets} - {""}
-    if len(patients) > 1:
-        raise InputError(f"{len(patients)} PatientIDs in one series; expected one")
-    modalities = Counter(text(dataset, "Modality") for dataset in datasets)
-    if len(modalities) > 1:
-        rare = modalities.most_common()[-1][0]
-        odd = next(dataset for dataset in datasets if text(dataset, "Modality") == rare)
-        raise InputError(
-            f"Modality {_plain(rare)} at {_plain(text(odd, 'ImagePositionPatient'))} "
-            f"among {_plain(modalities.most_common()[0][0])} images of one series; "
-            "expected one modality"
-        )
-    frames = {text(dataset, "FrameOfReferenceUID") for dataset in datasets} - {""}
-    if 1 < len(frames) == len(datasets):  # an anonymiser's fault
-        return ("every slice has a FrameOfReferenceUID of its own; read as one volume",)
-    if len(frames) > 1:
-        raise InputError(f"{len(frames)} frames of reference in one series; expected one")
-    return ()
-
-
-def _check_is_whole(datasets: Sequence[pydicom.Dataset]) -> None:
-    """Refuse a concatenation (one multi-frame object in several files) of which parts are missing.
-
-    Raises:
-        InputError: which parts there are.
-    """
-    parts: dict[str, set[int]] = defaultdict(set)
-    totals: dict[str, int] = defaultdict(int)
-    for dataset in datasets:
-        if uid := text(dataset, "ConcatenationUID"):
-            number = integer(dataset, "InConcatenationNumber") or 1
-            parts[uid].add(number)
-            total = integer(dataset, "InConcatenationTotalNumber") or 0
-            totals[uid] = max(totals[uid], total, number)
-    for uid, found in parts.items():
-        if len(found) < totals[uid]:
-            raise InputError(
-                f"{len(found)} of {totals[uid]} parts of a concatenation; expected all"
-            )
+    def _name(self, reason: str) -> str:
+        """``reason``, with what its description says of a series that forms no volume."""
+        dataset = self.headers[0].dataset
+        what = named_auxiliary(text(dataset, "SeriesDescription"), text(dataset, "Modality"))
+        return f"{what}, not a volume: {reason}" if what else reason
 
 
 @dataclass(frozen=True)
@@ -353,7 +312,8 @@ def find_series(path: str | Path) -> list[SeriesInfo]:
 def series_among(files: Iterable[Path], where: Path) -> list[SeriesInfo]:
     """Every DICOM series that ``files`` hold; ``where`` is what they have in common."""
     found = [FoundFile(path, str(path)) for path in files]
-    return [describe(series) for series in _scan(where, found, complete=False).series]
+    with Gunzip() as gunzip:
+        return [describe(series) for series in _scan(where, found, False, gunzip).series]
 
 
 @contextmanager
@@ -375,39 +335,43 @@ def scanned(path: str | Path, complete: bool = False) -> Iterator[Scan]:
     with ExitStack() as stack:
         stack.enter_context(quiet)
         stack.enter_context(collector_paused)
+        gunzip = stack.enter_context(Gunzip())
         if kind is None:
-            scan = _scan(root, list(walk(root)), complete)
+            scan = _scan(root, list(walk(root)), complete, gunzip)
         elif kind == "zip":
-            scan = _scan(root, stack.enter_context(unpack(root)), complete)
-        elif kind == "dicom":
-            scan = _scan_of_file(root, complete)
+            scan = _scan(root, stack.enter_context(unpack(root)), complete, gunzip)
+        elif kind in {"dicom", "packed"}:
+            scan = _scan_of_file(root, complete, gunzip)
         else:
-            scan = _scan(root, [FoundFile(root, str(root))], complete)
+            scan = _scan(root, [FoundFile(root, str(root))], complete, gunzip)
         yield scan
 
 
-def _scan_of_file(path: Path, complete: bool) -> Scan:
+def _scan_of_file(path: Path, complete: bool, gunzip: Gunzip) -> Scan:
     """The series for which one DICOM file stands."""
-    header = read_header(path)
+    found = FoundFile(path, str(path))
+    header = read_header(
+        (gunzip(found) if detect_format(path) == "packed" else found).path, str(path)
+    )
     if is_directory(header.dataset):
-        return _scan(path, list(walk(path.parent)), complete)
+        return _scan(path, list(walk(path.parent)), complete, gunzip)
     with named(str(path)):
         part = text(header.dataset, "ConcatenationUID") != ""
         alone = (integer(header.dataset, "NumberOfFrames") or 1) > 1 and not part
         if not alone:
             check_is_volume_image(header)
     if alone:
-        return _scan(path, [FoundFile(path, str(path))], complete)
+        return _scan(path, [found], complete, gunzip)
     try:
         beside = [FoundFile(p, str(p)) for p in sorted(path.parent.iterdir()) if p.is_file()]
     except OSError as error:
         raise InputError(f"{path.parent}: cannot be read ({error.strerror})") from error
-    scan = _scan(path, beside, complete)
-    uid = _series_key(header, FoundFile(path, str(path)))
+    scan = _scan(path, beside, complete, gunzip)
+    uid = _series_key(header, found)
     return replace(scan, series=tuple(s for s in scan.series if s.uid == uid), volumes=())
 
 
-def _scan(root: Path, files: Sequence[FoundFile], complete: bool) -> Scan:
+def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip) -> Scan:
     """Sort ``files`` into series, volumes of other formats, and the rest with reasons."""
     complete = complete and len(files) <= KEPT_HEADERS
     only = () if complete else _LOOKED_AT
@@ -415,11 +379,15 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool) -> Scan:
     ignored: list[IgnoredFile] = []
     damaged: Counter[Path] = Counter()
     volumes: list[FoundFile] = []
+    dead: Counter[Path] = Counter()
     for file in files:
         try:
+            dead[_folder(file)] += is_dead_link(file.path)
             kind = detect_format(file.path)
             damaged[_folder(file)] += kind == "empty"
-            if kind == "dicom":
+            if kind == "packed":
+                file = gunzip(file)
+            if kind in {"dicom", "packed"}:
                 header = read_header(file.path, file.name, only)
                 if is_directory(header.dataset):
                     ignored.append(IgnoredFile(file.name, "a DICOMDIR; files are found by content"))
@@ -441,18 +409,24 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool) -> Scan:
             tuple(file for file, _ in found),
             tuple(header for _, header in found),
             complete,
-            sum(damaged[folder] for folder in {_folder(file) for file, _ in found}),
+            _beside(damaged, dead, {_folder(file) for file, _ in found}),
         )
         for uid, found in sorted(groups.items())
     )
     return Scan(root, series, tuple(ignored), tuple(volumes))
 
 
+def _beside(damaged: Counter[Path], dead: Counter[Path], folders: set[Path]) -> int:
+    """Files in ``folders`` that could not be read, and links anywhere that lead nowhere."""
+    elsewhere = sum(count for folder, count in dead.items() if folder not in folders)
+    return sum(damaged[folder] for folder in folders) + elsewhere
+
+
 _REASONS: dict[str, str] = {
     "empty": "empty",
     "other": "neither DICOM, NIfTI, MetaImage nor NRRD",
     "analyze": "Analyze 7.5: it has no orientation",
-    "zip": "an archive inside; name it itself",
+    "zip": "a zip archive inside; gunzip it, or name it itself",
 }
 
 
@@ -461,14 +435,9 @@ def _series_key(header: Header, file: FoundFile) -> str:
     uid = text(header.dataset, "SeriesInstanceUID")
     if uid:
         return clean(uid)
-    modality = _plain(text(header.dataset, "Modality"))
+    modality = plain(text(header.dataset, "Modality"))
     of = f" of modality {modality}" if modality else ""
     return f"without SeriesInstanceUID{of} in {_folder(file)}"
-
-
-def _plain(label: str) -> str:
-    """A short attribute for a message: printable ASCII, at most 60 characters."""
-    return "".join(letter for letter in label if " " <= letter <= "~")[:60]
 
 
 def _is_cut_short(header: Header) -> bool:
@@ -537,7 +506,13 @@ def _described(series: Series, frame: int | None) -> SeriesInfo:
         frame_of_reference_uid=text(dataset, "FrameOfReferenceUID") or None,
         volume_ml=0.0,
         study_date=text(dataset, "StudyDate"),
-        attenuation_corrected="ATTN" in words(dataset, "CorrectedImage"),
+        attenuation_corrected=is_attenuation_corrected(
+            words(dataset, "CorrectedImage"),
+            text(dataset, "AttenuationCorrectionMethod"),
+            text(dataset, "SeriesDescription"),
+        ),
+        auxiliary=named_auxiliary(text(dataset, "SeriesDescription"), modality),
+        person_key=person_key(dataset),
     )
     try:
         stack, placement, notes = series.volume(frame)
@@ -585,20 +560,14 @@ def _auxiliary(info: SeriesInfo, stack: Stack) -> str:
     kinds = {
         part.strip() for part in stack.frames[0].labels.get("ImageType", "").upper().split("\\")[2:]
     } | set(info.image_type[2:])
-    if info.modality == "MR" and not kinds.isdisjoint(PHASE) and "M" not in kinds:
+    if info.modality == "MR" and is_phase(stack) and "M" not in kinds:
         return "a phase, real or imaginary image"
     if info.modality == "NM" and "TRANSMISSION" in kinds:
         return "a transmission (attenuation) map"
-    found = sorted(kinds & _AUXILIARY)
-    return f"a derived image of type {found[0]}" if found else ""
-
-
-_AUXILIARY = frozenset(
-    {"ADC", "FA", "TRACEW", "MAP", "B0", "B1", "T1_MAP", "T2_MAP", "T2_STAR_MAP", "MTT", "CBF"}
-    | {"CBV", "RCBF", "RCBV", "TTP", "TMAX", "PERFUSION", "SUBTRACTION", "SUB", "MIP", "MINIP"}
-    | {"PROJECTION", "SCOUT", "ATTENUATION", "SCATTER"}
-) | {"ADC MAP", "FIELD MAP", "B0 MAP", "B1 MAP", "T1 MAP", "T2 MAP", "FA MAP", "PROJECTION IMAGE"}
-"""Values of ImageType after the second that scanners and workstations give to maps."""
+    if kind := map_of(list(kinds)):
+        return f"a derived image of type {kind}"
+    derived = info.image_type[:1] == ("DERIVED",)
+    return f"{info.auxiliary} by its description" if derived and info.auxiliary else ""
 
 
 _WITHOUT_UNITS = frozenset(
@@ -642,154 +611,6 @@ def _frame_count(dataset: pydicom.Dataset) -> int:
         return 1
 
 
-def select(
-    infos: Sequence[SeriesInfo], where: Path, role: str | None, series_uid: str | None
-) -> tuple[SeriesInfo, str]:
-    """The series that is meant, and why, in words.
-
-    Args:
-        infos: what was found.
-        where: the path that was named, for messages.
-        role: ct, mri, spect or pet; None for any volume.
-        series_uid: the user's own choice, or None.
-
-    Raises:
-        InputError: none fits, or several fit equally.
-    """
-    if not infos:
-        raise InputError(f"{where}: no DICOM series found")
-    if series_uid is not None:
-        return _by_uid(infos, where, role, series_uid)
-    usable = [info for info in infos if (role in info.roles if role else _is_volume(info))]
-    _check_one_patient_and_day(infos, usable, where)
-    if not usable:
-        wanted = f"{ROLES[role].modality} series usable as {role}" if role else "usable series"
-        raise InputError(f"{where}: no {wanted}; found {_listed(infos)}")
-    said = f"{len(usable)} of {len(infos)} series usable as {role or 'a volume'}"
-    left = usable
-    for name, rule in _RULES:
-        if len(left) == 1:
-            break
-        better = rule(left)
-        if len(better) < len(left):
-            said += f"; {name} left {len(better)}"
-            left = better
-    if len(left) > 1:
-        lines = "; ".join(info.line() for info in left)
-        raise InputError(
-            f"{where}: {len(left)} series fit equally: {lines}; choose one with --series-uid"
-        )
-    return left[0], f"{said}: {left[0].line()}"
-
-
-def _check_one_patient_and_day(
-    infos: Sequence[SeriesInfo], usable: Sequence[SeriesInfo], where: Path
-) -> None:
-    """Refuse to choose across patients, or across studies of several days.
-
-    Raises:
-        InputError: how many there are, and their series.
-    """
-    patients = {info.patient_key for info in infos} - {None}
-    if len(patients) > 1:
-        raise InputError(
-            f"{where}: {len(patients)} patients; expected one: {_lines(infos)}; "
-            "choose one with --series-uid"
-        )
-    days = {(info.study_uid, info.study_date) for info in usable}
-    if len({study for study, _ in days}) > 1 and len({day for _, day in days}) > 1:
-        raise InputError(
-            f"{where}: {len(days)} studies of several days; expected one: {_lines(usable)}; "
-            "choose one with --series-uid"
-        )
-
-
-def _lines(infos: Sequence[SeriesInfo]) -> str:
-    """The first series, a line each, on one line."""
-    more = f"; and {len(infos) - 6} more" if len(infos) > 6 else ""
-    return "; ".join(info.line() for info in infos[:6]) + more
-
-
-def _by_uid(
-    infos: Sequence[SeriesInfo], where: Path, role: str | None, series_uid: str
-) -> tuple[SeriesInfo, str]:
-    """The series that the user named."""
-    for info in infos:
-        if info.uid == series_uid:
-            if not _is_volume(info):
-                raise InputError(f"{where}: series {series_uid} is not usable: {info.reason}")
-            check_modality(info, where, role)
-            return info, f"named by its SeriesInstanceUID: {info.line()}"
-    known = "; ".join(info.line() for info in infos)
-    raise InputError(f"{where}: no series {series_uid}; found {known}")
-
-
-def check_modality(info: SeriesInfo, where: Path, role: str | None) -> None:
-    """Refuse a series of plainly another modality, or of colours, for a role.
-
-    Raises:
-        InputError: what it is and what was expected.
-    """
-    if role is None:
-        return
-    if info.colour:
-        raise InputError(f"{where}: series {info.uid} holds colours; expected grey values")
-    known = {ROLES[one].modality for one in VOLUME_ROLES}
-    wanted = ROLES[role].modality
-    if info.modality in known and info.modality != wanted:
-        raise InputError(
-            f"{where}: modality {info.modality}; expected {wanted} for the {role} source"
-        )
-
-
-def _is_volume(info: SeriesInfo) -> bool:
+def is_volume(info: SeriesInfo) -> bool:
     """Whether a series can be read as a volume."""
     return info.spacing_mm is not None
-
-
-def _listed(infos: Iterable[SeriesInfo]) -> str:
-    """Series and why they do not fit, on one line."""
-    said = [f"{i.line()}: {i.reason or 'usable as ' + ', '.join(i.roles)}" for i in infos]
-    more = f"; and {len(said) - 6} more" if len(said) > 6 else ""
-    return "; ".join(said[:6]) + more
-
-
-def _original(infos: list[SeriesInfo]) -> list[SeriesInfo]:
-    """Original images, where there are any."""
-    return [i for i in infos if i.image_type[:1] == ("ORIGINAL",)] or infos
-
-
-def _axial(infos: list[SeriesInfo]) -> list[SeriesInfo]:
-    """Axial series, where there are any; not before a volume that is far finer."""
-    axial = [i for i in infos if i.orientation.endswith("axial")]
-    if not axial:
-        return infos
-    finest = min(max(i.spacing_mm or (0.0,)) for i in infos)
-    return axial if min(max(i.spacing_mm or (0.0,)) for i in axial) <= 2 * finest else infos
-
-
-def _corrected(infos: list[SeriesInfo]) -> list[SeriesInfo]:
-    """Series corrected for attenuation, where there are any."""
-    return [i for i in infos if i.attenuation_corrected] or infos
-
-
-def _leading(
-    measure: Callable[[SeriesInfo], float],
-) -> Callable[[list[SeriesInfo]], list[SeriesInfo]]:
-    """A rule that keeps the one series that leads clearly in ``measure``, if one does."""
-
-    def rule(infos: list[SeriesInfo]) -> list[SeriesInfo]:
-        ranked = sorted(infos, key=measure, reverse=True)
-        clear = measure(ranked[0]) >= CLEARLY_MORE * measure(ranked[1])
-        return ranked[:1] if clear else infos
-
-    return rule
-
-
-_RULES: tuple[tuple[str, Callable[[list[SeriesInfo]], list[SeriesInfo]]], ...] = (
-    ("image type (original)", _original),
-    ("attenuation correction", _corrected),
-    ("orientation (axial)", _axial),
-    ("number of slices", _leading(lambda info: info.slices)),
-    ("volume covered", _leading(lambda info: info.volume_ml)),
-)

@@ -1,5 +1,6 @@
 """Standardised uptake values by body weight, where a PET's headers allow them."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pydicom
@@ -9,20 +10,29 @@ from mmif.io.dicom.read.headers import first_item, number, text, words
 
 MAX_UPTAKE = timedelta(hours=24)
 
+_AGREED = ("PatientWeight", "CorrectedImage", "DecayCorrection", "Units", "SUVType")
+"""Attributes that must be one for all slices: one factor is for all of them."""
 
-def suv_factor(dataset: pydicom.Dataset) -> float | None:
+
+def suv_factor(dataset: pydicom.Dataset, *others: pydicom.Dataset) -> float | None:
     """SUVbw per unit of a stored-and-rescaled PET value; None where attributes are missing.
 
     As the QIBA profile computes it: body weight in g over the dose that is left at the time to
-    which the image is decay corrected. 1 for images that already hold SUVbw.
+    which the image is decay corrected. 1 for images that already hold SUVbw. The beds of one
+    acquisition are corrected to the start of the first, wherever its slices lie.
+
+    Args:
+        dataset: the header of one slice.
+        others: those of the other slices of its volume.
     """
     try:
-        return _factor(dataset)
+        agreed = all(len({text(d, key) for d in (dataset, *others)}) == 1 for key in _AGREED)
+        return _factor(dataset, others) if agreed else None
     except MmifError:
         return None
 
 
-def _factor(dataset: pydicom.Dataset) -> float | None:
+def _factor(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float | None:
     """As `suv_factor`; unreadable attributes raise."""
     if text(dataset, "Modality").upper() != "PT":
         return None
@@ -30,22 +40,29 @@ def _factor(dataset: pydicom.Dataset) -> float | None:
     if unit == "GML" and text(dataset, "SUVType").upper() in {"", "BW"}:
         return 1.0
     weight = number(dataset, "PatientWeight") or 0.0
-    tracer = first_item(dataset, "RadiopharmaceuticalInformationSequence")
+    tracer = _tracer(dataset)
     dose = number(tracer, "RadionuclideTotalDose") or 0.0
     corrected = {"ATTN", "DECY"} <= set(words(dataset, "CorrectedImage"))
     if unit != "BQML" or not corrected or weight <= 0 or dose <= 0:
         return None
-    left = _share_left(dataset, tracer)
+    doses = {text(_tracer(other), "RadionuclideTotalDose") for other in (dataset, *others)}
+    left = _share_left(dataset, others) if len(doses) == 1 else None
     return None if left is None else 1000.0 * weight / (dose * left)
 
 
-def _share_left(dataset: pydicom.Dataset, tracer: pydicom.Dataset) -> float | None:
+def _tracer(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """The item of the radiopharmaceutical."""
+    return first_item(dataset, "RadiopharmaceuticalInformationSequence")
+
+
+def _share_left(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float | None:
     """The share of the dose that is left at the time of decay correction."""
+    tracer = _tracer(dataset)
     correction = text(dataset, "DecayCorrection").upper()
     if correction == "ADMIN":
         return 1.0
     half_life_s = number(tracer, "RadionuclideHalfLife") or 0.0
-    scan, injection = _scan_start(dataset), _injection(dataset, tracer)
+    scan, injection = _scan_start((dataset, *others)), _injection(dataset, tracer)
     if correction != "START" or half_life_s <= 0 or scan is None or injection is None:
         return None
     uptake = scan - injection
@@ -54,13 +71,14 @@ def _share_left(dataset: pydicom.Dataset, tracer: pydicom.Dataset) -> float | No
     return float(2.0 ** (-uptake.total_seconds() / half_life_s))
 
 
-def _scan_start(dataset: pydicom.Dataset) -> datetime | None:
-    """The earlier of series and acquisition time: a series time can be that of reprocessing."""
-    times = [
-        _moment(text(dataset, f"{of}Date"), text(dataset, f"{of}Time"))
+def _scan_start(datasets: Sequence[pydicom.Dataset]) -> datetime | None:
+    """The earliest of series and acquisition times: a series time can be that of reprocessing."""
+    stated = {
+        (text(dataset, f"{of}Date"), text(dataset, f"{of}Time"))
+        for dataset in datasets
         for of in ("Series", "Acquisition")
-    ]
-    return min((time for time in times if time), default=None)
+    }
+    return min((time for day, at in stated if (time := _moment(day, at))), default=None)
 
 
 def _injection(dataset: pydicom.Dataset, tracer: pydicom.Dataset) -> datetime | None:

@@ -240,6 +240,9 @@ class Series:
             found, notes = split_volumes(once)
             notes += (f"{len(frames) - len(once)} identical copies of images were left out",)
         notes += place_notes
+        packed = sum(file.name.lower().endswith(".gz") for file in self.files)
+        if packed:
+            notes += (f"{packed} of {len(self.files)} files were packed with gzip",)
         if left_out:
             notes += (f"{len(left_out)} images of the series left out: {left_out[0]}",)
         if self.damaged_beside and len(self.files) > 1:

@@ -1,5 +1,7 @@
 """An archive of dcmtk's to send to; ``network`` becomes importable here."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from network import STORESCP, STORESCU, free_port, listens, wait_until
+
+ORTHANC = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @pytest.fixture
@@ -28,3 +33,30 @@ def archive(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     yield port, folder
     process.terminate()
     process.wait(timeout=20)
+
+
+@pytest.fixture
+def dicomweb(tmp_path: Path) -> Iterator[str]:
+    """Orthanc with its DICOMweb plug-in, on loopback alone: the address of its services."""
+    if ORTHANC is None or not DICOMWEB_PLUGIN.exists():
+        pytest.skip("Orthanc or its DICOMweb plug-in is not installed (orthanc-dicomweb)")
+    folder, port = tmp_path / "orthanc", free_port()
+    folder.mkdir()
+    settings = {
+        "Name": "mmif test",
+        "StorageDirectory": str(folder),
+        "IndexDirectory": str(folder),
+        "Plugins": [str(DICOMWEB_PLUGIN)],
+        "HttpPort": port,
+        "DicomPort": free_port(),
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        call = [ORTHANC, str(folder / "orthanc.json")]
+        process = subprocess.Popen(call, stdout=log, stderr=subprocess.STDOUT)
+    wait_until(lambda: listens(port), 60, "the start of Orthanc")
+    yield f"http://127.0.0.1:{port}/dicom-web"
+    process.terminate()
+    process.wait(timeout=30)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from dicomweb_client.api import DICOMwebClient
 from monai.data import MetaTensor
 from pydicom import dcmread
 
@@ -39,6 +40,21 @@ def test_an_archive_has_every_instance_with_the_same_pixels(
     for uid, ds in sent.items():
         assert kept[uid].PixelData == ds.PixelData
         assert f"{uid} taken" in done.output
+
+
+def test_a_dicomweb_service_takes_all_by_stow_rs_and_gives_the_same_bytes_by_wado_rs(
+    result: Path, dicomweb: str
+) -> None:
+    done = CliRunner().invoke(main, ["send", str(result), "--stow", dicomweb])
+    assert done.exit_code == 0, done.output
+    assert "took 3 of 3" in done.output
+    sent = {ds.SOPInstanceUID: ds for ds in map(dcmread, (result / "series").iterdir())}
+    study, series = {(ds.StudyInstanceUID, ds.SeriesInstanceUID) for ds in sent.values()}.pop()
+    found = DICOMwebClient(url=dicomweb).retrieve_series(study, series)
+    assert {ds.SOPInstanceUID for ds in found} == sent.keys()
+    for ds in found:
+        assert bytes(ds.PixelData) == sent[ds.SOPInstanceUID].PixelData
+        assert ds.ImagePositionPatient == sent[ds.SOPInstanceUID].ImagePositionPatient
 
 
 def test_nobody_there_is_one_line_and_exit_code_1(result: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from monai.data import MetaTensor
+from PIL import Image
 from pydicom import dcmread
 from scipy.spatial.transform import Rotation
 
@@ -190,3 +191,24 @@ def test_nifti_is_placed_right_by_simpleitk_and_nibabel(
     grey = stored["R"] if stored.dtype.names else stored
     assert max(landmark_errors_mm(grey, image.affine, oblique, landmarks)) < 0.01
     check(by_simpleitk, tmp_path / "s", oblique, landmarks)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dcmtk_draws_the_same_picture(
+    channels: int, sources, recipe: Recipe, volume: Volume, tmp_path: Path
+) -> None:
+    program = shutil.which("dcm2pnm", path="/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("dcm2pnm of dcmtk is not installed")
+    made = recipe(sources.dicom("MR"), sources.dicom("NM"))
+    drawn = volume(np.eye(4), channels)
+    write_dicom_series(drawn, tmp_path / "s", made)
+    for path in sorted((tmp_path / "s").iterdir()):
+        ds = dcmread(path)
+        window = [] if channels == 3 else ["+Ww", "16384", "32768"]  # all that is stored
+        picture = tmp_path / "picture.ppm"
+        subprocess.run([program, *window, str(path), str(picture)], check=True)
+        found = np.asarray(Image.open(picture)).astype(float)
+        stored = ds.pixel_array.astype(float)
+        expected = stored if channels == 3 else stored / 32768 * 255
+        np.testing.assert_allclose(found, expected, atol=0 if channels == 3 else 1.0)

@@ -4,6 +4,7 @@ A library of scans is simulated once and kept in a folder; a pair takes two of t
 each a frame of its own. What is wrong on purpose is done to the second one.
 """
 
+import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from mmif.geometry import apply, rigid, world_ras_lps
+from mmif.geometry import apply, rigid, spacing_mm, world_ras_lps
 from mmif.io import load
 from mmif.io.transform_files import read_transform
 
@@ -352,6 +353,65 @@ def estimated_pairs(
                 apply(to_a, points),
                 apply(to_b @ truth, points),
             )
+
+
+def kept(s: Scan, brain: np.ndarray, brain_affine: np.ndarray) -> Scan:
+    """``s`` with nothing left outside of ``brain`` (X, Y, Z)."""
+    to_voxel = np.linalg.inv(brain_affine) @ s.affine
+    share = ndimage.affine_transform(
+        brain.astype(np.float32), to_voxel[:3, :3], to_voxel[:3, 3], s.values.shape, order=1
+    )
+    return Scan(s.name, s.head, np.where(share > 0.5, s.values, 0), s.affine)
+
+
+def rire_stripped(real: list[Scan], less_mm: float) -> Scan:
+    """RIRE's MR with what its CT's skull closes around, by the gold standard, ``less_mm`` of it."""
+    ct, mr = real[0], real[1]
+    spacing = spacing_mm(ct.affine)
+    reach = max(1, round(5 / spacing[0]))
+    cavity = np.zeros(ct.values.shape, bool)
+    for k in range(ct.values.shape[2]):
+        bone = np.pad(ct.values[..., k] > 250, reach)
+        shell = ndimage.binary_closing(bone, iterations=reach)
+        parts, count = ndimage.label(ndimage.binary_fill_holes(shell) & ~shell)
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+        if count and sizes.max() * spacing[0] * spacing[1] > 3000:
+            cavity[..., k] = (parts == 1 + sizes.argmax())[reach:-reach, reach:-reach]
+    cavity = ndimage.distance_transform_edt(cavity, sampling=spacing) > less_mm
+    return kept(mr, cavity, rire_truth(DATA) @ ct.affine)
+
+
+def stripped_pairs(
+    scans: dict[str, Scan], points: np.ndarray, arguments: argparse.Namespace
+) -> Iterator[Pair]:
+    """Stripped MR with CT, SPECT and PET; RIRE's; and three kinds that have no right pose."""
+    head = simulated_head(arguments.wheels, arguments.library.with_name("head.npz"))
+    brain = ndimage.binary_dilation(head.brain, iterations=2)
+    t1, t2 = (kept(scans[name], brain, head.affine) for name in ("t1", "t2"))
+    real = real_heads(DATA)[:2]
+    places = apply(real[0].affine, np.argwhere(real[0].values > 20)[::5003])
+    for run in range(arguments.runs):
+        rng = np.random.default_rng([arguments.seed, run])
+        yield framed("CT, stripped T1", scans["ct"], t1, points, rng)
+        yield framed("stripped T1, CT", t1, scans["ct"], points, rng)
+        yield framed("stripped T2, CT", t2, scans["ct"], points, rng)
+        yield framed("stripped T1, SPECT", t1, scans["spect"], points, rng)
+        yield framed("stripped T1, PET", t1, scans["pet"], points, rng)
+        for less_mm in (0.0, 2.0):
+            mr = rire_stripped(real, less_mm)
+            to_a, to_b = random_pose(rng, 5, 10), random_pose(rng, 30, 50)
+            yield Pair(
+                f"RIRE stripped, {less_mm:g} mm less",
+                mr.in_frame(to_a),
+                real[0].in_frame(to_b),
+                apply(to_a @ rire_truth(DATA), places),
+                apply(to_b, places),
+            )
+        person, strength = int(rng.integers(1 << 30)), rng.uniform(0.7, 1.5)
+        wrong = another(scans["ct"], person, strength)
+        yield framed("wrong patient, stripped", t1, wrong, points, rng, right=False)
+        yield framed("mirrored, stripped", t1, mirrored(scans["ct"]), points, rng, right=False)
+        yield framed("RIRE's, stripped, another CT", mr, scans["ct"], points, rng, right=False)
 
 
 def header_pairs(

@@ -148,6 +148,7 @@ def fusion_transforms(
             transform=given_transforms(pipeline, chosen),
             register=chosen.register,
             accept_registration=chosen.accept_registration,
+            accept_other_anatomy=chosen.accept_other_anatomy,
             device=chosen.device,
             **asdict(pipeline.registration),
         ),

@@ -108,6 +108,9 @@ class FuseOptions:
         None, "Give the search up after S seconds. [120]", metavar="S", low=1
     )
     accept_registration: bool = option(False, "Go on with a registration of verdict fail.")
+    accept_other_anatomy: bool = option(
+        False, "Search although a volume does not look like a head."
+    )
     accept_different_patients: bool = option(False, "Go on with two PatientIDs.")
     series_uid: Mapping[str, str] = option(
         {}, "The series to take.", metavar="[ROLE=]UID", by_role=True, shared=False

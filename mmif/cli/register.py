@@ -20,6 +20,7 @@ SHARED = (
     "device",
     "registration_timeout",
     "accept_registration",
+    "accept_other_anatomy",
     "accept_different_patients",
     "overwrite",
 )
@@ -77,6 +78,7 @@ def _register(
                 "fixed",
                 register=True,
                 accept_registration=options["accept_registration"],
+                accept_other_anatomy=options["accept_other_anatomy"],
                 device=options["device"],
                 timeout_s=options["registration_timeout"] or RegistrationConfig.timeout_s,
             ),

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from mmif.geometry import Matrix, Points, apply
 from mmif.registration.poses import distance_mm, inverse
 from mmif.registration.prepare import Kind, Prepared
-from mmif.registration.refine import Refined, skin_margin_mm
+from mmif.registration.refine import Refined, is_stripped_pair, skin_margin_mm
 
 # What no check sees: interpolation and noise, the blur of emission, and the skin where it had to
 # help (refine.py), which lies differently in every scan; `registration.py estimates` measures them.
-FLOOR_MM, EMISSION_FLOOR_MM, SKIN_FLOOR_MM = 0.6, 0.8, 1.4
+FLOOR_MM, EMISSION_FLOOR_MM, SKIN_FLOOR_MM, STRIPPED_FLOOR_MM = 0.6, 0.8, 1.4, 1.2
 LOCAL_SHARE = 0.3  # of what octants of the head would move, each for itself
 FEWEST, ENOUGH = 50, 100_000  # points of an overlap that has axes; those that are asked of a body
 
@@ -52,14 +52,21 @@ def estimate_error(
         local_mm: how far octants of the head would like to move; see `mmif.registration.measures`.
     """
     shared, either = overlap(fixed, moving, refined.pose)
-    floor_mm = EMISSION_FLOOR_MM if Kind.EMISSION in (fixed.kind, moving.kind) else FLOOR_MM
-    floor_mm = SKIN_FLOOR_MM if skin_margin_mm(fixed, moving) > 0 else floor_mm
-    blind_mm = np.hypot(floor_mm, LOCAL_SHARE * local_mm)
+    blind_mm = np.hypot(floor_mm(fixed, moving), LOCAL_SHARE * local_mm)
     apart_mm = distance_mm(refined.forward, refined.backward, shared)
     gaps = apply(refined.forward, either) - apply(refined.backward, either)
     seen_mm2 = (gaps**2).sum(axis=1)
     far_mm2 = seen_mm2 + blind_mm**2 * error_growth(shared, either) ** 2
     return ErrorEstimate(float(np.hypot(apart_mm, blind_mm)), float(np.sqrt(far_mm2.max())))
+
+
+def floor_mm(fixed: Prepared, moving: Prepared) -> float:
+    """The error that no check of such a pair sees, in mm."""
+    if Kind.EMISSION in (fixed.kind, moving.kind):
+        return EMISSION_FLOOR_MM
+    if is_stripped_pair(fixed, moving):
+        return STRIPPED_FLOOR_MM
+    return SKIN_FLOOR_MM if skin_margin_mm(fixed, moving) > 0 else FLOOR_MM
 
 
 def overlap(fixed: Prepared, moving: Prepared, pose: Matrix) -> tuple[Points, Points]:

@@ -23,11 +23,17 @@ Mask = npt.NDArray[np.bool_]
 FINEST_MM = 1.2
 BODY_MM = 4.0
 LEVELS_MM = (8.0, BODY_MM, 2.0)
+FINE_LEVEL = 2  # of the levels: that of about 2 mm
 TISSUE_HU = -250.0
 CT_HU = (-1000.0, -150.0, 0.0, 100.0, 300.0, 1500.0)
 CT_GREYS = (0.0, 0.30, 0.38, 0.50, 0.60, 1.0)  # the skull's edge is kept, the brain seen finer
 MARGIN_MM = 8.0
 TALLEST_MM, HEAD_MM = 330.0, 250.0  # a body taller than the first is cut to the second
+
+
+# A stripped RIRE has 0.88 to 0.90 of its voxels at its lowest value and is 0.91 to 0.94 as bright 8
+# to 16 mm deep as further in; whole heads have at most 0.42, and 0.3 to 0.73 (six, T1, T2 and PD)
+EMPTIED, BRIGHT_RIND, RIND_MM = 0.6, 0.8, (8.0, 16.0, 20.0)
 
 
 class Kind(Enum):
@@ -60,12 +66,14 @@ class Prepared:
         levels: coarse to fine: about 8, 4 and 2 mm, and the scan's own (at least 1.2 mm).
         body: (X, Y, Z) what belongs to the patient, on the voxels of ``levels[1]``.
         centre_ras: (3,) RAS mm, the middle of the body.
+        stripped: whether it is an MR of which only the brain was kept.
     """
 
     kind: Kind
     levels: tuple[Level, ...]
     body: Mask
     centre_ras: Points
+    stripped: bool = False
 
     @property
     def body_ml(self) -> float:
@@ -101,6 +109,7 @@ def prepare(
     """
     array, affine = check_volume(volume, name)
     kind = kind_of(volume, array)
+    emptied = kind is Kind.MR and is_emptied(array)
     array, affine = average_blocks(array, affine, finest_mm)
     array = greys(array, kind, name)
     stack = [(array, affine)]
@@ -112,7 +121,8 @@ def prepare(
         raise RegistrationError(f"the {name} volume shows no body; expected a head")
     centre = apply(stack[1][1], np.argwhere(body)).mean(axis=0)
     levels = tuple(clear_surroundings(a, m, body, stack[1][1], centre) for a, m in stack)
-    return Prepared(kind, levels, body, centre)
+    stripped = emptied and not has_rind(*stack[1], body)
+    return Prepared(kind, levels, body, centre, stripped)
 
 
 def check_volume(volume: MetaTensor, name: str) -> tuple[Array, Matrix]:
@@ -189,6 +199,22 @@ def body_mask(array: Array, spacing: tuple[float, float, float], kind: Kind) -> 
         return np.asarray(opened if ct else solid)
     sizes = np.bincount(parts.ravel())[1:]
     return fill_slices(parts == 1 + int(np.argmax(sizes)))
+
+
+def is_emptied(array: Array) -> bool:
+    """Whether most voxels have the one lowest value: the surroundings were taken away."""
+    thin = array[::2, ::2, ::2]
+    return bool((thin == array.min()).mean() > EMPTIED)
+
+
+def has_rind(array: Array, affine: Matrix, body: Mask) -> bool:
+    """Whether an MR's ``body`` is darker under its surface, where the skull is, than further in."""
+    spacing = spacing_mm(affine)
+    depth = ndimage.distance_transform_edt(np.pad(body, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    skull, brain = array[(depth > RIND_MM[0]) & (depth <= RIND_MM[1])], array[depth > RIND_MM[2]]
+    return not (skull.size and brain.size) or float(np.median(skull)) < BRIGHT_RIND * float(
+        np.median(brain)
+    )
 
 
 def upper_part(body: Mask, affine: Matrix) -> Mask:

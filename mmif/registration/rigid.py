@@ -15,10 +15,11 @@ from mmif.config import RegistrationConfig
 from mmif.errors import RegistrationError
 from mmif.geometry import Matrix, check_rigid, world_ras_lps
 from mmif.io.source import source_of
+from mmif.registration.anatomy import inside_skull, why_no_head
 from mmif.registration.measures import Measures, information_gain, measure, measure_transform
 from mmif.registration.poses import distance_mm, inverse
-from mmif.registration.prepare import Prepared, prepare
-from mmif.registration.refine import Refined, refine
+from mmif.registration.prepare import Kind, Prepared, prepare
+from mmif.registration.refine import Refined, is_stripped_pair, refine
 from mmif.registration.result import Check, Registration
 from mmif.registration.search import Candidates, global_search
 from mmif.registration.verdict import (
@@ -108,6 +109,7 @@ def register(
     config: RegistrationConfig | None = None,
     *,
     device: str = "cpu",
+    accept_other_anatomy: bool = False,
 ) -> Registration:
     """The rigid transform that brings ``moving`` to ``fixed``, and a verdict on it.
 
@@ -119,13 +121,17 @@ def register(
         moving: (1, X, Y, Z) the same head in any pose.
         config: seed and time limit.
         device: the torch device of the coarse search.
+        accept_other_anatomy: search although a volume does not look like a head.
 
     Raises:
-        RegistrationError: a volume that cannot be registered at all, or no time left.
+        RegistrationError: a volume that cannot be registered at all, one that is no head (without
+            a common frame of reference), or no time left.
     """
     pair = prepare_pair(fixed, moving, config or RegistrationConfig(), device)
     if one_frame(fixed, moving):
         return in_one_frame(pair)
+    if not accept_other_anatomy:
+        check_heads(pair)
     found = search_candidates(pair)
     refined = refine(pair.fixed, pair.moving, found.poses[0], pair.seed, pair.clock)
     measures = measure_pair(pair, refined, found)
@@ -196,7 +202,26 @@ def prepare_pair(
     clock()
     b = prepare(moving, "moving", **how)
     clock()
+    if a.stripped and b.kind is Kind.CT:
+        b = inside_skull(b)
+    elif b.stripped and a.kind is Kind.CT:
+        a = inside_skull(a)
     return Pair(a, b, config.seed, clock, device)
+
+
+def check_heads(pair: Pair) -> None:
+    """Refuse a search of anything but heads.
+
+    Raises:
+        RegistrationError: one of the two does not look like a head; it says why.
+    """
+    for name, volume in (("fixed", pair.fixed), ("moving", pair.moving)):
+        if why := why_no_head(volume):
+            raise RegistrationError(
+                f"the {name} volume does not look like a head: {why}; without a common frame of "
+                "reference heads are searched alone: expected one, --transform FILE, or "
+                "--accept-other-anatomy"
+            )
 
 
 def one_frame(fixed: MetaTensor, moving: MetaTensor) -> bool:
@@ -255,7 +280,8 @@ def measure_pair(pair: Pair, refined: Refined, found: Candidates) -> Measures:
 
 def judge(pair: Pair, pose: Matrix, measures: Measures, method: str) -> Registration:
     """``pose`` with its checks, verdict and estimated error."""
-    limits = limits_for(pair.fixed.kind, pair.moving.kind)
+    fixed, moving = pair.fixed, pair.moving
+    limits = limits_for(fixed.kind, moving.kind, stripped=is_stripped_pair(fixed, moving))
     checks = checks_of(measures, limits)
     return Registration(
         fixed_to_moving_lps=pair.world_lps(pose),

@@ -48,6 +48,7 @@ class RegisterToReferenced(Step):
         register: None searches where the headers do not say one frame, and checks the headers where
             they do; True searches in any case; False trusts the headers.
         accept_registration: go on with a verdict of fail.
+        accept_other_anatomy: search although a volume does not look like a head.
         device: of the coarse search: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of the search.
         timeout_s: how long a search may take.
@@ -66,6 +67,7 @@ class RegisterToReferenced(Step):
         transform: Mapping[str, str | Path] | None = None,
         register: bool | None = None,
         accept_registration: bool = False,
+        accept_other_anatomy: bool = False,
         device: str = "auto",
         seed: int = RegistrationConfig.seed,
         timeout_s: float = RegistrationConfig.timeout_s,
@@ -73,6 +75,7 @@ class RegisterToReferenced(Step):
         self.reference, self.register = reference, register
         self.transform = {role: Path(path) for role, path in (transform or {}).items()}
         self.accept, self.device = accept_registration, device
+        self.accept_other_anatomy = accept_other_anatomy
         self.config = RegistrationConfig(seed=seed, timeout_s=timeout_s)
         super().__init__(
             keys,
@@ -80,6 +83,7 @@ class RegisterToReferenced(Step):
             transform={role: str(path) for role, path in self.transform.items()},
             register=register,
             accept_registration=accept_registration,
+            accept_other_anatomy=accept_other_anatomy,
             device=device,
             seed=seed,
             timeout_s=timeout_s,
@@ -118,8 +122,13 @@ class RegisterToReferenced(Step):
             return check_transform(matrix, reference, moving, self.config)
         if self.register is None and one_frame(reference, moving):
             return check_headers(reference, moving, self.config)
-        device = str(choose_device(self.device))
-        return register(reference, moving, self.config, device=device)
+        return register(
+            reference,
+            moving,
+            self.config,
+            device=str(choose_device(self.device)),
+            accept_other_anatomy=self.accept_other_anatomy,
+        )
 
     def _close_loop(
         self, volumes: Mapping[str, MetaTensor], found: Mapping[str, Registration]

@@ -184,7 +184,7 @@ def test_what_decides_the_results_is_in_the_parameters() -> None:
 def test_the_options_are_those_of_mmif_fuse() -> None:
     from mmif.cli.fuse import fuse
 
-    known = {option for parameter in fuse.params for option in parameter.opts}
+    known = {o for p in fuse.params for o in (*p.opts, *p.secondary_opts)}
     options = FuseOptions(
         reference="ct",
         fov="head",

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
+from mmif.batch.run_job import error_line
 from mmif.errors import InputError
 from mmif.node.commitment import Commitments
 from mmif.node.config import DeliverConfig
@@ -117,8 +118,8 @@ class Deliveries:
         while (delivery := self._next(peer)) is not None:
             try:
                 lack = self._try(delivery, peer)
-            except OSError as error:
-                lack = f"{error.strerror or type(error).__name__}"
+            except Exception as error:  # whatever it is, the others are waiting
+                lack = error_line(error)[1]
             self._ended(delivery, peer, lack)
 
     def _next(self, peer: Peer) -> Delivery | None:

@@ -21,6 +21,7 @@ from pynetdicom.sop_class import (
     Verification,
 )
 
+from mmif.batch.run_job import error_line
 from mmif.errors import InputError, OutputError
 from mmif.io.dicom.read.pixels import SYNTAXES
 from mmif.node.commitment import Commitments
@@ -118,6 +119,9 @@ class Receiver:
         except OSError as error:
             log.error("%s: refused an image; %s", sender, error.strerror or type(error).__name__)
             return OUT_OF_RESOURCES
+        except Exception as error:  # of a parser: its text could quote the image
+            log.error("%s: refused an image; %s", sender, error_line(error)[1])
+            return CANNOT_UNDERSTAND
         return SUCCESS
 
 

@@ -18,7 +18,7 @@ from mmif.batch.gpu import own_gpu
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
 from mmif.batch.plan import Plan, plan_of
-from mmif.batch.run_job import Outcome, Task, is_finished
+from mmif.batch.run_job import Outcome, Task, error_line, is_finished
 from mmif.errors import OutputError
 from mmif.node.commitment import Commitments
 from mmif.node.config import NodeConfig
@@ -120,7 +120,12 @@ class Node:
     def turn(self) -> None:
         """Plan what is complete, take one outcome, tidy up now and then."""
         for folder in self._spool.complete(self._config.quiet_s):
-            self._plan(folder)
+            try:
+                self._plan(folder)
+            except Exception as error:  # one patient's files keep no other patient waiting
+                log.error("%s: not looked through; %s", folder.name, error_line(error)[1])
+                if isinstance(error, OSError):
+                    self._spool.postpone(folder)
         for due, task in list(self._later):
             if due <= time.monotonic():
                 self._later.remove((due, task))

@@ -82,6 +82,11 @@ class Spool:
                 del self._latest[name]
         return [self.root / name for name in sorted(found)]
 
+    def postpone(self, folder: Path) -> None:
+        """Tell of ``folder`` again, as if something had come just now."""
+        with self._lock:
+            self._latest.setdefault(folder.name, self._clock())
+
     def remove_old(self, before: float) -> int:
         """Remove patients of whom nothing has come since ``before`` (s of the epoch); how many."""
         count = 0

@@ -35,7 +35,7 @@ def config(tmp_path: Path) -> NodeConfig:
         send_to=("PACS@127.0.0.1:1",),
         host="127.0.0.1",
         port=free_port(),
-        receive=ReceiveConfig(associations=2, free_gib=0),
+        receive=ReceiveConfig(associations=2, pdu_bytes=32768, free_gib=0),
     )
 
 
@@ -83,6 +83,7 @@ def test_images_in_every_syntax_that_is_read_are_taken(node: NodeConfig) -> None
     association = associate(node)
     accepted = {(c.abstract_syntax, c.transfer_syntax[0]) for c in association.accepted_contexts}
     assert association.send_c_echo().Status == 0
+    assert association.acceptor.maximum_length == 32768
     association.release()
     assert {uid for uid, _ in accepted} == {*IMAGES, Verification}
     assert (CTImageStorage, JPEG2000Lossless) in accepted
@@ -142,6 +143,21 @@ def test_an_image_that_belongs_nowhere_is_refused_without_a_name_in_the_log(
     assert kept(spool) == []
     assert "StudyInstanceUID" in caplog.text
     assert "secret" not in caplog.text.casefold()
+
+
+def test_a_parser_that_fails_is_a_refusal_of_one_image(
+    node: NodeConfig, spool: Spool, sample_data: Path, monkeypatch, caplog
+) -> None:
+    def fail(path: Path) -> None:
+        raise LookupError("Secret^Name")
+
+    monkeypatch.setattr("mmif.node.receive.read_identifiers", fail)
+    assert send(node, sample_data / "spect.dcm") == 0xC000
+    assert "LookupError" in caplog.text
+    assert "Secret" not in caplog.text
+    monkeypatch.undo()
+    assert send(node, sample_data / "spect.dcm") == 0
+    assert len(kept(spool)) == 1
 
 
 def test_results_of_mmif_that_come_back_are_not_kept(

@@ -1,9 +1,11 @@
 """The whole node as a process: from dcmtk's storescu to its storescp, killed on the way."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +13,12 @@ import pytest
 import yaml
 from network import STORESCU, draw_study, free_port, listens, wait_until
 from pydicom import dcmread
+
+from mmif.batch.ledger import Ledger
+from mmif.batch.locks import Claims
+from mmif.node import service
+from mmif.node.config import NodeConfig
+from mmif.node.spool import Spool
 
 
 class Node:
@@ -52,6 +60,40 @@ class Node:
 def storescu(port: int, path: Path, title: str = "SCANNER") -> int:
     call = [str(STORESCU), "-aet", title, "-aec", "MMIF", "+sd", "127.0.0.1", str(port), str(path)]
     return subprocess.run(call, check=False, capture_output=True, timeout=60).returncode
+
+
+class Idle:
+    """Workers that never get anything."""
+
+    def submit(self, task: object) -> None:
+        raise AssertionError("nothing could be planned")
+
+    def next(self, timeout_s: float) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("error", "told_again"), [(ValueError, False), (OSError, True)])
+def test_one_patients_files_keep_no_other_waiting(
+    error: type[Exception], told_again: bool, tmp_path: Path, sample_data: Path, monkeypatch, caplog
+) -> None:
+    def fail(folder: Path, tasks: object) -> None:
+        raise error("Secret^Name")
+
+    monkeypatch.setattr(service, "plan_patient", fail)
+    config = NodeConfig(output=str(tmp_path), accept=("SCANNER",), quiet_s=0.001)
+    spool = Spool(tmp_path / "spool")
+    folder = spool.root / "patient-1" / "1.2.3"
+    folder.mkdir(parents=True)
+    shutil.copy(sample_data / "spect.dcm", folder)
+    spool.postpone(folder.parent)
+    with Claims(tmp_path) as claims:
+        node = service.Node(config, spool, Ledger(tmp_path, claims), Idle(), None)
+        time.sleep(0.01)
+        node.turn()
+    assert "patient-1: not looked through" in caplog.text
+    assert "Secret" not in caplog.text
+    time.sleep(0.01)
+    assert bool(spool.complete(0.001)) is told_again
 
 
 @pytest.mark.skipif(STORESCU is None, reason="storescu of dcmtk is not installed")

@@ -81,6 +81,16 @@ def test_an_instance_that_comes_again_replaces_itself(spool: Spool, sample_data:
     assert len(list(spool.root.rglob("*.dcm"))) == 1
 
 
+def test_a_patient_that_is_postponed_is_told_again(spool: Spool, sample_data: Path) -> None:
+    keep(spool, sample_data / "spect.dcm")
+    spool._clock.now += 60
+    (folder,) = spool.complete(60)
+    spool.postpone(folder)
+    assert spool.complete(60) == []
+    spool._clock.now += 60
+    assert spool.complete(60) == [folder]
+
+
 def test_old_patients_are_removed_unless_they_are_coming(spool: Spool, sample_data: Path) -> None:
     keep(spool, sample_data / "spect.dcm")
     assert spool.remove_old(before=1e12) == 0

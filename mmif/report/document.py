@@ -21,9 +21,11 @@ from mmif.report.text import (
     error_words,
     input_facts,
     input_origin,
+    loop_words,
     methods,
     parameters,
     weights_of,
+    worst_verdict,
     worst_words,
 )
 from mmif.report.viewer import viewer_data
@@ -74,7 +76,7 @@ def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
 def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Verdict, inputs, warnings."""
     registration = summary.get("registration") or {}
-    verdict = str(registration.get("verdict") or view.registration.verdict)
+    verdict = worst_verdict(summary) or view.registration.verdict
     pictures = thumbnails(view)
     names = {view.reference.role: "reference", view.moving.role: "moving"}
     inputs = [
@@ -155,7 +157,19 @@ def _registration(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]
         "before_after": before_and_after(view),
         "motion": motion(view.registration.fixed_to_moving_lps, view.result.grid),
         "matrix": np.asarray(view.registration.fixed_to_moving_lps).tolist(),
+        **_several(summary),
     }
+
+
+def _several(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Of three sources: verdict and error of each registration, and whether they agree."""
+    found = summary.get("registrations") or {}
+    loop = summary.get("loop_closure")
+    rows = [
+        (label(role), str(one.get("verdict")), error_words(one), str(one.get("method") or ""))
+        for role, one in found.items()
+    ]
+    return {"registrations": rows if len(rows) > 1 else [], "loop_closure": loop_words(loop)}
 
 
 def _readability(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,28 @@ def error_words(registration: Mapping[str, Any]) -> str:
     return f"≈ {number(near, 1)} mm" + (f", {number(far, 1)} mm far out" if _finite(far) else "")
 
 
+def worst_verdict(summary: Mapping[str, Any]) -> str:
+    """Of several registrations the verdict that asks for most care; "" where there is none."""
+    found = (summary.get("registrations") or {}).values()
+    verdicts = {str(one.get("verdict")) for one in found}
+    single = str((summary.get("registration") or {}).get("verdict") or "")
+    by_care = ("fail", "review", "skipped", "pass")
+    return next((verdict for verdict in by_care if verdict in verdicts), single)
+
+
+def loop_words(loop: Mapping[str, Any] | None) -> str:
+    """Whether three registrations agree, in a sentence; "" of two sources."""
+    if not loop:
+        return ""
+    way = " to ".join(label(str(role)) for role in loop["path"])
+    agree = "The registrations agree" if loop["closed"] else "The registrations do not agree"
+    return (
+        f"{agree}: the loop from {way} leads {loop['residue_mm']:.1f} mm away from its start "
+        f"(expected of their errors: at most {loop['expected_mm']:.1f} mm; the way without the "
+        f"reference by {'the images' if loop['directly'] == 'images' else 'their headers'})."
+    )
+
+
 def methods(view: StudyView, summary: Mapping[str, Any]) -> str:
     """A paragraph for a paper: what was done, by what, with which settings."""
     result, fusion = view.result, summary.get("fusion") or {}

@@ -15,7 +15,7 @@ from scipy import ndimage
 from mmif.config import IntensityConfig, build
 from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
-from mmif.io.source import source_of
+from mmif.io.source import Source, source_of
 from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
 from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
 from mmif.transforms.head import COARSE_MM, head_mask
@@ -94,7 +94,14 @@ def window_of(
             f"{name}: what decides its window lies between {low:.6g} and {high:.6g}; expected"
             " an image"
         )
-    return Window(low, high, unit, by=by)
+    return Window(low, high, unit, by=by + _as_suv(origin, low, high))
+
+
+def _as_suv(origin: Source | None, low: float, high: float) -> str:
+    """A PET's window in SUV by body weight, where the headers allow it."""
+    if origin is None or origin.suv_factor is None:
+        return ""
+    return f"; SUVbw {low * origin.suv_factor:.3g} to {high * origin.suv_factor:.3g}"
 
 
 def _with_signal(values: npt.NDArray[Any], place: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -235,3 +235,23 @@ def test_a_preview_of_odd_volumes_is_made(odd, change, tmp_path) -> None:
 
     write_preview(odd(change).result, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 500
+
+
+def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) -> None:
+    found = study.summary["registration"]
+    registrations = {"ct": found, "spect": {**found, "verdict": "fail", "error_farthest_mm": 2.6}}
+    path = ["ct", "mri", "spect", "ct"]
+    loop = {"path": path, "residue_mm": 7.2, "expected_mm": 3.1, "closed": False}
+    summary = {
+        **study.summary,
+        "registrations": registrations,
+        "loop_closure": {**loop, "directly": "images"},
+    }
+    page = report_page(study.result, summary)
+    assert "Registration of each source" in page
+    assert "2.6 mm far out" in page
+    assert (
+        "The registrations do not agree: the loop from CT to MRI to SPECT to CT leads 7.2" in page
+    )
+    assert "fused: fail" in page
+    assert "Registration of each source" not in report_page(study.result, study.summary)

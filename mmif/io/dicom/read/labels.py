@@ -27,9 +27,11 @@ SEPARATORS = (
     "InversionTime",
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
+    "RRInterval",
     "TimeSlot",
     "PhaseSlot",
     "EnergyWindow",
+    "Detector",
     "TriggerTime",
     "NominalCardiacTriggerDelayTime",
     "NominalPercentageOfCardiacPhase",
@@ -79,6 +81,8 @@ ALTERNATING = (
 
 NM_VECTORS = {
     "EnergyWindowVector": "EnergyWindow",
+    "DetectorVector": "Detector",
+    "RRIntervalVector": "RRInterval",
     "TimeSlotVector": "TimeSlot",
     "PhaseVector": "PhaseSlot",
 }

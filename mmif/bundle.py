@@ -17,7 +17,8 @@ from monai.transforms import Transform
 import mmif
 from mmif.config import Pipeline, shipped_path
 from mmif.fusion import FusionTransforms, fusion_transforms
-from mmif.io.atomic import commit, refuse_existing, staging_folder
+from mmif.io.atomic import commit, staging_folder
+from mmif.io.ownership import foreign_names, refuse_existing
 from mmif.roles import label
 from mmif.summary import NOTICE, plain
 from mmif.transforms.fuse import FuseSlicesd
@@ -51,8 +52,12 @@ def write_bundle(pipeline: Pipeline, output: Path, overwrite: bool = False) -> P
         WeightsError: weights that cannot be used.
         ConfigError: a pipeline of 2-D images.
     """
-    refuse_existing(output, overwrite=overwrite, made_by_mmif=[METADATA])
     weights = load_passes(pipeline)
+    written = [METADATA, "configs/inference.json", "docs/README.md", "LICENSE"]
+    written += [f"{_models(one)}/{name}" for one in weights for name in (MODEL, CARD)]
+    refuse_existing(
+        output, overwrite=overwrite, foreign=lambda output: foreign_names(output, written)
+    )
     steps = fusion_transforms(pipeline, output="fused", weights=weights)
     texts = {
         METADATA: _json(metadata(pipeline, weights)),

@@ -20,6 +20,9 @@ from mmif.errors import ConfigError
 from mmif.options import Fov, FuseOptions
 from mmif.roles import TASKS
 
+MAX_YAML_BYTES = 1 << 18
+"""Bytes of a pipeline file; the shipped ones take about 2 KiB."""
+
 Precision = Literal["auto", "fp32", "bf16"]
 ScaleKind = Literal["window", "percentile", "brain"]
 Schedule = Literal["constant", "one-cycle"]
@@ -295,6 +298,16 @@ def shipped_path(name: Literal["pipelines", "weights", "LICENSE"]) -> Path:
     return inside if inside.exists() else package.parent / name
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Plain data alone: an alias repeats what it stands for, and a few unfold to gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"an alias in line {mark.line + 1}; expected values in full")
+        return super().compose_node(parent, index)
+
+
 def load_pipeline(name_or_file: str | Path) -> Pipeline:
     """The pipeline of a shipped name (``ct-mri``) or of a YAML file.
 
@@ -311,8 +324,14 @@ def load_pipeline(name_or_file: str | Path) -> Pipeline:
         names = ", ".join(sorted(p.stem for p in shipped_path("pipelines").glob("*.yaml")))
         raise ConfigError(f"no pipeline {name_or_file}; expected a YAML file or one of: {names}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_YAML_BYTES >> 10} KiB; expected a pipeline")
+        data = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply; expected a pipeline") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not readable as YAML ({reason})") from error
     return build(Pipeline, data, str(path))

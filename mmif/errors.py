@@ -13,6 +13,8 @@ Each message is one line: what was found, what was expected, and where.
 The command line prints it behind ``Error:`` and exits with code 1.
 """
 
+import re
+
 
 class MmifError(Exception):
     """Something mmif refuses, said in one line."""
@@ -44,3 +46,19 @@ class TrainingError(MmifError):
 
 class OutputError(MmifError):
     """An output exists already or cannot be written."""
+
+
+def quoted(text: str) -> str:
+    """``text`` of a file, marked as such within a message: ‘head 2 mm’.
+
+    What stands between the marks never holds one, so that `without_quotes` finds all of it.
+
+    >>> quoted("O’Neil"), without_quotes("series " + quoted("O’Neil") + ", 12 slices")
+    ("‘O'Neil’", 'series ‘...’, 12 slices')
+    """
+    return "‘" + text.translate({ord("‘"): "'", ord("’"): "'"}) + "’"
+
+
+def without_quotes(message: str) -> str:
+    """``message`` without what `quoted` has marked, which can name a patient."""
+    return re.sub("‘[^’]*(’|$)", "‘...’", message)

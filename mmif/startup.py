@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 UNUSED = frozenset(
@@ -110,3 +111,28 @@ def _out_of_reach(names: frozenset[str]) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(refusal)
+
+
+def isolated_command(call: str, *arguments: str) -> list[str]:
+    """The command that runs ``call`` in an interpreter of its own, isolated (``python -I``).
+
+    Neither the working folder nor a variable of the environment says what it imports. Our own
+    import path follows behind the interpreter's, so that an editable or a user's install is found
+    and nothing of it comes before the standard library or the installed packages.
+    """
+    home = str(Path(__file__).parent.parent)
+    unwanted = {"", str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    paths = [home, *(p for p in sys.path if p not in unwanted)]
+    script = f"import sys; sys.path += [p for p in {paths!r} if p not in sys.path]; {call}"
+    return [sys.executable, "-I", "-c", script, *arguments]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a child: without Python's variables, and a bound on every thread pool."""
+    pools = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        **{f"{pool}_NUM_THREADS": str(threads) for pool in pools},
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave the core to other workers
+    }

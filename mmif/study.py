@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from monai.data import MetaTensor
@@ -30,8 +31,9 @@ from mmif.fusion import (
     silent,
     time_part,
 )
-from mmif.io.atomic import commit_together, refuse_existing, staging_folder
+from mmif.io.atomic import commit_together, staging_folder
 from mmif.io.dicom.deidentify import PROFILE, WITHHELD, clean_words
+from mmif.io.ownership import file_sizes, foreign_study, refuse_existing, summary_beside
 from mmif.io.source import source_of
 from mmif.io.transform_files import read_transform
 from mmif.options import FuseOptions
@@ -106,7 +108,7 @@ def run_study(
     *,
     weights: Sequence[Weights] = (),
     progress: Progress = silent,
-    on_result: Callable[[FusionResult], None] | None = None,
+    pictures: Mapping[str, Callable[[FusionResult], bytes]] = MappingProxyType({}),
 ) -> Summary:
     """Fuse one study and write its outputs.
 
@@ -114,7 +116,7 @@ def run_study(
         request: what to do.
         weights: loaded weights, one a pass (a batch loads them once); else loaded here.
         progress: called with a part of the job and the share of it that is done.
-        on_result: called with the result before it is written (a batch makes its pictures of it).
+        pictures: name of a further file in the output folder to what makes its content.
 
     Raises:
         MmifError: whatever cannot be done right; nothing is left at the output then.
@@ -124,9 +126,8 @@ def run_study(
     steps = request.steps(weights)
     task = request.pipeline.task
     result = fuse_volumes(request.inputs, steps.up_to(SaveFusedd), task, progress)
-    if on_result is not None:
-        on_result(result)
-    return _write(request, steps.find(SaveFusedd), result, progress, start)
+    made = {name: make(result) for name, make in pictures.items()}
+    return _write(request, steps.find(SaveFusedd), result, progress, start, made)
 
 
 def fuse(
@@ -268,8 +269,7 @@ def _targets(request: StudyRequest) -> tuple[Path, ...]:
     preview = (request.options.preview,) if request.options.preview else ()
     if not request.single_file:
         return request.output, *preview
-    stem = request.output.name.removesuffix(".gz").removesuffix(".nii")
-    return request.output, request.output.with_name(f"{stem}.json"), *preview
+    return request.output, summary_beside(request.output), *preview
 
 
 def _check_targets(request: StudyRequest) -> None:
@@ -278,12 +278,11 @@ def _check_targets(request: StudyRequest) -> None:
     Raises:
         OutputError: one of the targets exists, or cannot be written.
     """
-    given_files = request.options.transform.values()
     refuse_existing(
         *_targets(request),
         overwrite=request.options.overwrite,
-        inputs=[*request.inputs.values(), *given_files],
-        made_by_mmif=["summary.json"],
+        inputs=[*request.inputs.values(), *request.options.transform.values()],
+        foreign=foreign_study(request.output if request.single_file else None),
     )
 
 
@@ -300,6 +299,7 @@ def _write(
     result: FusionResult,
     progress: Progress,
     start: float,
+    pictures: Mapping[str, bytes],
 ) -> Summary:
     """Write every output, whole or not at all."""
     seconds = dict(result.seconds)
@@ -326,8 +326,14 @@ def _write(
         paged = request.options.preview or (request.options.report and not request.single_file)
         with time_part(seconds, "report", progress if paged else silent):
             _write_pages(request, result, summary, out)
+        for name, content in pictures.items():
+            (out / name).write_bytes(content)
         seconds["total"] = time.perf_counter() - start
-        summary = replace(summary, seconds={part: round(s, 3) for part, s in seconds.items()})
+        summary = replace(
+            summary,
+            seconds={part: round(s, 3) for part, s in seconds.items()},
+            files=file_sizes(out),
+        )
         _write_json(summary, out / "summary.json")
         _publish(request, out)
     return summary

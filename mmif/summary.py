@@ -98,6 +98,8 @@ class StepSummary:
 class Summary:
     """What was done, as ``docs/summary.md`` describes it.
 
+    ``files`` are the outputs one by one, with their sizes in bytes, but for ``summary.json``:
+    nothing else is removed when they are replaced.
     ``summary["grid"]["shape"]`` reads the plain form of a field, as ``summary.json`` has it.
 
     Attributes:
@@ -140,6 +142,7 @@ class Summary:
     metrics: Mapping[str, float | None]
     readability: Mapping[str, float]
     outputs: tuple[str, ...]
+    files: Mapping[str, int]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
     steps: tuple[StepSummary, ...]
@@ -200,6 +203,7 @@ def summarise(result: FusionResult, pipeline: Pipeline, command: str = "") -> Su
         metrics=plain(result.metrics),
         readability=dict(result.readability),
         outputs=(),
+        files={},
         warnings=result.warnings,
         seconds={part: round(s, 3) for part, s in result.seconds.items()},
         steps=tuple(

@@ -7,22 +7,27 @@ file. Weights whose sha256 differs from the card are refused.
 
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from mmif.config import NetworkConfig, Pipeline, build, shipped_path
 from mmif.errors import ConfigError, WeightsError
+from mmif.io.atomic import commit_together, staging_folder
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.roles import TASKS
 
 MODEL = "model.safetensors"
 CARD = "card.json"
+SEAL = "card_sha256"
 CHUNK = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,8 @@ def load_weights(name_or_file: str | Path, task: str | Collection[str] | None = 
     path = find_weights(name_or_file)
     card = read_card(path)
     wanted = {task} if isinstance(task, str) else set(task or ())
+    if card["task"] not in TASKS:
+        raise WeightsError(f"{path}: weights of task {card['task']!r:.40}, which is none")
     if wanted and card["task"] not in wanted:
         expected = " or ".join(sorted(wanted))
         raise WeightsError(f"{path}: weights of task {card['task']}, expected {expected}")
@@ -123,16 +130,31 @@ def read_card(path: Path) -> dict[str, Any]:
         WeightsError: no card, not JSON, or without what every card must have.
     """
     card_path = path.parent / CARD
+    if not card_path.is_file():
+        raise WeightsError(f"{path}: no {CARD} beside it, expected one with its sha256")
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no {CARD} beside it, expected one with its sha256") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{card_path}: not readable as JSON ({error})") from error
+    if not isinstance(card, dict):
+        raise WeightsError(f"{card_path}: found a {type(card).__name__}, expected keys and values")
     missing = [key for key in ("task", "sha256", "network") if key not in card]
     if missing:
         raise WeightsError(f"{card_path}: {', '.join(missing)} missing from the card")
-    return dict(card)
+    if SEAL not in card:
+        log.warning("%s: no %s; a card of mmif 0.1, whose text is not verified", card_path, SEAL)
+    elif card[SEAL] != card_seal(card):
+        raise WeightsError(
+            f"{card_path}: its contents differ from its {SEAL}; expected the card as it was written"
+        )
+    return card
+
+
+def card_seal(card: Mapping[str, Any]) -> str:
+    """The sha256 of all of a card but the seal itself, the sha256 of its weights among it."""
+    content = {key: value for key, value in card.items() if key != SEAL}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def verify_sha256(path: Path, card: Mapping[str, Any]) -> str:
@@ -191,18 +213,23 @@ def save_weights(network: S3IMFusion, folder: Path, card: Mapping[str, Any]) -> 
     Args:
         card: at least ``task``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / MODEL
     tensors = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-    save_file(tensors, path)
+    packed = save(tensors)
     whole = {
         "task": card["task"],
-        "sha256": file_sha256(path),
+        "sha256": hashlib.sha256(packed).hexdigest(),
         "network": asdict(network.config),
         "parameters": sum(p.numel() for p in network.parameters()),
         **{key: value for key, value in card.items() if key != "task"},
     }
-    (folder / CARD).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    whole = json.loads(json.dumps(whole))  # as it is read: tuples are lists then
+    whole[SEAL] = card_seal(whole)
+    with staging_folder(path) as new:
+        folder.mkdir(exist_ok=True)
+        (new / MODEL).write_bytes(packed)
+        (new / CARD).write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        commit_together([(new / MODEL, path), (new / CARD, folder / CARD)])
     return path
 
 

@@ -78,7 +78,7 @@ def test_a_bundle_that_stands_is_kept_without_overwrite(bundle: Path, tmp_path: 
     write_bundle(load_pipeline("ct-mri"), bundle, overwrite=True)
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "file").touch()
-    with pytest.raises(OutputError, match="mmif did not make it"):
+    with pytest.raises(OutputError, match="none of the files"):
         write_bundle(load_pipeline("ct-mri"), tmp_path / "theirs", overwrite=True)
 
 

@@ -96,3 +96,20 @@ def test_broken_yaml_and_missing_files_are_refused_in_one_line(tmp_path: Path) -
 def test_roles_that_are_no_pair_are_refused() -> None:
     with pytest.raises(ConfigError, match="found pet and spect"):
         task_of(["pet", "spect"])
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("a: &a [x, x]\nb: [*a, *a]\n", "an alias in line 2"),
+        ("task: !!python/object/apply:os.system [true]\n", "not readable as YAML"),
+        ("[" * 5_000, "nested too deeply|not readable as YAML"),
+        ("# " + "x" * (1 << 18), "more than 256 KiB"),
+        ("a: \x00", "not readable as YAML"),
+    ],
+)
+def test_yaml_that_unfolds_or_runs_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=named) as refusal:
+        load_pipeline(tmp_path / "p.yaml")
+    assert "\n" not in str(refusal.value)

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ from mmif.config import NetworkConfig
 from mmif.errors import WeightsError
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.roles import TASKS
-from mmif.weights import CARD, list_weights, load_weights, save_weights, verify
+from mmif.weights import (
+    CARD,
+    SEAL,
+    card_seal,
+    list_weights,
+    load_weights,
+    read_card,
+    save_weights,
+    verify,
+)
 
 SMALL = NetworkConfig(channels=4, coarse_channels=4, width=8, blocks=1)
 
@@ -24,9 +34,9 @@ def saved(tmp_path: Path) -> Path:
 
 
 def change_card(path: Path, **values: object) -> None:
-    card_path = path.parent / CARD
-    card = json.loads(card_path.read_text())
-    card_path.write_text(json.dumps({**card, **values}))
+    """Other values in the card of ``path``, sealed as if they had been written so."""
+    card = {**json.loads((path.parent / CARD).read_text()), **values}
+    (path.parent / CARD).write_text(json.dumps({**card, SEAL: card_seal(card)}))
 
 
 def test_weights_come_back_as_they_were_saved(saved: Path) -> None:
@@ -111,3 +121,41 @@ def test_the_command_lists_and_verifies(saved: Path) -> None:
     result = runner.invoke(weights_command, ["verify", str(saved)])
     assert isinstance(result.exception, WeightsError)
     assert "BROKEN" in result.output
+
+
+def test_a_changed_card_is_refused(saved: Path) -> None:
+    card = json.loads((saved.parent / CARD).read_text())
+    (saved.parent / CARD).write_text(json.dumps({**card, "limits": ["all"]}))
+    with pytest.raises(WeightsError, match="contents differ from its card_sha256"):
+        load_weights(saved)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "[" * 100_000, '{"task": []}'])
+def test_a_card_that_is_none_is_refused(saved: Path, text: str) -> None:
+    (saved.parent / CARD).write_text(text)
+    with pytest.raises(WeightsError, match=r"card\.json"):
+        load_weights(saved)
+
+
+def test_a_card_that_is_a_pipe_is_not_opened(saved: Path) -> None:
+    (saved.parent / CARD).unlink()
+    os.mkfifo(saved.parent / CARD)
+    with pytest.raises(WeightsError, match=r"no card\.json"):
+        load_weights(saved)
+
+
+def test_a_card_of_an_earlier_mmif_is_read_with_a_warning(
+    saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = json.loads((saved.parent / CARD).read_text())
+    del card[SEAL]
+    (saved.parent / CARD).write_text(json.dumps(card))
+    load_weights(saved)
+    assert "no card_sha256" in caplog.text
+
+
+@pytest.mark.parametrize("status", list_weights(), ids=lambda status: status.name)
+def test_the_shipped_cards_are_sealed(status) -> None:
+    """Whoever edits one seals it anew: `mmif.weights.card_seal`."""
+    card = read_card(status.path)
+    assert card.get(SEAL) == card_seal(card)

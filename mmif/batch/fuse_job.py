@@ -82,24 +82,17 @@ class FuseWork:
             ),
             command=_command(job, output, self.options),
         )
-        pictures: list[bytes] = []
-
-        def on_result(result: "FusionResult") -> None:
-            pictures.append(thumbnail(result))
-
         try:
             summary = run_study(
                 request,
                 weights=self._weights[job.task],
                 progress=step,
-                on_result=on_result if self.options.report else None,
+                pictures={THUMBNAIL: thumbnail} if self.options.report else {},
             )
         except MmifError as error:
             if not self.options.deidentify:
                 raise
             raise type(error)(WITHHELD) from None
-        for picture in pictures:
-            (output / THUMBNAIL).write_bytes(picture)
         return figures(summary)
 
 

@@ -3,9 +3,7 @@
 import logging
 import os
 import secrets
-import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,10 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from mmif.batch.worker import START_TIMEOUT_S, WorkerError, environment, isolated_command
+from mmif.batch.worker import START_TIMEOUT_S, WorkerError
 from mmif.config import Pipeline
 from mmif.errors import MmifError
+from mmif.io.atomic import private_folder
 from mmif.networks.remote import GpuAddress, serve
+from mmif.startup import environment, isolated_command
 
 if TYPE_CHECKING:
     from mmif.batch.fuse_job import FuseWork
@@ -63,7 +63,8 @@ class GpuOwner:
         """
         self._pipelines = dict(pipelines)
         self._device = device
-        self._folder = Path(tempfile.mkdtemp(prefix="mmif-"))
+        self._stack = ExitStack()
+        self._folder = self._stack.enter_context(private_folder())
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
         self._lock = threading.Lock()
@@ -74,7 +75,7 @@ class GpuOwner:
         try:
             self._start()
         except WorkerError:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._stack.close()
             raise
         self._thread.start()
         return self
@@ -91,7 +92,7 @@ class GpuOwner:
                 self.process.kill()
                 self.process.wait()
         self._thread.join()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._stack.close()
 
     def _keep_alive(self) -> None:
         """Start the process again whenever it ends before the batch does."""

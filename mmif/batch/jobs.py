@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmif.studies.study import Input
@@ -16,11 +16,13 @@ class Job:
         id: ``STUDY/TASK``; the output is ``OUT/studies/STUDY/TASK``.
         task: one of `mmif.roles.VOLUME_TASKS`.
         inputs: role to source.
+        pseudonymous: whether the id follows from the files, so that no other study has it.
     """
 
     id: str
     task: str
-    inputs: Mapping[str, Input]
+    inputs: Mapping[str, Input] = field(repr=False)  # Dask writes what fails into its logs
+    pseudonymous: bool = False
 
     def output(self, out: Path) -> Path:
         """Where the results of this job go."""
@@ -36,6 +38,16 @@ class Job:
             digest.update(f"{role} {source.series_uid or ''}\n".encode())
             for path in source.paths():
                 digest.update(_stamp_of(path).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def place(self) -> str:
+        """What stands for where the files lie; "" where nothing may be known of that."""
+        if self.pseudonymous:
+            return ""
+        digest = hashlib.sha256()
+        for _, source in sorted(self.inputs.items()):
+            for path in source.paths():
+                digest.update(f"{path.absolute()}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def content(self) -> str:

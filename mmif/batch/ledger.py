@@ -20,6 +20,7 @@ from typing import Any, TypeGuard
 
 from mmif.batch.locks import Claims
 from mmif.errors import ConfigError, InputError
+from mmif.io.atomic import sync
 
 VERSION = 1
 TRIES = ("started", "died")
@@ -136,6 +137,7 @@ class Ledger:
         now = self.now()
         text = "".join(json.dumps({**line, "time": now}, allow_nan=False) + "\n" for line in lines)
         with self.claims.write_lock(self.path.name):
+            new = not self.path.exists()
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             try:
                 data = (b"\n" if _is_torn(file) else b"") + text.encode()
@@ -144,6 +146,8 @@ class Ledger:
                 os.fsync(file)
             finally:
                 os.close(file)
+            if new:
+                sync(self.out)
 
     def _new_lines(self, path: Path) -> Iterator[Mapping[str, Any]]:
         """The complete lines behind the place reached so far."""

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
@@ -9,11 +10,12 @@ from pathlib import Path
 
 from mmif.batch.jobs import Job
 from mmif.batch.plan import Plan
+from mmif.batch.results import plain_cell
 from mmif.errors import OutputError
 from mmif.io.atomic import commit, staging_folder
 from mmif.studies.study import Rejected
 
-WITHHELD = "the reason may name the study (--deidentify); mmif batch --dry-run without it says it"
+WITHHELD = "the reason may name the study; mmif batch --dry-run without --deidentify says it"
 """In place of why something failed or became no job: reasons quote paths and headers."""
 
 DIGITS = 12
@@ -33,7 +35,10 @@ def pseudonymise(plan: Plan) -> tuple[Plan, dict[str, str]]:
     for job in plan.jobs:
         stamps.setdefault(_study_of(job), []).append(job.stamp())
     names = {study: _pseudonym(found) for study, found in stamps.items()}
-    jobs = [replace(job, id=f"{names[_study_of(job)]}/{job.task}") for job in plan.jobs]
+    jobs = [
+        replace(job, id=f"{names[_study_of(job)]}/{job.task}", pseudonymous=True)
+        for job in plan.jobs
+    ]
     rejected, key = [], {other: study for study, other in names.items()}
     for number, one in enumerate(plan.rejected, 1):
         other = f"not-done-{number:04}"
@@ -48,7 +53,7 @@ def write_key(key: Mapping[str, str], path: Path) -> None:
     Raises:
         OutputError: something else stands at ``path``, or it cannot be written.
     """
-    rows = {**_earlier(path), **key}
+    rows = {**_earlier(path), **{other: plain_cell(study) for other, study in key.items()}}
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *sorted(rows.items())])
@@ -59,9 +64,11 @@ def write_key(key: Mapping[str, str], path: Path) -> None:
 
 def _earlier(path: Path) -> dict[str, str]:
     """The rows of a key that stands at ``path`` already."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
+        if path.is_symlink() or not path.is_file():
+            raise ValueError("a link, a folder, a pipe or a device")
         head, *rows = csv.reader(StringIO(path.read_text(encoding="utf-8")))
         if tuple(head) == COLUMNS:
             return dict(rows)

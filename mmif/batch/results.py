@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmif.batch.ledger import Entry, Ledger, ledgers_of
 from mmif.batch.locks import Claims
-from mmif.errors import InputError, OutputError
+from mmif.errors import InputError
+from mmif.io.atomic import commit_together, staging_folder
 
 if TYPE_CHECKING:
     from mmif.report.page import Table
@@ -114,12 +114,14 @@ def write_answer(out: Path) -> list[Row]:
         OutputError: they cannot be written.
     """
     rows = read_rows(out)
-    try:
-        _replace(out / "summary.csv", csv_text(rows))
-        _replace(out / "index.html", page(out, rows))
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OutputError(f"{out}: the summary cannot be written ({reason})") from error
+    with (
+        Claims(out) as claims,
+        claims.write_lock("summary.csv"),
+        staging_folder(out / "index.html") as new,
+    ):
+        (new / "summary.csv").write_text(csv_text(rows), encoding="utf-8")
+        (new / "index.html").write_text(page(out, rows), encoding="utf-8")
+        commit_together([(new / name, out / name) for name in ("summary.csv", "index.html")])
     return rows
 
 
@@ -237,13 +239,3 @@ def _picture(out: Path, row: Row) -> str | None:
     if not row.output or not path.is_file():
         return None
     return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -13,10 +13,12 @@ from mmif.batch.ledger import Entry, Ledger, ledgers_of
 from mmif.batch.locks import Claims
 from mmif.batch.plan import Plan
 from mmif.batch.results import STATES, write_answer
-from mmif.batch.run_job import Outcome, Task, is_finished
+from mmif.batch.run_job import ANOTHER, Outcome, Task, is_finished, is_of_another
 from mmif.errors import ConfigError, OutputError
+from mmif.io.atomic import tidy
 
 POLL_S = 1.0
+RESULTS = ("studies", "summary.csv", "index.html")
 Watch = Callable[["Tally", Outcome | None], None]
 
 
@@ -89,12 +91,16 @@ def run_batch(
         MmifError: other parameters, an OUT that takes nothing more, a worker that cannot start.
     """
     _make(out)
+    _refuse_strangers(out)
     with Claims(out) as claims:
         ledger = _open_ledger(plan, out, claims, ledger_name, parameters, restart)
         failed = len(plan.rejected)
         tally = Tally(len(plan.jobs) + failed, failed=failed, rejected=failed)
+        _refuse_others(plan, ledger, out)
         todo = [job for job in plan.jobs if not is_finished(job, ledger, out)]
         tally.earlier = len(plan.jobs) - len(todo)
+        for job in plan.jobs:
+            tidy(job.output(out))  # a run that was killed may have left something beside it
         watch(tally, None)
         run = uuid.uuid4().hex[:12]
         tasks = {job.id: Task(job, out, ledger_name, run, ledger.now()) for job in todo}
@@ -151,6 +157,31 @@ def _make(out: Path) -> None:
         raise OutputError(f"{out}: cannot be made ({error.strerror})") from error
     if not os.access(out, os.W_OK | os.X_OK):
         raise OutputError(f"{out}: not a folder that can be written to")
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Refuse an OUT whose files of the names of a batch's are of somebody else.
+
+    Raises:
+        OutputError: there is no ledger beside them.
+    """
+    found = [name for name in RESULTS if os.path.lexists(out / name)]
+    if found and not ledgers_of(out):
+        raise OutputError(
+            f"{out} holds {found[0]} and no ledger of mmif; expected a new folder, or the OUT of a "
+            "batch"
+        )
+
+
+def _refuse_others(plan: Plan, ledger: Ledger, out: Path) -> None:
+    """Refuse studies that another batch has done under the names of these.
+
+    Raises:
+        OutputError: the first of them.
+    """
+    for job in plan.jobs:
+        if is_of_another(job, ledger, out):
+            raise OutputError(f"{job.output(out)}: {ANOTHER}")
 
 
 def done_earlier(plan: Plan, out: Path, parameters: Mapping[str, Any]) -> set[str]:
@@ -212,7 +243,7 @@ def move_aside(out: Path, claims: Claims) -> Path | None:
         return None
     target = next(p for n in range(1, 10_000) if not (p := out / f"before-{n}").exists())
     target.mkdir()
-    for name in ("studies", "summary.csv", "index.html", *(path.name for path in ledgers)):
+    for name in (*RESULTS, *(path.name for path in ledgers)):
         if (out / name).exists():
             (out / name).rename(target / name)
     return target

@@ -17,11 +17,13 @@ from typing import Any, Protocol
 from mmif.batch.jobs import Job
 from mmif.batch.ledger import Ledger
 from mmif.errors import MmifError
-from mmif.io.atomic import flush_to_disk
+from mmif.io.atomic import flush_to_disk, sync, tidy
+from mmif.io.ownership import file_sizes
 from mmif.studies.study import printable
 
 MAX_TRIES = 3
-FULL = (errno.ENOSPC, errno.EDQUOT)
+ANOTHER = "the result of another study of that name is there; expected another OUT, or --restart"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Step = Callable[[str, float], None]
 
 
@@ -93,6 +95,8 @@ def run_job(task: Task, work: Work, step: Step, ledger: Ledger) -> Outcome:
         stamp = job.stamp()
         if is_finished(job, ledger, task.out, stamp):
             return Outcome(job.id, "done")
+        if is_of_another(job, ledger, task.out):
+            return Outcome(job.id, "failed", "refused", ANOTHER)
         entry = ledger.entries.get(job.id)
         if entry and entry.state == "failed" and entry.line.get("time", 0) >= task.since:
             return Outcome(job.id, "failed", str(entry.line.get("cause", "")), entry.reason)
@@ -112,28 +116,28 @@ def is_finished(job: Job, ledger: Ledger, out: Path, stamp: str | None = None) -
             return ""
 
     entry = ledger.entries.get(job.id)
-    if entry is None or entry.state != "done" or not job.output(out).exists():
-        return False
-    if not _is_whole(job.output(out), entry.line.get("files")):
+    if entry is None or entry.state != "done" or not _is_whole(job.output(out), entry.line):
         return False
     return ledger.is_done(job.id, stamp or job.stamp(), content)
 
 
-def file_sizes(output: Path) -> dict[str, int]:
-    """The files at ``output``, a folder or one file, relative to it, with their sizes in bytes."""
-    if not output.is_dir():
-        return {"": output.stat().st_size}
-    return {
-        Path(top, name).relative_to(output).as_posix(): Path(top, name).stat().st_size
-        for top, _, names in os.walk(output)
-        for name in names
-    }
+def is_of_another(job: Job, ledger: Ledger, out: Path) -> bool:
+    """Whether the result of another study stands where that of ``job`` would go.
+
+    It is the same study where its files are the same, or lie where they lay.
+    """
+    entry = ledger.entries.get(job.id)
+    if entry is None or entry.state != "done" or not _is_whole(job.output(out), entry.line):
+        return False
+    elsewhere = entry.line.get("place") not in (None, "", job.place())
+    return elsewhere and not is_finished(job, ledger, out)
 
 
-def _is_whole(output: Path, files: Mapping[str, int] | None) -> bool:
-    """Whether every file that the ledger names is there in its size; older ledgers name none."""
+def _is_whole(output: Path, line: Mapping[str, Any]) -> bool:
+    """Whether every file that the ledger names is there in its size."""
+    files: Mapping[str, int] = line.get("files") or {}
     try:
-        return all((output / name).stat().st_size == size for name, size in (files or {}).items())
+        return bool(files) and all((output / n).stat().st_size == s for n, s in files.items())
     except OSError:
         return False
 
@@ -148,14 +152,17 @@ def _do(task: Task, work: Work, step: Step, ledger: Ledger, stamp: str) -> Outco
     ledger.append(job.id, "started", run=task.run, worker=f"{socket.gethostname()}:{os.getpid()}")
     output = job.output(task.out)
     output.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(output)
+    tidy(output)
     try:
         content = job.content()
         figures = work(job, output, step)
         flush_to_disk(output)  # before the ledger says done
+        for folder in output.relative_to(task.out).parents:
+            sync(task.out / folder)
     except Exception as error:
         return _failure(task, error, ledger)
-    said = {"stamp": stamp, "content": content, "row": dict(figures), "files": file_sizes(output)}
+    said: dict[str, Any] = {"stamp": stamp, "content": content, "place": job.place()}
+    said |= {"row": dict(figures), "files": file_sizes(output)}
     ledger.append(job.id, "done", task=job.task, run=task.run, **said)
     return Outcome(job.id, "done")
 
@@ -223,9 +230,3 @@ def is_full(error: BaseException, out: Path) -> bool:
         return True
     plain_refusal = isinstance(error, MmifError) and not codes
     return not plain_refusal and shutil.disk_usage(out).free < 1 << 16
-
-
-def clear_leftovers(output: Path) -> None:
-    """Remove what a killed worker left beside ``output``; the claim on the job is held."""
-    for old in output.parent.glob(f".{output.name}.*"):
-        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)

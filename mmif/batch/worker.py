@@ -4,11 +4,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -16,12 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import mmif
 from mmif.batch import resources
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
 from mmif.batch.run_job import MAX_TRIES, Outcome, Task, Work, abandonment, unwritable
 from mmif.errors import MmifError
+from mmif.io.atomic import private_folder
+from mmif.startup import environment, isolated_command
 
 START_TIMEOUT_S = 300.0
 POLL_S = 0.1
@@ -65,11 +66,13 @@ class _Child:
         process: it.
         pipe: to it and from it.
         errors: the file that its stdout and stderr go to.
+        folder: keeps its place for temporary files (an unpacked zip), which goes with it.
     """
 
     process: subprocess.Popen[bytes]
     pipe: Connection
     errors: IO[bytes]
+    folder: ExitStack
 
     def end(self) -> None:
         """Kill it and tidy up; its outputs are atomic, so nothing half-done is left."""
@@ -77,6 +80,7 @@ class _Child:
         self.process.wait()
         self.pipe.close()
         self.errors.close()
+        self.folder.close()
 
     def cause_of_death(self, step: str) -> tuple[str, bool]:
         """How it ended by itself, in words, and whether it would again; tidies up behind it."""
@@ -167,17 +171,19 @@ class Worker:
         """A new process."""
         ours, theirs = Pipe()
         errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115
+        folder = ExitStack()
+        place = folder.enter_context(private_folder())
         call = f"from mmif.batch.worker_main import main; main({theirs.fileno()}, {os.getpid()})"
         process = subprocess.Popen(
             isolated_command(call),
             pass_fds=[theirs.fileno()],
-            env=environment(self._limits.threads),
+            env={**environment(self._limits.threads), "TMPDIR": str(place)},
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
         )
         theirs.close()
-        return _Child(process, ours, errors)
+        return _Child(process, ours, errors, folder)
 
     def _greeting(self, child: _Child) -> tuple[str, bool]:
         """What keeps the new process from being ready ("" if it is), and whether it died."""
@@ -234,31 +240,6 @@ def resident_mib(pid: int) -> int:
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") // MIB
-
-
-def isolated_command(call: str) -> list[str]:
-    """The command that runs ``call`` in an interpreter of its own, isolated (``python -I``).
-
-    Neither the working folder nor a variable of the environment says what it imports. Our own
-    import path follows behind the interpreter's, so that an editable or a user's install is found
-    and nothing of it comes before the standard library or the installed packages.
-    """
-    home = str(Path(mmif.__file__).parent.parent)
-    unwanted = {"", str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
-    paths = [home, *(p for p in sys.path if p not in unwanted)]
-    script = f"import sys; sys.path += [p for p in {paths!r} if p not in sys.path]; {call}"
-    return [sys.executable, "-I", "-c", script]
-
-
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a worker: without Python's variables, and a bound on every thread pool."""
-    pools = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-        **{f"{pool}_NUM_THREADS": str(threads) for pool in pools},
-        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave the core to other workers
-    }
 
 
 def _record_death(task: Task, reason: str, would_again: bool) -> Outcome:

@@ -1,7 +1,7 @@
 """The command line: one file a command, imported only when that command is called."""
 
-import errno
 import importlib
+import io
 import logging
 import os
 import signal
@@ -95,15 +95,27 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing unfinished was left", err=True)
             ctx.exit(128 + signal.SIGINT)
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_memory(error):
+                raise
             click.echo("Error: out of memory; expected more, or smaller volumes", err=True)
             ctx.exit(1)
+        except BrokenPipeError:
+            raise  # click's own: who reads the output has enough of it
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno is None:  # not the system's, so a bug: it keeps its traceback
                 raise
             place = f"{error.filename}: " if error.filename else ""
             click.echo(f"Error: {printable(place + os.strerror(error.errno))}", err=True)
             ctx.exit(1)
+
+
+def _is_memory(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, says that memory ran out (torch's too)."""
+    cause = error.__cause__
+    said = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    said = said or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    return said or (cause is not None and _is_memory(cause))
 
 
 def _end(number: int, _: FrameType | None) -> None:
@@ -145,6 +157,9 @@ def main() -> None:
     """Fuse CT, MRI, SPECT and PET volumes of one patient. Research use only."""
     _end_cleanly()
     start_quickly()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("pydicom").disabled = True  # it repeats odd values of headers,
     warnings.filterwarnings("ignore", module="pydicom")  # which can be a patient's

@@ -11,7 +11,7 @@ import click
 
 from mmif.cli.batch_terminal import progress, say_plan, say_rows
 from mmif.cli.from_options import PATH, add_options, chosen_options
-from mmif.errors import ConfigError
+from mmif.errors import ConfigError, MmifError
 from mmif.options import FuseOptions, specs
 from mmif.roles import VOLUME_TASKS
 
@@ -98,7 +98,15 @@ def batch(context: click.Context, /, **options: Any) -> None:
         raise click.UsageError("expected STUDIES: a folder tree, a CSV or a JSON list")
     if options["output"] is None and not (options["dry_run"] or options["save_list"]):
         raise click.UsageError("expected -o OUT")
-    context.exit(_batch(options))
+    if not options["deidentify"]:
+        context.exit(_batch(options))
+    from mmif.io.dicom.deidentify import clean_error
+
+    try:
+        code = _batch(options)
+    except MmifError as error:
+        raise clean_error(error, {"STUDIES": options["studies"]}) from None
+    context.exit(code)
 
 
 def _summary(out: Path) -> int:
@@ -130,8 +138,8 @@ def _batch(options: Mapping[str, Any]) -> int:
         )
     _refuse_output(options)
     plan = make_plan(options["studies"], options["tasks"])
-    if options["deidentify"] and not options["dry_run"]:
-        plan = _pseudonymise(plan, options["key"])
+    if options["deidentify"]:
+        plan = _pseudonymise(plan, None if options["dry_run"] else options["key"])
     if part:
         whole = len(plan.jobs) + len(plan.rejected)
         plan = shard(plan, *part)
@@ -143,7 +151,7 @@ def _batch(options: Mapping[str, Any]) -> int:
         begun = options["output"] is not None and options["resume"] is not False
         said = parameters(pipelines, _shared_options(options))
         done = done_earlier(plan, options["output"], said) if begun else ()
-        say_plan(plan, options["studies"], done)
+        say_plan(plan, None if options["deidentify"] else options["studies"], done)
         return 0 if plan.jobs else 1
     return _work(plan, part, pipelines, options)
 
@@ -155,7 +163,7 @@ def _refuse_output(options: Mapping[str, Any]) -> None:
         OutputError: OUT is the folder of the studies or one above it; the list exists already.
     """
     from mmif.errors import OutputError
-    from mmif.io.atomic import refuse_existing
+    from mmif.io.ownership import refuse_existing
 
     studies, out = options["studies"].resolve(), options["output"]
     if out is not None and (out.resolve() == studies or out.resolve() in studies.parents):

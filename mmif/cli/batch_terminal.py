@@ -77,8 +77,14 @@ def _rate(tally: "Tally") -> str:
     return f"{said} {60 * tally.rate:.1f}/min, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
 
 
-def say_plan(plan: "Plan", root: Path, done: Collection[str]) -> None:
-    """The table of what would be done, and why the rest would not; paths from ``root`` on."""
+def say_plan(plan: "Plan", root: Path | None, done: Collection[str]) -> None:
+    """The table of what would be done, and why the rest would not.
+
+    Args:
+        plan: all of it.
+        root: paths are shown from there on; None shows none.
+        done: ids of the jobs that are done already.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -89,7 +95,8 @@ def say_plan(plan: "Plan", root: Path, done: Collection[str]) -> None:
         study, _, task = job.id.partition("/")
         paths = {role: source.path for role, source in job.inputs.items()}
         sources = "  ".join(
-            f"{role} {printable(str(_below(root, path)))}" for role, path in paths.items()
+            role if root is None else f"{role} {printable(str(_below(root, path)))}"
+            for role, path in paths.items()
         )
         said = "done already" if job.id in done else sources
         table.add_row(*map(Text, (study, task, said)))

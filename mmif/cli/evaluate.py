@@ -69,7 +69,7 @@ def evaluate(**options: Any) -> None:
     compared = _folders_by_name(options["compare"])
     from mmif.evaluation import choose_pairs, published_rows, score
     from mmif.evaluation.outputs import new_folder
-    from mmif.io.atomic import refuse_existing
+    from mmif.io.ownership import refuse_existing
     from mmif.studies.slice_pairs import find_pair_files
 
     outputs = [options[name] for name in ("save_fused", "csv", "json", "latex") if options[name]]
@@ -77,7 +77,7 @@ def evaluate(**options: Any) -> None:
     twice = {str(path) for path in outputs if outputs.count(path) > 1}
     if twice:
         raise click.UsageError(f"two outputs are named {twice.pop()}; expected different ones")
-    refuse_existing(*outputs, overwrite=options["overwrite"], inputs=read)
+    refuse_existing(*outputs, overwrite=options["overwrite"], inputs=read, foreign=_foreign)
     found = find_pair_files(options["task"], options["data"])
     weights = None if options["fused"] else _weights(options)
     cases = tuple(filter(None, (options["cases"] or "").split(",")))
@@ -91,6 +91,13 @@ def evaluate(**options: Any) -> None:
     _write(options, evaluation, selection, weights, printed)
     if not quiet():
         _show(options, evaluation, selection, printed)
+
+
+def _foreign(output: Path) -> str:
+    """What at an output is not of an earlier evaluation."""
+    from mmif.io.ownership import foreign_file, foreign_pictures
+
+    return foreign_pictures(output) if output.is_dir() else foreign_file(output)
 
 
 def _weights(options: dict[str, Any]) -> "Weights":

@@ -10,7 +10,7 @@ import click
 
 from mmif.cli.from_options import PATH, add_options, chosen_options
 from mmif.cli.progress import quiet
-from mmif.errors import ConfigError
+from mmif.errors import ConfigError, MmifError
 from mmif.options import FuseOptions, specs
 from mmif.roles import ACTIVITY_ROLES, IMAGE_ROLES, VOLUME_ROLES, label, task_of
 
@@ -156,6 +156,20 @@ def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
             f"{found}: infrared and visible are fused as 2-D images; expected PNG, JPEG or TIFF"
         )
     pipeline = _pipeline(inputs, options)
+    if not options["deidentify"]:
+        _run(inputs, pipeline, options)
+        return
+    from mmif.io.dicom.deidentify import clean_error
+
+    try:
+        _run(inputs, pipeline, options)
+    except MmifError as error:
+        paths = {f"the {label(role)}": path for role, path in inputs.items()}
+        raise clean_error(error, paths) from None
+
+
+def _run(inputs: dict[str, Path], pipeline: "Pipeline", options: dict[str, Any]) -> None:
+    """Plan two or three volumes, or fuse them."""
     from mmif.cli.progress import show_progress
     from mmif.study import StudyRequest, check_request, plan, run_study
 
@@ -175,7 +189,8 @@ def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
     )
     check_request(request)
     if options["dry_run"]:
-        _say_plan(plan(request))
+        planned = plan(request)
+        _say_plan(planned if not options["deidentify"] else _without_identity(planned))
         return
     with show_progress() as progress:
         summary = run_study(request, progress=progress)
@@ -250,6 +265,16 @@ def _series(inputs: dict[str, Path], values: tuple[str, ...]) -> dict[str, str]:
                 )
             chosen[holders[0]] = uid
     return chosen
+
+
+def _without_identity(planned: "StudyPlan") -> "StudyPlan":
+    """The plan without the paths and texts of its inputs."""
+    from dataclasses import replace
+
+    from mmif.io.dicom.deidentify import WITHHELD, clean_words
+
+    inputs = tuple(replace(one, path=WITHHELD, selection="") for one in planned.inputs)
+    return replace(planned, inputs=inputs, warnings=clean_words(planned.warnings))
 
 
 def _say_plan(planned: "StudyPlan") -> None:

@@ -38,7 +38,8 @@ def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
     """Register two volumes of one head rigidly; write an ITK transform (fixed to moving, LPS)."""
     from mmif.errors import OutputError
     from mmif.io import load
-    from mmif.io.atomic import commit, refuse_existing, staging_folder
+    from mmif.io.atomic import commit, staging_folder
+    from mmif.io.ownership import refuse_existing
     from mmif.io.transform_files import write_itk_transform
 
     if output.suffix.lower() not in {".tfm", ".txt"} or output.is_dir():

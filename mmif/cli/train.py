@@ -39,18 +39,23 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
     """
     import torch
 
-    from mmif.io.atomic import refuse_existing
+    from mmif.io.ownership import foreign_names, refuse_existing
     from mmif.training import Job, find_training_pairs, join_ranks, split_by_case
     from mmif.training import train as run
     from mmif.training.card import Origin
+    from mmif.training.loop import WRITTEN
     from mmif.weights import load_weights
 
     init, resume = options["init"], options["resume"]
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     if not resume:
-        marks = ("checkpoint.pt", "losses.csv")
-        refuse_existing(output, overwrite=options["overwrite"], inputs=[data], made_by_mmif=marks)
+        refuse_existing(
+            output,
+            overwrite=options["overwrite"],
+            inputs=[data, *([Path(init)] if init else [])],
+            foreign=lambda output: foreign_names(output, WRITTEN),
+        )
     recipe = _recipe(task, options["pipeline"], options["epochs"], options["seed"])
     start = load_weights(init, None) if init else None
     slices = output.absolute().with_name(f"{output.absolute().name}.slices")

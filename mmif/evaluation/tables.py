@@ -67,6 +67,7 @@ def latex_text(means: Means, caption: str) -> str:
     places, average = ranks(means), mean_ranks(means)
     best = min(average.values())
     lines = [
+        "% mmif evaluate",
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{_escape_latex(caption)}}}",

@@ -1,26 +1,23 @@
 """Zip archives and gzip files, unpacked where they can do no harm."""
 
 import gzip
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 
 from mmif.errors import InputError, MmifError
+from mmif.io.atomic import private_folder
+from mmif.io.checks import check_unpacked
 from mmif.io.files import MAX_FILES, FoundFile
 
 MAX_UNPACKED_BYTES = 16 << 30
 """Bytes that one archive may unpack to."""
 
-MAX_RATIO = 250
-"""Unpacked bytes per packed byte, over the archive; medical images reach about 20."""
-
 MAX_GZIP_BYTES = 4 << 30
 """Bytes that one gzip file may unpack to."""
 
-_RATIO_FREE_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
 
 
@@ -34,10 +31,10 @@ def unpack(archive: Path) -> Iterator[tuple[FoundFile, ...]]:
     Raises:
         InputError: the archive is broken, hostile or too large.
     """
-    with tempfile.TemporaryDirectory(prefix="mmif-") as folder:
+    with private_folder() as folder:
         try:
             with zipfile.ZipFile(archive) as members:
-                found = tuple(_extract(archive, members, Path(folder)))
+                found = tuple(_extract(archive, members, folder))
         except MmifError:
             raise
         except Exception as error:  # zipfile and its decompressors raise ten kinds over damage
@@ -52,10 +49,15 @@ def _extract(archive: Path, members: zipfile.ZipFile, folder: Path) -> Iterator[
         raise InputError(f"{archive}: {len(infos)} members; expected at most {MAX_FILES}")
     for info in infos:
         _check_member(archive, info)
-    allowed = min(MAX_UNPACKED_BYTES, _RATIO_FREE_BYTES + MAX_RATIO * archive.stat().st_size)
+    total = sum(info.file_size for info in infos)  # zipfile reads no more of a member than it says
+    check_unpacked(total, archive.stat().st_size, str(archive))
+    if total > MAX_UNPACKED_BYTES:
+        raise InputError(
+            f"{archive}: unpacks to {total >> 30} GiB; expected at most {MAX_UNPACKED_BYTES >> 30}"
+        )
     for number, info in enumerate(infos):
         target = folder / f"{number:06d}{_ending(info.filename)}"
-        allowed -= _copy(archive, members, info, target, allowed)
+        _copy(members, info, target)
         yield FoundFile(target, f"{archive}/{info.filename}")
 
 
@@ -74,23 +76,15 @@ def _ending(name: str) -> str:
     return endings if endings.replace(".", "").isalnum() and len(endings) <= 16 else ""
 
 
-def _copy(
-    archive: Path, members: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, allowed: int
-) -> int:
-    """Unpack one member to ``target``; returns its bytes, never writes more than ``allowed``."""
+def _copy(members: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    """Unpack one member to ``target``."""
     written = 0
     with members.open(info) as source, target.open("wb") as sink:
         while chunk := source.read(_CHUNK_BYTES):
             written += len(chunk)
-            if written > allowed:
-                raise InputError(
-                    f"{archive}: unpacks to more than {MAX_UNPACKED_BYTES >> 30} GiB or "
-                    f"{MAX_RATIO} times its size; expected an archive of images"
-                )
             sink.write(chunk)
     if written != info.file_size:
         raise zipfile.BadZipFile("a member is cut short")
-    return written
 
 
 class Gunzip:
@@ -100,15 +94,15 @@ class Gunzip:
     """
 
     def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._stack = ExitStack()
+        self._folder: Path | None = None
         self._count = 0
 
     def __enter__(self) -> "Gunzip":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._stack.close()
 
     def __call__(self, packed: FoundFile) -> FoundFile:
         """The unpacked file, under the name of the packed one.
@@ -116,19 +110,18 @@ class Gunzip:
         Raises:
             InputError: it is damaged, or unpacks to more than the limits.
         """
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="mmif-")
+        self._folder = self._folder or self._stack.enter_context(private_folder())
         self._count += 1
-        target = Path(self._folder.name) / f"{self._count:06d}"
-        size = packed.path.stat().st_size
-        allowed = min(MAX_GZIP_BYTES, _RATIO_FREE_BYTES + MAX_RATIO * size)
+        target = self._folder / f"{self._count:06d}"
+        size, total = packed.path.stat().st_size, 0
         try:
             with gzip.open(packed.path) as source, target.open("wb") as sink:
                 while chunk := source.read(_CHUNK_BYTES):
-                    allowed -= len(chunk)
-                    if allowed < 0:
+                    total += len(chunk)
+                    check_unpacked(total, size, packed.name)
+                    if total > MAX_GZIP_BYTES:
                         raise InputError(
-                            f"{packed.name}: unpacks to more than {MAX_GZIP_BYTES >> 30} GiB or "
-                            f"{MAX_RATIO} times its size; expected an image"
+                            f"{packed.name}: unpacks to more than {MAX_GZIP_BYTES >> 30} GiB"
                         )
                     sink.write(chunk)
         except (OSError, EOFError, zlib.error) as error:

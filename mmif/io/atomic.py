@@ -1,33 +1,45 @@
 """Outputs that appear whole or not at all: written beside their place, then renamed."""
 
-import json
+import ctypes
+import errno
+import fcntl
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 from mmif.errors import OutputError
+
+LONGEST_NAME = 200
+"""Bytes that a temporary name takes over of its output's, so that 255 are never exceeded."""
+ASIDE = ".replaced"
+PRIVATE = "mmif-"
+AT_FDCWD, RENAME_NOREPLACE, RENAME_EXCHANGE = -100, 1, 2  # renameat2(2)
+NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def staging_folder(output: Path) -> Iterator[Path]:
     """A temporary folder beside ``output``; gone at the end, whatever happens.
 
-    Folders above ``output`` that had to be made and stay empty go too.
+    Folders above ``output`` that had to be made and stay empty go too. What a run that was killed
+    (SIGKILL, power) has left for this ``output`` goes first.
 
     Raises:
         OutputError: the system refuses (no space, no permission, a file in the way).
     """
     parent = output.absolute().parent
-    made = [p for p in (parent, *parent.parents) if not p.exists()]
+    made: list[Path] = []
     folder: Path | None = None
+    lock = -1
     try:
+        made = [p for p in (parent, *parent.parents) if not p.exists()]
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=parent))
+        tidy(output)
+        folder, lock = locked_folder(parent, hidden_prefix(output))
         yield folder
     except OutputError as error:  # of a writer, which knows the temporary place only
         raise OutputError(str(error).replace(f"{folder}/", f"{output}: ")) from error
@@ -40,93 +52,92 @@ def staging_folder(output: Path) -> Iterator[Path]:
         ) from error
     finally:
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
+            os.close(lock)
         for empty in made:
             with suppress(OSError):
                 empty.rmdir()
 
 
-def refuse_existing(
-    *outputs: Path, overwrite: bool, inputs: Iterable[Path] = (), made_by_mmif: Iterable[str] = ()
-) -> None:
-    """Refuse outputs that stand already and may not be replaced.
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for patients' data in the system's place for temporary files; gone at the end.
 
-    Args:
-        outputs: what is going to be written.
-        overwrite: whether what stands there may be replaced.
-        inputs: paths that are read; an output that is one of them, or holds one, is never replaced.
-        made_by_mmif: a folder is replaced only if it is empty or holds one of these names.
+    What killed processes of this user have left there goes first.
 
     Raises:
-        OutputError: one of ``outputs`` may not be written.
+        OutputError: there is no such place, or it takes nothing.
     """
-    read = [path.resolve() for path in inputs]
-    for output in outputs:
-        above = next((p for p in output.absolute().parents if p.exists()), output)
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise OutputError(f"{output}: {above} is not a folder that can be written to")
-        if not (output.exists() or output.is_symlink()):
-            continue
-        if not overwrite:
-            raise OutputError(f"{output} exists; expected a new path, or --overwrite")
-        if output.is_symlink():
-            raise OutputError(
-                f"{output} is a link; expected a path of its own, or the link's target"
-            )
-        if os.path.ismount(output):
-            raise OutputError(f"{output} is a mount point; expected a path below it")
-        place = output.resolve()
-        for path in read:
-            if path == place or place in path.parents:
-                raise OutputError(f"{output} holds the input {path.name}; expected another output")
-        if output.is_dir() and any(output.iterdir()):
-            marks = list(made_by_mmif)
-            if marks and not any((output / mark).exists() for mark in marks):
-                raise OutputError(
-                    f"{output} is a folder without {' or '.join(marks)}, so mmif did not make it; "
-                    "expected a new path, or a folder that mmif wrote"
-                )
-            strange = foreign_files(output) if "summary.json" in marks else []
-            if strange:
-                more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-                raise OutputError(
-                    f"{output} holds {strange[0]}{more}, which its summary.json does not list as "
-                    "an output; expected a new path, or only files that mmif wrote"
-                )
-
-
-def foreign_files(output: Path) -> list[str]:
-    """What lies in the folder ``output`` that its ``summary.json`` does not list, relative to it.
-
-    A summary that cannot be read lists nothing, so that nothing is removed by it. Folders count
-    by their files; an empty one or a link is nobody's output.
-    """
+    place = Path(tempfile.gettempdir())
+    for folder in abandoned(place, PRIVATE):
+        remove(folder)
     try:
-        summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        summary = {}
-    listed = summary.get("outputs") if isinstance(summary, dict) else None
-    patterns = (
-        {str(p) for p in map(_listed_name, listed or [])} if isinstance(listed, list) else set()
-    )
-    # summary.json may not list itself; thumbnail.jpg is a batch's, beside what the study lists
-    known = {"summary.json", "thumbnail.jpg", *patterns} - {"", "None"}
-    strange = []
-    for top, folders, names in os.walk(output):
-        links = [name for name in folders if Path(top, name).is_symlink()]
-        empty = not folders and not names and Path(top) != output
-        for path in [Path(top)] * empty + [Path(top, name) for name in [*names, *links]]:
-            relative = path.relative_to(output).as_posix()
-            # fnmatch's * crosses folders, an output's does not
-            fits = any(fnmatch(relative, p) and relative.count("/") == p.count("/") for p in known)
-            if not fits or path.is_symlink():
-                strange.append(relative)
-    return sorted(strange)
+        folder, lock = locked_folder(place, PRIVATE)
+    except OSError as error:
+        raise OutputError(f"{place}: takes no temporary folder ({error.strerror})") from error
+    try:
+        yield folder
+    finally:
+        remove(folder)
+        os.close(lock)
 
 
-def _listed_name(entry: Any) -> Any:
-    """The name of an entry of the summary's ``outputs``: a text, or a record with its name."""
-    return entry.get("path", entry.get("name", "")) if isinstance(entry, dict) else entry
+def hidden_prefix(output: Path) -> str:
+    """What the name of a temporary folder for ``output`` begins with; 8 letters follow."""
+    return f".{os.fsencode(output.name)[:LONGEST_NAME].decode(errors='ignore')}."
+
+
+def locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder, and the open file by which it is known to be in use: others see the lock."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        with suppress(OSError):  # a file system without locks: then nobody tidies
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():  # nobody has tidied it up between the two lines above
+            return folder, lock
+        os.close(lock)
+
+
+def tidy(output: Path) -> None:
+    """Remove what killed runs have left for ``output``; an old result among it is put back."""
+    for folder in abandoned(output.absolute().parent, hidden_prefix(output)):
+        for aside in folder.rglob(f"{ASIDE}/*"):
+            if not os.path.lexists(folder.parent / aside.name):
+                aside.rename(folder.parent / aside.name)
+        remove(folder)
+
+
+def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
+    """The folders of `locked_folder` that no running process holds; each is ours when given."""
+    shape = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")  # tempfile's letters
+    try:
+        found = [Path(e) for e in os.scandir(parent) if shape.fullmatch(e.name)]
+    except OSError:
+        return
+    for folder in found:
+        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
+            continue
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield folder
+        except OSError:
+            continue
+        finally:
+            os.close(lock)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder; an interrupt waits until it is gone."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def commit(finished: Path, output: Path) -> None:
@@ -141,6 +152,9 @@ def commit(finished: Path, output: Path) -> None:
 def commit_together(pairs: Sequence[tuple[Path, Path]]) -> None:
     """Rename each finished file or folder to its place: all of them, or the old ones are back.
 
+    An old result and its successor change places at once (renameat2(2)), so that one of them
+    stands there at any time, even if the power goes.
+
     Args:
         pairs: what is finished, and its place; each as `commit` takes it.
 
@@ -149,31 +163,71 @@ def commit_together(pairs: Sequence[tuple[Path, Path]]) -> None:
     """
     for finished, _ in pairs:
         flush_to_disk(finished)
-    placed: list[tuple[Path, Path, Path | None]] = []
+    begun: list[tuple[Path, Path, int]] = []
     try:
         for finished, output in pairs:
-            old = None
-            if output.exists() or output.is_symlink():
-                old = finished.parent / f"{finished.name}.replaced"
-                if output.is_dir():
-                    output.rename(old)
-                else:
-                    os.link(output, old, follow_symlinks=False)  # a file is never absent
-            placed.append((finished, output, old))
-            finished.replace(output)
+            begun.append((finished, output, _inode(finished)))
+            if os.path.lexists(output):
+                _exchange(finished, output)
+            else:
+                _rename(finished, output, RENAME_NOREPLACE)
     except BaseException:
-        for finished, output, old in reversed(placed):
-            if old is not None and old.is_dir():
-                if output.exists():
-                    output.rename(finished)
-                old.rename(output)
-            elif old is not None:
-                old.replace(output)
-            elif not finished.exists() and output.exists():
-                output.rename(finished)
+        for finished, output, inode in reversed(begun):
+            _take_back(finished, output, inode)
         raise
     for folder in {output.absolute().parent for _, output in pairs}:
         sync(folder)
+
+
+def _take_back(finished: Path, output: Path, inode: int) -> None:
+    """Undo the renaming of one output as far as it came."""
+    aside = _aside(finished, output)
+    if os.path.lexists(output) and _inode(output) == inode:
+        if os.path.lexists(finished):
+            _exchange(finished, output)
+        else:
+            output.rename(finished)
+    if os.path.lexists(aside) and not os.path.lexists(output):
+        aside.rename(output)
+
+
+def _inode(path: Path) -> int:
+    return path.lstat().st_ino
+
+
+def _aside(finished: Path, output: Path) -> Path:
+    return finished.parent / ASIDE / output.name
+
+
+def _exchange(finished: Path, output: Path) -> None:
+    """Let two paths change places; by three renames where the file system cannot at once."""
+    try:
+        _rename(finished, output, RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        aside = _aside(finished, output)
+        aside.parent.mkdir(exist_ok=True)
+        output.rename(aside)
+        finished.rename(output)
+        aside.rename(finished)
+
+
+def _rename(source: Path, target: Path, flag: int) -> None:
+    """renameat2(2).
+
+    Raises:
+        OSError: it refuses; EINVAL or ENOSYS where it is not known.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    names = os.fsencode(source), os.fsencode(target)
+    if call is not None and call(AT_FDCWD, names[0], AT_FDCWD, names[1], flag) == 0:
+        return
+    code = ctypes.get_errno() if call is not None else errno.ENOSYS
+    if flag == RENAME_NOREPLACE and code in NOT_SUPPORTED:
+        source.rename(target)
+        return
+    raise OSError(code, os.strerror(code), str(target))
 
 
 def flush_to_disk(path: Path) -> None:

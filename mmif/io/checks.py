@@ -1,5 +1,7 @@
 """What every volume must be before anything is made of it."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -12,6 +14,12 @@ MAX_VOXELS = 1 << 30
 """Voxels of one volume (4 GiB as float32); more are refused."""
 
 SPACING_RANGE_MM = (0.01, 100.0)
+MAX_EXTENT_MM = 5000.0
+"""Length of one side of a volume; scanners reach 2 m, and grids are made over it."""
+
+MAX_RATIO, RATIO_FREE_BYTES = 250, 64 << 20
+"""Unpacked bytes per packed byte that are believed, beyond so many that are; images reach about 20,
+masked ones 100, and a bomb 1000 (zlib's most)."""
 
 DARK_PERCENT, NO_AIR_HU = 5, -200.0
 """Where a CT's darkest share does not reach down to this, its values are hardly HU."""
@@ -94,6 +102,24 @@ def fill_background(volume: npt.NDArray[np.float32], role: str | None) -> tuple[
     return (f"a background of {low:g} ({100 * share:.1f} % of the voxels) was set to {rest:g}",)
 
 
+def check_unpacked(unpacked: int, packed: int, where: str) -> None:
+    """Refuse what would unpack to far more than images do.
+
+    Args:
+        unpacked: bytes that are claimed.
+        packed: bytes that there are.
+        where: the file.
+
+    Raises:
+        InputError: a bomb, or a header that claims too much.
+    """
+    if unpacked > RATIO_FREE_BYTES + MAX_RATIO * packed:
+        raise InputError(
+            f"{where}: {packed} bytes claim to unpack to {unpacked >> 20} MiB; expected at most "
+            f"{MAX_RATIO} times as much"
+        )
+
+
 def check_grid(shape: tuple[int, ...], affine: Matrix, where: str) -> None:
     """Refuse a grid with fewer than 3 slices or with spacings that no scanner makes.
 
@@ -106,6 +132,8 @@ def check_grid(shape: tuple[int, ...], affine: Matrix, where: str) -> None:
             f"{where}: {' x '.join(map(str, shape))} voxels; "
             f"expected a volume of at least {MIN_SLICES} slices"
         )
+    if (voxels := math.prod(map(int, shape))) > MAX_VOXELS:
+        raise InputError(f"{where}: a grid of {voxels} voxels; expected at most {MAX_VOXELS}")
     if not np.isfinite(affine).all():
         raise GeometryError(f"{where}: a position that is no finite number; expected millimetres")
     spacing = spacing_mm(affine)
@@ -113,6 +141,10 @@ def check_grid(shape: tuple[int, ...], affine: Matrix, where: str) -> None:
     if not all(low <= step <= high for step in spacing):
         steps = " x ".join(f"{step:g}" for step in spacing)
         raise GeometryError(f"{where}: spacing {steps} mm; expected {low:g} to {high:g} mm")
+    sides = [step * count for step, count in zip(spacing, shape, strict=True)]
+    if max(sides) > MAX_EXTENT_MM:
+        size = " x ".join(f"{side:.0f}" for side in sides)
+        raise GeometryError(f"{where}: {size} mm large; expected at most {MAX_EXTENT_MM:.0f} mm")
 
 
 def check_role(volume: npt.NDArray[np.float32], role: str | None, where: str) -> tuple[str, ...]:

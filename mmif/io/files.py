@@ -15,7 +15,7 @@ MAX_FILES = 200_000
 """Files looked at in one tree; a larger one is refused."""
 
 _SNIFFED_BYTES = 352
-_VALUE_REPRESENTATIONS = frozenset(
+VALUE_REPRESENTATIONS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN "
     b"UR US UT UV".split()
 )
@@ -271,7 +271,7 @@ def _is_bare_dicom(head: bytes) -> bool:
     if len(head) < 16 or head[:2] not in {b"\x02\x00", b"\x08\x00"}:
         return False
     element, length = int.from_bytes(head[2:4], "little"), int.from_bytes(head[4:8], "little")
-    explicit = head[4:6] in _VALUE_REPRESENTATIONS
+    explicit = head[4:6] in VALUE_REPRESENTATIONS
     return element <= 0x0060 and (explicit or (length <= 64 and length % 2 == 0))
 
 

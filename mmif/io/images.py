@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from mmif.errors import InputError, OutputError
-from mmif.io.atomic import commit, refuse_existing, staging_folder
+from mmif.io.atomic import commit, staging_folder
+from mmif.io.ownership import MARK, refuse_existing
 from mmif.metrics import luminance
 
 Pixels = npt.NDArray[np.uint8]
@@ -123,10 +125,19 @@ def write_image(pixels: Pixels, path: Path, *, overwrite: bool = False) -> None:
 
 
 def save_pixels(pixels: Pixels, path: Path) -> None:
-    """Write ``pixels`` straight to ``path``, for callers that publish a whole folder."""
-    image = Image.fromarray(pixels)
-    if path.suffix.lower() in {".jpg", ".jpeg"}:
-        image.save(path, quality=JPEG_QUALITY, subsampling=0)
+    """Write ``pixels`` straight to ``path``, for callers that publish a whole folder.
+
+    The file names mmif as its software, but for BMP, which can name none.
+    """
+    image, suffix = Image.fromarray(pixels), path.suffix.lower()
+    if suffix in {".jpg", ".jpeg"}:
+        image.save(path, quality=JPEG_QUALITY, subsampling=0, comment=MARK)
+    elif suffix in {".tif", ".tiff"}:
+        image.save(path, software=MARK)
+    elif suffix == ".png":
+        software = PngInfo()
+        software.add_text("Software", MARK)
+        image.save(path, pnginfo=software)
     else:
         image.save(path)
 

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from mmif.errors import GeometryError
 from mmif.geometry import Matrix, apply, spacing_mm
+from mmif.io.checks import MAX_VOXELS
 from mmif.io.dicom.read.geometry import Placement
 
 Volume = npt.NDArray[np.float32]
@@ -142,7 +143,8 @@ def unshear(volume: Volume, affine: Matrix, fill: float, where: str) -> tuple[Vo
     corners = apply(np.linalg.inv(target) @ affine, bits * (np.array(volume.shape) - 1))
     low, high = corners.min(axis=0), corners.max(axis=0)
     shape = np.ceil(high - low - 1e-3).astype(int) + 1
-    if not np.isfinite(corners).all() or np.prod(shape.astype(float)) > 4 * volume.size:
+    most = min(4 * volume.size, MAX_VOXELS)
+    if not np.isfinite(corners).all() or np.prod(shape.astype(float)) > most:
         raise GeometryError(f"{where}: axes too skewed to resample; expected nearly perpendicular")
     target[:3, 3] = apply(target, low)
     to_source = np.linalg.inv(affine) @ target

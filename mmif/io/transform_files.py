@@ -1,26 +1,25 @@
 """Rigid transforms in files: ITK transform files, and DICOM Spatial Registration objects."""
 
-import sys
 from pathlib import Path
-from subprocess import SubprocessError, run
-from tempfile import TemporaryDirectory
+from subprocess import DEVNULL, SubprocessError, run
 
 import numpy as np
 import SimpleITK as sitk
 
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, check_rigid
+from mmif.io.atomic import private_folder
 from mmif.io.dicom.write.registration import read_spatial_registration
 from mmif.io.nifti.writer import disk_errors
 from mmif.io.source import Source
+from mmif.startup import environment, isolated_command
 
 _TEXT_SUFFIXES = (".tfm", ".txt")
 ITK_SUFFIXES = (*_TEXT_SUFFIXES, ".h5", ".hdf5")
 
-_CONVERSION = """
-import sys, SimpleITK
-SimpleITK.WriteTransform(SimpleITK.ReadTransform(sys.argv[1]), sys.argv[2])
-"""
+_CONVERSION = (
+    "import SimpleITK; SimpleITK.WriteTransform(SimpleITK.ReadTransform(sys.argv[1]), sys.argv[2])"
+)
 _CONVERSION_S = 60
 
 MAX_TEXT_BYTES = 1 << 20
@@ -77,10 +76,17 @@ def read_transform(path: Path, fixed: Source | None = None, moving: Source | Non
 
 def _parse_hdf5(path: Path) -> sitk.Transform:
     """The transform in an HDF5 file, opened in a process of its own: damage crashes ITK there."""
-    with TemporaryDirectory() as folder:
-        as_text = Path(folder, "transform.tfm")
-        command = [sys.executable, "-c", _CONVERSION, str(path), str(as_text)]
-        run(command, check=True, capture_output=True, timeout=_CONVERSION_S)
+    with private_folder() as folder:
+        as_text = folder / "transform.tfm"
+        command = isolated_command(_CONVERSION, str(path.absolute()), str(as_text))
+        run(
+            command,
+            check=True,
+            env=environment(threads=1),
+            stdin=DEVNULL,
+            capture_output=True,
+            timeout=_CONVERSION_S,
+        )
         return _parse(as_text)
 
 

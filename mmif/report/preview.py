@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mmif.io.images import save_pixels
 from mmif.report.figures import content_box
 from mmif.report.pictures import Floats, Pixels, grey, plane_spacing, rgb, to_aspect
 from mmif.report.readability import colour_bar
@@ -23,7 +24,7 @@ INK, MUTED, GROUND = (232, 238, 243), (165, 179, 192), (12, 16, 20)
 
 def write_preview(result: "FusionResult", path: Path) -> None:
     """Write the contact sheet of ``result`` to ``path`` (PNG)."""
-    Image.fromarray(contact_sheet(result)).save(path, "PNG")
+    save_pixels(contact_sheet(result), path)
 
 
 def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:

@@ -6,7 +6,6 @@ step, so a training that was killed goes on with the same losses from its checkp
 
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from mmif.config import Pipeline, TrainingConfig
-from mmif.errors import OutputError, TrainingError
+from mmif.errors import TrainingError
+from mmif.io.atomic import commit, staging_folder
 from mmif.losses import Target, fusion_loss
 from mmif.networks.inference import choose_precision
 from mmif.networks.s3imfusion import S3IMFusion
@@ -29,11 +29,11 @@ from mmif.training.batches import Batch, check_crops, draw_batch, steps_per_epoc
 from mmif.training.card import Origin, weights_card
 from mmif.training.pairs import PairSet
 from mmif.training.ranks import Ranks
-from mmif.training.record import Record
+from mmif.training.record import LOSSES, VALIDATION, Record
 from mmif.training.state import CHECKPOINT, State, load_checkpoint, save_checkpoint
 from mmif.training.targets import with_truth
 from mmif.training.validation import Validation, Validator
-from mmif.weights import save_weights
+from mmif.weights import CARD, MODEL, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,16 @@ WORKERS = 8
 """At most so many processes draw batches; a crop takes about 4 ms, a step on a GPU 15."""
 MODEL_FOLDER = "weights"
 SAMPLES = "samples"
+WRITTEN = (
+    f"{MODEL_FOLDER}/{MODEL}",
+    f"{MODEL_FOLDER}/{CARD}",
+    CHECKPOINT,
+    LOSSES,
+    VALIDATION,
+    f"{SAMPLES}/[0-9]*.png",
+    "tensorboard/events.out.tfevents.*",
+)
+"""All that a training writes; a folder with anything else in it is not replaced."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +189,9 @@ def _begin(job: Job, pairs: PairSet, ranks: Ranks, steps: int) -> State:
 
 def _make(output: Path) -> None:
     """An empty folder at ``output``, in place of what stands there."""
-    try:
-        if output.is_dir():
-            shutil.rmtree(output)
-        output.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made ({error.strerror})") from error
+    with staging_folder(output) as folder:
+        (folder / "new").mkdir()
+        commit(folder / "new", output)
 
 
 def _terms(pipeline: Pipeline, pairs: PairSet) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a training is between two steps, and its checkpoint."""
 
 import copy
-import pickle
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from mmif.config import TrainingConfig
 from mmif.errors import TrainingError
+from mmif.io.atomic import commit, staging_folder
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.training.card import Origin
 from mmif.training.validation import Validation
@@ -111,9 +112,11 @@ def save_checkpoint(state: State, output: Path) -> None:
         "seconds": state.seconds,
         "best": asdict(state.best) if state.best else None,
     }
-    temporary = output / f".{CHECKPOINT}.part"
-    torch.save(content, temporary)
-    temporary.replace(output / CHECKPOINT)
+    packed = io.BytesIO()  # torch hides what a full disk says
+    torch.save(content, packed)
+    with staging_folder(output / CHECKPOINT) as folder:
+        (folder / CHECKPOINT).write_bytes(packed.getbuffer())
+        commit(folder / CHECKPOINT, output / CHECKPOINT)
 
 
 def load_checkpoint(state: State, output: Path) -> None:
@@ -123,7 +126,20 @@ def load_checkpoint(state: State, output: Path) -> None:
         TrainingError: none there, not readable, or of another network, task, recipe or data.
     """
     path = output / CHECKPOINT
-    content = _read(path, state.network)
+    if not path.is_file():
+        raise TrainingError(f"{path}: no checkpoint to resume from")
+    try:
+        content = _read(path, state.network)
+        _check_same(state, content, path)
+        _restore(state, content)
+    except TrainingError:
+        raise
+    except Exception as error:  # whatever a tampered file makes of torch's parts
+        raise TrainingError(f"{path}: not a readable checkpoint of mmif train") from error
+
+
+def _check_same(state: State, content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a checkpoint of another network, task, recipe, data or beginning."""
     for name, expected in state.terms.items():
         found = content["terms"].get(name)
         if found != expected:
@@ -133,26 +149,27 @@ def load_checkpoint(state: State, output: Path) -> None:
         raise TrainingError(
             f"{path}: started from {begun_from}, expected {state.origin.started_from}"
         )
+
+
+def _restore(state: State, content: Mapping[str, Any]) -> None:
     state.origin = Origin(**content["origin"])
     state.network.load_state_dict(content["network"])
     state.optimizer.load_state_dict(content["optimizer"])
     if state.scheduler is not None:
         state.scheduler.load_state_dict(content["scheduler"])
     state.average = content["average"]
-    state.step, state.seconds = content["step"], content["seconds"]
+    if state.average is not None:
+        state.averaged()
+    state.step, state.seconds = int(content["step"]), float(content["seconds"])
     state.best = content["best"]
 
 
 def _read(path: Path, network: S3IMFusion) -> dict[str, Any]:
-    if not path.is_file():
-        raise TrainingError(f"{path}: no checkpoint to resume from")
+    """The parts of a checkpoint; of data alone, so that nothing in it is run."""
     device = next(network.parameters()).device
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        content["best"] = content["best"] and Validation(**content["best"])
-        return {part: content[part] for part in PARTS}
-    except (RuntimeError, EOFError, OSError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: not a readable checkpoint of mmif train") from error
+    content = torch.load(path, map_location=device, weights_only=True)
+    content["best"] = content["best"] and Validation(**content["best"])
+    return {part: content[part] for part in PARTS}
 
 
 def _copy_tensors(network: S3IMFusion) -> dict[str, Tensor]:

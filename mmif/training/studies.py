@@ -79,7 +79,12 @@ def slice_studies(pipeline: Pipeline, studies: Sequence[Study], cache: Path) -> 
 
     recipe = hashlib.sha256(repr(_preparation(pipeline)).encode()).hexdigest()
     items = [_item(pipeline.roles, study, recipe) for study in studies]
-    dataset = PersistentDataset(items, StudySlicer(pipeline), cache_dir=cache)
+    dataset = PersistentDataset(
+        items,
+        StudySlicer(pipeline),
+        cache_dir=cache,
+        weights_only=True,  # a file in the cache is data: nothing in it is run
+    )
     pairs: list[Pair] = []
     for position, study in enumerate(studies):
         try:

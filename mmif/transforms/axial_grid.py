@@ -1,5 +1,6 @@
 """Registered volumes onto the axial grid of the reference, one interpolation each."""
 
+import math
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 
 from mmif.config import GridConfig
-from mmif.errors import RegistrationError
+from mmif.errors import GeometryError, RegistrationError
 from mmif.geometry import Grid, axial_grid
 from mmif.io.source import source_of
 from mmif.options import Fov
@@ -22,14 +23,28 @@ from mmif.transforms.head import head_box_ras, head_mask
 from mmif.transforms.slices import coverage, covered_fraction, grid_of, on_grid, to_grid
 from mmif.transforms.step import Data, Step, study_of
 
+MAX_GRID_VOXELS = 1 << 28
+"""Voxels of a fused volume: 4096 slices of 256 x 256; its arrays take some 10 GB then."""
+
 PARTLY = 0.99
 """A slice of which less than this share is covered is named in a warning."""
 
 
 def fused_grid(reference: MetaTensor, config: GridConfig) -> Grid:
-    """The axial grid over the field of view, or the head, of ``reference``."""
+    """The axial grid over the field of view, or the head, of ``reference``.
+
+    Raises:
+        GeometryError: it would have more than MAX_GRID_VOXELS voxels.
+    """
     box = head_box_ras(reference) if config.fov == "head" else None
-    return axial_grid(grid_of(reference), config.size, box)
+    grid = axial_grid(grid_of(reference), config.size, box)
+    if (voxels := math.prod(grid.shape)) > MAX_GRID_VOXELS:
+        size = " x ".join(map(str, grid.shape))
+        raise GeometryError(
+            f"the fused grid would have {size} = {voxels} voxels, slices {grid.spacing_mm[2]:.3g} "
+            f"mm apart; expected at most {MAX_GRID_VOXELS}"
+        )
+    return grid
 
 
 class ResampleToAxialGridd(Step):

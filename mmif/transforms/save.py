@@ -8,12 +8,20 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 
+import mmif
 from mmif.errors import ConfigError, InputError
-from mmif.io.atomic import commit, refuse_existing, staging_folder
+from mmif.io.atomic import commit_together, staging_folder
 from mmif.io.dicom.deidentify import DUMMY_TIME, deidentify_volumes
 from mmif.io.dicom.write.blending import Look, can_blend, write_blending
 from mmif.io.dicom.write.derived import DerivedSeries, Kind
 from mmif.io.dicom.write.registration import write_spatial_registration
+from mmif.io.ownership import (
+    SUMMARY,
+    foreign_study,
+    record_files,
+    refuse_existing,
+    summary_beside,
+)
 from mmif.io.source import Source
 from mmif.io.transform_files import write_itk_transform
 from mmif.io.writing import write_dicom_series, write_nifti
@@ -109,12 +117,16 @@ class SaveFusedd(Step):
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data``, once its outputs stand; what the writers warn of is in its record."""
-        refuse_existing(self.output, overwrite=self.overwrite, made_by_mmif=["registration.tfm"])
+        volume = self.output if self.single_file else None
+        targets = [self.output] if volume is None else [volume, summary_beside(volume)]
+        refuse_existing(*targets, overwrite=self.overwrite, foreign=foreign_study(volume))
         with staging_folder(self.output) as folder:
             out = folder / "out"
             out.mkdir()
             warnings = self.write(data, out)
-            commit(out / self.output.name if self.single_file else out, self.output)
+            record_files(out, mmif.__version__)
+            made = [out] if volume is None else [out / volume.name, out / SUMMARY]
+            commit_together(list(zip(made, targets, strict=True)))
         return {**data, STUDY_KEY: study_of(data).with_warnings(*warnings)}
 
     def write(self, data: Data, out: Path) -> tuple[str, ...]:

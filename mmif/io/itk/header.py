@@ -5,20 +5,21 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from mmif.errors import InputError
 from mmif.geometry import Matrix, ras_lps
-from mmif.io.checks import MAX_VOXELS
+from mmif.io.checks import MAX_VOXELS, check_unpacked
 from mmif.io.files import foreign_content, own_file
 
-MAX_RATIO = 2_000
-"""Voxels claimed per byte of file; zlib packs at most about 1,000 to 1."""
+_FULL_FORMATS = frozenset({"MetaImageIO", "NrrdImageIO"})
+"""ITK's readers of formats that can state where a volume lies and reach no other file unseen.
 
-_FULL_FORMATS = frozenset({"MetaImageIO", "NrrdImageIO", "HDF5ImageIO"})
-"""ITK's readers of formats that can state, and in HDF5 must state, where a volume lies."""
+HDF5 can name files anywhere for its data (H5Pset_external), and only its own library knows which.
+"""
 
 _META_FIELDS = (("ElementSpacing", "ElementSize"), ("TransformMatrix", "Orientation", "Rotation"))
 _NRRD_FIELDS = (("space",), ("space directions",))
@@ -29,8 +30,8 @@ _NRRD_SPACES = frozenset(
 """The spaces that ITK turns into its own; it takes every other for LPS."""
 
 _MAX_TEXT_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 24
 _META_END = re.compile(rb"^[ \t]*ElementDataFile[^\n]*\n", re.MULTILINE)
-_DETACHED = frozenset({".mhd", ".nhdr"})
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,15 @@ def read_itk_header(path: Path) -> ItkHeader:
         kind = " x ".join(map(str, size))
         raise InputError(f"{path}: {kind} with {components} values a pixel; expected a volume")
     voxels = math.prod(size)
-    detached = path.suffix.lower() in _DETACHED
-    if voxels > MAX_VOXELS or not (detached or voxels < MAX_RATIO * path.stat().st_size):
-        raise InputError(f"{path}: claims {voxels} voxels; expected no more than the file can hold")
+    if voxels > MAX_VOXELS:
+        raise InputError(f"{path}: claims {voxels} voxels; expected no more than 2^30")
+    pixel = sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent() * components
+    data = _data_file(path, fields)
+    check_unpacked(voxels * pixel, data.stat().st_size, str(path))
     if fields.get("CompressedData", "").lower().startswith(("t", "1")):
-        pixel = sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent() * components
         _check_compressed(path, fields, voxels * pixel)
+    elif fields.get("encoding", "raw") == "raw" and data.stat().st_size < voxels * pixel:
+        raise InputError(f"{path}: claims {voxels} voxels; expected no more than the file can hold")
     n = len(size)
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (n, n))[:3, :3]
@@ -112,6 +116,12 @@ def _check_data_files(path: Path, found: dict[str, str], is_nrrd: bool) -> None:
     if not name or name.split()[0].upper() == "LIST" or "%" in name:
         raise InputError(f"{path}: pixels in {name or 'no file'}; expected them in one file")
     own_file(path, name)
+
+
+def _data_file(path: Path, fields: dict[str, str]) -> Path:
+    """The file with the pixels of a header that `_check_data_files` has let pass."""
+    name = fields.get(_META_DATA) or fields.get("data file") or fields.get("datafile") or "LOCAL"
+    return path if name.upper() == "LOCAL" else own_file(path, name)
 
 
 def _check_nrrd_axes(path: Path, found: dict[str, str]) -> None:
@@ -149,17 +159,16 @@ def _geometry_fields(path: Path) -> dict[str, str]:
     Raises:
         InputError: what its format or its header lacks.
     """
-    name = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    try:
+        name = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: a name that is not UTF-8; expected it renamed") from error
     if not name:
         raise InputError(f"{path}: no volume that SimpleITK reads (broken or unknown)")
     if name not in _FULL_FORMATS:
         what = name.removesuffix("ImageIO")
-        raise InputError(
-            f"{path}: {what} files may lack spacing or orientation; "
-            "expected NIfTI, MetaImage or NRRD"
-        )
-    if name == "HDF5ImageIO":
-        return {}
+        lacks = "name other files" if what == "HDF5" else "lack spacing or orientation"
+        raise InputError(f"{path}: {what} files may {lacks}; expected NIfTI, MetaImage or NRRD")
     is_nrrd = name == "NrrdImageIO"
     found = _text_fields(path, is_nrrd)
     for names in _NRRD_FIELDS if is_nrrd else _META_FIELDS:
@@ -194,11 +203,20 @@ def _check_compressed(path: Path, fields: dict[str, str], expected: int) -> None
         if local and (end := _META_END.search(file.read(_MAX_TEXT_BYTES))):
             file.seek(end.end())
         try:
-            unpacked = len(stream.decompress(file.read(int(claimed) or size), expected + 1))
+            unpacked = _unpacked_bytes(stream, file.read(int(claimed) or size), expected)
         except zlib.error as error:
             raise InputError(f"{path}: compressed pixels are damaged") from error
     if not stream.eof or unpacked != expected:
         raise InputError(f"{path}: compressed pixels do not unpack to {expected} bytes")
+
+
+def _unpacked_bytes(stream: Any, packed: bytes, expected: int) -> int:
+    """Bytes that come out of ``packed``, piece by piece; at most a piece more than ``expected``."""
+    total = 0
+    while packed and total <= expected and not stream.eof:
+        total += len(stream.decompress(packed, _PIECE_BYTES))
+        packed = stream.unconsumed_tail
+    return total
 
 
 def _text_fields(path: Path, is_nrrd: bool) -> dict[str, str]:

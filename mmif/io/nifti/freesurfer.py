@@ -15,12 +15,13 @@ from mmif.io.checks import (
     MAX_VOXELS,
     check_grid,
     check_role,
+    check_unpacked,
     check_values,
     fill_background,
     fill_unmeasured,
 )
 from mmif.io.meta import monai_meta
-from mmif.io.nifti.header import nifti_errors, open_nifti
+from mmif.io.nifti.header import is_packed, nifti_errors, open_nifti
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.source import Source
 from mmif.roles import unit_of
@@ -120,6 +121,9 @@ def _voxels(path: Path, info: MghInfo, frame: int) -> npt.NDArray[np.float32]:
     """Values (X, Y, Z) of one volume; memory is taken only as bytes come."""
     size = math.prod(info.shape) * info.dtype.itemsize
     data = bytearray()
+    if is_packed(path):
+        end = _HEADER_BYTES + (frame + 1) * size
+        check_unpacked(end, path.stat().st_size, str(path))
     with nifti_errors(path), open_nifti(path) as file:
         file.seek(_HEADER_BYTES + frame * size)
         while len(data) < size and (chunk := file.read(min(size - len(data), 1 << 24))):

@@ -86,19 +86,22 @@ def nifti_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: not readable as NIfTI ({one_line(error)})") from error
 
 
+def is_packed(path: Path) -> bool:
+    """Whether the content of a file is gzip, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 @contextmanager
 def open_nifti(path: Path) -> Iterator[BinaryIO]:
-    """``path`` for reading, unpacked if its content is gzip, whatever its name."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
+    """``path`` for reading, unpacked if its content is gzip."""
+    with gzip.open(path) if is_packed(path) else path.open("rb") as file:
         yield cast(BinaryIO, file)
 
 
 def _naming_notes(path: Path) -> tuple[str, ...]:
     """A note where the name says gzip and the content does not, or the other way round."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+    packed = is_packed(path)
     if packed == path.name.lower().endswith(".gz"):
         return ()
     return (f"the content is {'' if packed else 'not '}gzip, unlike its name says; read as it is",)

@@ -16,13 +16,14 @@ from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import (
     check_grid,
     check_role,
+    check_unpacked,
     check_values,
     fill_background,
     fill_unmeasured,
 )
 from mmif.io.files import sibling
 from mmif.io.meta import monai_meta
-from mmif.io.nifti.header import Header, NiftiInfo, nifti_errors, nifti_info, open_nifti
+from mmif.io.nifti.header import Header, NiftiInfo, is_packed, nifti_errors, nifti_info, open_nifti
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.regrid import SHEAR_MM, shear_mm, unshear
 from mmif.io.source import Source
@@ -123,7 +124,10 @@ def _stored_values(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
     size = count * dtype.itemsize
     pair = bytes(info.header["magic"].tobytes())[:2] == b"ni"
     start = max(float(info.header["vox_offset"]), 0.0) if pair else _data_offset(info.header)
-    with open_nifti(_image_file(info.path) if pair else info.path) as file:
+    image = _image_file(info.path) if pair else info.path
+    if is_packed(image):
+        check_unpacked(int(start) + (frame + 1) * size, image.stat().st_size, str(image))
+    with open_nifti(image) as file:
         file.seek(int(start) + frame * size)
         data = _read(file, size)
     if len(data) < size:

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import UID
 
-from mmif.errors import GeometryError, InputError
+from mmif.errors import GeometryError, InputError, quoted
 from mmif.io.dicom.read.headers import (
     Header,
     first_item,
@@ -173,7 +173,9 @@ def _check_is_reconstructed(kinds: tuple[str, ...]) -> None:
     """Refuse NM projections and planar images: their frames are no slices (PS3.3 C.8.4.9)."""
     kind = kinds[2] if len(kinds) > 2 else "unknown"
     if not kind.startswith("RECON"):
-        raise InputError(f"NM image of type {kind}; expected RECON TOMO (reconstructed slices)")
+        raise InputError(
+            f"NM image of type {quoted(kind)}; expected RECON TOMO (reconstructed slices)"
+        )
 
 
 def _enhanced_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:

@@ -22,6 +22,8 @@ from mmif.io.dicom.read.labels import as_number
 
 MIN_SLICES = 3
 JITTER_FRACTION = 0.1
+MAX_TILT_DEG = 60.0
+"""Gantries tilt by 30 degrees at most; with a patient's own tilt in the same plane twice that."""
 JITTER_MM = 0.2
 DRIFT_MM = 0.1
 """Sideways shift over the whole stack that still counts as none."""
@@ -182,6 +184,7 @@ def _resampled(
     slices = round(float(depths[-1] - depths[0]) / step) + 1
     pixel_mm = frames[0].pixel_mm
     low, high = places_mm[:, :2].min(axis=0), places_mm[:, :2].max(axis=0)
+    _check_tilt(float((high - low).max()), float(depths[-1] - depths[0]))
     wider = np.ceil((high - low) / pixel_mm - 1e-3).astype(int)
     shifts = (places_mm[:, :2] - low) / pixel_mm
     if regular_depths:
@@ -194,6 +197,19 @@ def _resampled(
     shape = (columns + int(wider[0]), rows + int(wider[1]), slices)
     affine = _affine(axes, (*pixel_mm, step), np.array([*low, first]))
     return Placement(shape, affine, False, places, shifts, _resampling_notes(places_mm, step))
+
+
+def _check_tilt(sideways_mm: float, extent_mm: float) -> None:
+    """Refuse slices that lie beside rather than above each other.
+
+    Raises:
+        GeometryError: the angle.
+    """
+    angle = float(np.degrees(np.arctan2(sideways_mm, extent_mm)))
+    if angle > MAX_TILT_DEG:
+        raise GeometryError(
+            f"slices shifted sideways at {angle:.0f} degrees; expected at most {MAX_TILT_DEG:.0f}"
+        )
 
 
 def _resampling_notes(places_mm: Vector, step: float) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,16 +22,22 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from mmif.errors import InputError, MmifError
+from mmif.io.checks import check_unpacked
+from mmif.io.dicom.read.elements import check_elements
+from mmif.io.files import VALUE_REPRESENTATIONS
 
 MAX_HEADER_BYTES = 32 << 20
 """Bytes in front of the pixels that are read; a 10,000-frame object needs about 15 MB."""
 
-MAX_DEFLATED_BYTES = 1 << 30
+MAX_DEFLATED_BYTES = 1 << 28
 """Bytes that a deflated data set may unpack to."""
 
+
+SMALL_BYTES = 1 << 20
+"""A file of so many bytes can hold no header that takes too much."""
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _HEAD_BYTES = 2048
@@ -209,6 +216,8 @@ def read_header(
         if DeflatedExplicitVRLittleEndian.encode() in head:
             _check_deflated(file)
             return Header(_usable(_parsed(file, only), path, name), 0)
+        if size > SMALL_BYTES:
+            _check_elements(file, head)
         bounded = size > MAX_HEADER_BYTES
         stream = cast(BinaryIO, _BoundedFile(file, MAX_HEADER_BYTES)) if bounded else file
         found = _quickly_parsed(stream, head, only)
@@ -216,6 +225,16 @@ def read_header(
             found = _parsed(stream, only)
         offset = file.tell()
         return Header(_usable(found, path, name), offset if offset < size else None)
+
+
+def _check_elements(file: BinaryIO, head: bytes) -> None:
+    """Refuse a header with more elements than an image has."""
+    meta, start = _file_meta(head)
+    start = start if meta else 132 * (head[128:132] == b"DICM")
+    big = ExplicitVRBigEndian.encode() + b"\0" in head[:start]
+    implicit = head[start + 4 : start + 6] not in VALUE_REPRESENTATIONS
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        check_elements(data, start, implicit, big)
 
 
 def _usable(dataset: pydicom.Dataset, path: Path, name: str | None) -> pydicom.Dataset:
@@ -296,14 +315,17 @@ def _check_deflated(file: BinaryIO) -> None:
     """Refuse a deflated data set that unpacks to more than the limit; rewinds the file."""
     pydicom.filereader.read_preamble(file, force=True)
     pydicom.filereader._read_file_meta_info(file)
-    unpack, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    unpack, content = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+    packed = os.fstat(file.fileno()).st_size
     chunk = file.read(1 << 20)
     while chunk and not unpack.eof:
-        total += len(unpack.decompress(chunk, 1 << 24))
-        if total > MAX_DEFLATED_BYTES:
+        content += unpack.decompress(chunk, 1 << 24)
+        check_unpacked(len(content), packed, "deflated data")
+        if len(content) > MAX_DEFLATED_BYTES:
             raise InputError(f"deflated data of more than {MAX_DEFLATED_BYTES >> 20} MiB")
         chunk = unpack.unconsumed_tail or file.read(1 << 20)
     file.seek(0)
+    check_elements(bytes(content), 0, implicit=False)
 
 
 def value(dataset: pydicom.Dataset, keyword: str) -> Any:

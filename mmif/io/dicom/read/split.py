@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mmif.errors import GeometryError, InputError
+from mmif.errors import GeometryError, InputError, quoted
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import (
     JITTER_FRACTION,
@@ -35,6 +35,7 @@ from mmif.io.dicom.read.labels import (
     as_number,
 )
 
+TIMES = ("AcquisitionTime",)
 SAME_DIRECTION = 1e-3
 CLEARLY_MORE = 3
 """A volume is the clear choice in its series when it has so many times the others' slices."""
@@ -384,11 +385,16 @@ def _by_labels(
     return parts
 
 
+def _shown(key: str, value: str) -> str:
+    """A label for a message: texts and times are a site's own words, and marked as such."""
+    return value or "none" if key not in TIMES and as_number(value) is not None else quoted(value)
+
+
 def _stack(
     frames: Sequence[Frame], label: str, keys: tuple[str, ...], values: tuple[str, ...]
 ) -> Stack:
     """A stack named after what separates it."""
-    own = ", ".join(f"{key} {value or 'none'}" for key, value in zip(keys, values, strict=True))
+    own = ", ".join(f"{key} {_shown(key, value)}" for key, value in zip(keys, values, strict=True))
     return Stack(_sorted(frames), f"{label}, {own}" if label else own)
 
 

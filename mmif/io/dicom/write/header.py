@@ -145,6 +145,16 @@ def _with_current_code(item: Dataset) -> Dataset:
     return item
 
 
+def known_code(item: Dataset) -> "Code | None":
+    """The code of the standard's context groups that ``item`` holds, None where it is no such."""
+    from pydicom.sr.coding import Code
+
+    if not (item.get("CodeValue") and item.get("CodingSchemeDesignator")):
+        return None
+    given = Code(str(item.CodeValue), str(item.CodingSchemeDesignator), "")
+    return next((known for known in _known_codes() if known == given), None)
+
+
 @cache
 def _known_codes() -> "tuple[Code, ...]":
     """The codes of CONTEXT_GROUPS; each equals its SNOMED RT predecessor."""

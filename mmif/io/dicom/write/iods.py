@@ -17,6 +17,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from mmif.io.dicom.read.headers import first_item, items
 from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.header import copy_elements, keywords
 from mmif.io.dicom.write.values import (
@@ -126,7 +127,7 @@ def _standard_terms(elements: Dataset) -> Dataset:
 
 def flat_mr(header: Dataset) -> Dataset:
     """The acquisition attributes of a classic or an enhanced MR header, all at its top level."""
-    groups = header.get("SharedFunctionalGroupsSequence")
+    groups = items(header, "SharedFunctionalGroupsSequence")
     if not groups:
         return header
     flat = copy_elements(header, MR_ACQUISITION)
@@ -135,8 +136,7 @@ def flat_mr(header: Dataset) -> Dataset:
         "MREchoSequence": ("EffectiveEchoTime",),
     }
     for sequence, names in places.items():
-        if groups[0].get(sequence):
-            flat.update(copy_elements(groups[0][sequence].value[0], names))
+        flat.update(copy_elements(first_item(groups[0], sequence), names))
     if "EffectiveEchoTime" in flat:
         flat.EchoTime = flat.EffectiveEchoTime
     pulse = {"SPIN": "SE", "GRADIENT": "GR", "BOTH": ["SE", "GR"]}

@@ -50,6 +50,8 @@ def pseudonymise(plan: Plan) -> tuple[Plan, dict[str, str]]:
 def write_key(key: Mapping[str, str], path: Path) -> None:
     """Write ``key`` as CSV, beside the rows that an earlier run has left in it.
 
+    A name that a spreadsheet would take for a formula stands behind an apostrophe.
+
     Raises:
         OutputError: something else stands at ``path``, or it cannot be written.
     """

@@ -91,10 +91,13 @@ def locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
     """A new folder, and the open file by which it is known to be in use: others see the lock."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # somebody took it for abandoned
+            continue
         with suppress(OSError):  # a file system without locks: then nobody tidies
             fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():  # nobody has tidied it up between the two lines above
+        if folder.exists():  # as above, until the lock was there
             return folder, lock
         os.close(lock)
 

@@ -12,7 +12,6 @@ from mmif.io.atomic import private_folder
 from mmif.io.dicom.write.registration import read_spatial_registration
 from mmif.io.nifti.writer import disk_errors
 from mmif.io.source import Source
-from mmif.startup import environment, isolated_command
 
 _TEXT_SUFFIXES = (".tfm", ".txt")
 ITK_SUFFIXES = (*_TEXT_SUFFIXES, ".h5", ".hdf5")
@@ -76,6 +75,8 @@ def read_transform(path: Path, fixed: Source | None = None, moving: Source | Non
 
 def _parse_hdf5(path: Path) -> sitk.Transform:
     """The transform in an HDF5 file, opened in a process of its own: damage crashes ITK there."""
+    from mmif.startup import environment, isolated_command
+
     with private_folder() as folder:
         as_text = folder / "transform.tfm"
         command = isolated_command(_CONVERSION, str(path.absolute()), str(as_text))

@@ -309,7 +309,7 @@ def test_a_key_keeps_its_earlier_rows_and_replaces_no_other_file(tmp_path: Path)
     path = tmp_path / "key.csv"
     write_key({"study-1": "DOE_JANE"}, path)
     write_key({"study-2": "=ROE, R."}, path)
-    assert path.read_text() == 'pseudonym,study\nstudy-1,DOE_JANE\nstudy-2,"=ROE, R."\n'
+    assert path.read_text() == 'pseudonym,study\nstudy-1,DOE_JANE\nstudy-2,"\'=ROE, R."\n'
     for text in ("mine\n", "", "pseudonym,study\na,b,c\n"):
         path.write_text(text)
         with pytest.raises(OutputError, match="no key of a batch"):

@@ -190,3 +190,19 @@ def test_a_terminated_command_leaves_nothing(tmp_path: Path) -> None:
         started = time.monotonic()
     assert time.monotonic() - started < 30
     assert names(tmp_path) == []
+
+
+def test_many_at_once_take_no_folder_from_each_other(tmp_path: Path) -> None:
+    """Each tidies up before it begins, and finds the folders of the others in every state."""
+    code = (
+        "import sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from mmif.io.atomic import private_folder\n"
+        "for _ in range(100):\n"
+        "    with private_folder() as f:\n"
+        "        (f / 'a').touch()\n"
+        "        assert (f / 'a').exists()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [one.wait() for one in running] == [0] * 4
+    assert names(tmp_path) == []

@@ -58,6 +58,19 @@ def require_path(path: str | Path) -> Path:
     return found
 
 
+def text_of(path: Path) -> str:
+    """``path`` as the text that SimpleITK takes; any other ends the process (a null in C++).
+
+    Raises:
+        InputError: its name is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: a name that is not UTF-8; expected it renamed") from error
+    return str(path)
+
+
 def sibling(path: Path, endings: tuple[str, ...]) -> Path | None:
     """The regular file beside ``path`` with its stem and one of ``endings``, in any capitals.
 

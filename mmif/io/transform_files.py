@@ -10,6 +10,7 @@ from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, check_rigid
 from mmif.io.atomic import private_folder
 from mmif.io.dicom.write.registration import read_spatial_registration
+from mmif.io.files import text_of
 from mmif.io.nifti.writer import disk_errors
 from mmif.io.source import Source
 
@@ -95,7 +96,7 @@ def _parse(path: Path) -> sitk.Transform:
     """The transform in a text file."""
     with path.open("rb") as file:
         _check_text(file.read(MAX_TEXT_BYTES + 1))
-    return sitk.ReadTransform(str(path))
+    return sitk.ReadTransform(text_of(path))
 
 
 def _check_text(content: bytes) -> None:

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from mmif.errors import InputError
 from mmif.geometry import Matrix, ras_lps
 from mmif.io.checks import MAX_VOXELS, check_unpacked
-from mmif.io.files import foreign_content, own_file
+from mmif.io.files import foreign_content, own_file, text_of
 
 _FULL_FORMATS = frozenset({"MetaImageIO", "NrrdImageIO"})
 """ITK's readers of formats that can state where a volume lies and reach no other file unseen.
@@ -159,10 +159,7 @@ def _geometry_fields(path: Path) -> dict[str, str]:
     Raises:
         InputError: what its format or its header lacks.
     """
-    try:
-        name = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: a name that is not UTF-8; expected it renamed") from error
+    name = sitk.ImageFileReader.GetImageIOFromFileName(text_of(path))
     if not name:
         raise InputError(f"{path}: no volume that SimpleITK reads (broken or unknown)")
     if name not in _FULL_FORMATS:

@@ -6,8 +6,9 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
-from mmif.errors import OutputError
+from mmif.errors import InputError, OutputError
 from mmif.geometry import ras_lps, spacing_mm
+from mmif.io.files import text_of
 
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd")
 
@@ -29,7 +30,7 @@ def write_itk_image(volume: MetaTensor, path: Path) -> Path:
     image.SetSpacing(spacing)
     image.SetDirection((affine_lps[:3, :3] / np.asarray(spacing)).ravel().tolist())
     try:
-        sitk.WriteImage(image, str(path), useCompression=path.suffix.lower() != ".mhd")
-    except RuntimeError as error:
+        sitk.WriteImage(image, text_of(path), useCompression=path.suffix.lower() != ".mhd")
+    except (RuntimeError, InputError) as error:
         raise OutputError(f"{path}: cannot be written by SimpleITK") from error
     return path

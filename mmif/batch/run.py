@@ -99,16 +99,24 @@ def run_batch(
         _refuse_others(plan, ledger, out)
         todo = [job for job in plan.jobs if not is_finished(job, ledger, out)]
         tally.earlier = len(plan.jobs) - len(todo)
-        for job in plan.jobs:
-            tidy(job.output(out))  # a run that was killed may have left something beside it
+        _tidy(plan, out)  # a run that was killed may have left something
         watch(tally, None)
         run = uuid.uuid4().hex[:12]
         tasks = {job.id: Task(job, out, ledger_name, run, ledger.now()) for job in todo}
-        with executor:
-            _work_through(tasks, executor, tally, watch)
+        try:
+            with executor:
+                _work_through(tasks, executor, tally, watch)
+        finally:
+            _tidy(plan, out)  # workers that were given up are killed in the middle of their work
         ledger.refresh()
     write_answer(out)
     return tally
+
+
+def _tidy(plan: Plan, out: Path) -> None:
+    """Remove what no running process holds beside the results."""
+    for job in plan.jobs:
+        tidy(job.output(out))
 
 
 def _work_through(

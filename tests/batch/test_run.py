@@ -205,6 +205,33 @@ def test_a_torn_line_is_skipped_and_the_next_one_stands_alone(tmp_path: Path) ->
     assert [row.state for row in read_rows(out)] == ["done", "done"]
 
 
+def test_another_study_of_the_same_name_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(make_plan(tmp_path / "one", "fine"), out)
+    (tmp_path / "two" / "nested").mkdir(parents=True)
+    other = make_plan(tmp_path / "two" / "nested", "fine again")
+    with pytest.raises(OutputError, match="the result of another study of that name is there"):
+        run(other, out)
+    assert (out / "studies/case00/ct-mri/fused.txt").read_text() == "fine 0"
+    assert states(out) == {"case00": ("done", "")}
+
+
+def test_an_out_with_somebodys_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.csv").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds summary\.csv and no ledger"):
+        run(make_plan(tmp_path / "in", "fine"), tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["summary.csv"]
+
+
+def test_a_result_that_lacks_a_file_is_made_again(tmp_path: Path) -> None:
+    plan, out = make_plan(tmp_path / "in", "fine", "fine"), tmp_path / "out"
+    run(plan, out)
+    (out / "studies/case01/ct-mri/fused.txt").unlink()
+    tally = run(plan, out)
+    assert (tally.earlier, tally.done) == (1, 1)
+
+
 def test_two_runs_at_once_share_the_work_and_do_nothing_twice(tmp_path: Path) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     make_plan(tmp_path / "in", *["fine"] * 12)

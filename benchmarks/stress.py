@@ -282,12 +282,16 @@ def stress(rounds: int, studies: int, seed: int) -> list[str]:
             event = draw.choices(list(EVENTS), list(EVENTS.values()))[0]
             counts[event] += 1
             Round(root, out, event, log).end(draw.uniform(0, whole_s))
-            faults += [f"round {number} ({event}): {fault}" for fault in faults_within(out)]
+            found = [f"round {number} ({event}): {fault}" for fault in faults_within(out)]
+            print(*found, sep="\n", end="\n" * bool(found), flush=True)
+            faults += found
             if number % 20 == 0 or number == rounds:
                 Round(root, out, "none", log).end(0)
-                found = faults_at_the_end(root, out, studies)
-                faults += [f"after round {number}: {fault}" for fault in found]
-                print(f"{number} rounds, {len(faults)} faults", flush=True)
+                found = [
+                    f"after round {number}: {f}" for f in faults_at_the_end(root, out, studies)
+                ]
+                faults += found
+                print(*found, f"{number} rounds, {len(faults)} faults", sep="\n", flush=True)
     print(", ".join(f"{count} {event}" for event, count in counts.most_common()))
     return faults
 

@@ -308,6 +308,27 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def read_yaml(path: Path) -> Any:
+    """The plain data in a YAML file of settings.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or holds more than plain data.
+    """
+    try:
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file; expected settings in YAML")
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path}: more than {MAX_YAML_BYTES >> 10} KiB; expected settings")
+        return yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply; expected settings") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not readable as YAML ({reason})") from error
+
+
 def load_pipeline(name_or_file: str | Path) -> Pipeline:
     """The pipeline of a shipped name (``ct-mri``) or of a YAML file.
 
@@ -323,18 +344,7 @@ def load_pipeline(name_or_file: str | Path) -> Pipeline:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in shipped_path("pipelines").glob("*.yaml")))
         raise ConfigError(f"no pipeline {name_or_file}; expected a YAML file or one of: {names}")
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ConfigError(f"{path}: more than {MAX_YAML_BYTES >> 10} KiB; expected a pipeline")
-        data = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deeply; expected a pipeline") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not readable as YAML ({reason})") from error
-    return build(Pipeline, data, str(path))
+    return build(Pipeline, read_yaml(path), str(path))
 
 
 T = TypeVar("T")

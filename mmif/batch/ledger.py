@@ -24,6 +24,7 @@ from mmif.io.atomic import sync
 
 VERSION = 1
 TRIES = ("started", "died")
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @dataclass
@@ -138,7 +139,7 @@ class Ledger:
         text = "".join(json.dumps({**line, "time": now}, allow_nan=False) + "\n" for line in lines)
         with self.claims.write_lock(self.path.name):
             new = not self.path.exists()
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            file = os.open(self.path, _FLAGS, 0o666)
             try:
                 data = (b"\n" if _is_torn(file) else b"") + text.encode()
                 while data:

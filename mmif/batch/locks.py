@@ -19,6 +19,7 @@ from mmif.errors import OutputError
 
 RUNNING = 0  # shared by all runs, exclusive for moving a ledger aside
 FIRST_NAME = 1
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Claims:
@@ -32,7 +33,7 @@ class Claims:
         """
         self._path = out / ".claims"
         try:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = os.open(self._path, _FLAGS, 0o666)
         except OSError as error:
             raise OutputError(f"{self._path}: cannot be opened ({error.strerror})") from error
 

@@ -6,10 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from mmif.batch.worker import Limits
-from mmif.config import build
+from mmif.config import build, read_yaml
 from mmif.errors import ConfigError
 from mmif.node.peers import Peer, check_ae_title
 from mmif.options import FuseOptions, specs
@@ -135,20 +133,10 @@ class NodeConfig:
         Raises:
             ConfigError: no file, broken YAML, unknown keys, values that cannot be.
         """
-        data = _yaml(path) if path is not None else {}
+        data = read_yaml(path) if path is not None else {}
         if not isinstance(data, Mapping):
             raise ConfigError(f"{path}: found {type(data).__name__}, expected keys and values")
         return build(cls, {**data, **given}, str(path or "mmif node"))
-
-
-def _yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not readable as YAML ({reason})") from error
 
 
 def _check_options(options: FuseOptions) -> None:

@@ -13,6 +13,8 @@ from mmif.roles import VOLUME_ROLES
 from mmif.studies.study import Input, Study, input_of
 
 SERIES = {role: f"{role}_series_uid" for role in VOLUME_ROLES}
+MAX_LIST_BYTES = 64 << 20
+"""Bytes of a list: 100,000 studies of 600 bytes each."""
 COLUMNS = ("study", *VOLUME_ROLES, *SERIES.values())
 
 
@@ -109,6 +111,8 @@ def _read_text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path}: neither a folder nor an ordinary file")
     try:
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise InputError(f"{path}: more than {MAX_LIST_BYTES >> 20} MiB; expected a list")
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import signal
@@ -288,6 +289,45 @@ def test_weights_of_another_network_are_no_start(data: Path) -> None:
     assert line.startswith("Error: ct-mri ")
     assert line.endswith("weights of another network than the recipe's")
     assert not (data.parent / "out").exists()
+
+
+class Runs:
+    """What would run, were a checkpoint more than data."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_a_tampered_checkpoint_costs_one_line_and_runs_nothing(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    run(data, "out", "--max-steps", "1")
+    path = data.parent / "out" / CHECKPOINT
+    good = torch.load(path)
+    bad = [{**good, part: 3} for part in ("terms", "origin", "network", "optimizer", "best")]
+    for content in (3, [], {}, torch.zeros(2), Runs(), {**good, "average": {"a": 1}}, *bad):
+        torch.save(content, path)
+        assert CHECKPOINT in refusal(run(data, "out", "--resume"))
+    path.write_bytes(b"PK\x03\x04")
+    assert "not a readable checkpoint" in refusal(run(data, "out", "--resume"))
+    assert not Path("ran").exists()
+
+
+def test_a_full_disk_costs_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "No space left on device" in refusal(run(data, "out", "--max-steps", "1"))
+
+
+def test_overwrite_keeps_a_folder_with_anything_else_in_it(data: Path) -> None:
+    run(data, "out", "--max-steps", "1")
+    (data.parent / "out" / "notes.txt").touch()
+    line = refusal(run(data, "out", "--max-steps", "1", "--overwrite"))
+    assert "notes.txt is none of the files that mmif writes there" in line
+    assert (data.parent / "out" / CHECKPOINT).exists()
 
 
 def test_a_checkpoint_of_another_task_is_refused(data: Path) -> None:

@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 CT, MRI, SPECT = SAMPLE / "ct", SAMPLE / "mri.nii.gz", SAMPLE / "spect.dcm"
+PATIENCE = "--registration-timeout 600"  # a busy machine's clock decides nothing
 JOBS: dict[str, tuple[str, ...]] = {
     "fuse": ("fuse --ct {ct} --mri {mri} -o {out} --save-registered",),
     "colour": ("fuse --spect {spect} --mri {mri} -o {out} --no-report",),
@@ -85,8 +86,9 @@ def run(checkout: Path, commands: tuple[str, ...], out: Path, studies: Path, mad
     (out if made else out.parent).mkdir(parents=True, exist_ok=True)
     places = {"ct": CT, "mri": MRI, "spect": SPECT, "out": out, "studies": studies}
     for command in commands:
+        patience = () if command.startswith("train") else PATIENCE.split()
         done = subprocess.run(
-            [sys.executable, "-m", "mmif", *command.format(**places).split()],
+            [sys.executable, "-m", "mmif", *command.format(**places).split(), *patience],
             env={**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"},
             cwd=checkout,
             capture_output=True,

@@ -19,8 +19,6 @@ from typing import Any, BinaryIO, cast
 
 import pydicom
 from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import FileMetaDataset
-from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
@@ -41,8 +39,6 @@ SMALL_BYTES = 1 << 20
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _HEAD_BYTES = 2048
-_TRANSFER_SYNTAX = BaseTag(0x00020010)
-_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
 @dataclass(frozen=True)
@@ -220,9 +216,7 @@ def read_header(
             _check_elements(file, head)
         bounded = size > MAX_HEADER_BYTES
         stream = cast(BinaryIO, _BoundedFile(file, MAX_HEADER_BYTES)) if bounded else file
-        found = _quickly_parsed(stream, head, only)
-        if found is None:
-            found = _parsed(stream, only)
+        found = _parsed(stream, only)
         offset = file.tell()
         return Header(_usable(found, path, name), offset if offset < size else None)
 
@@ -258,30 +252,6 @@ def _parsed(stream: BinaryIO, only: tuple[str | BaseTag, ...]) -> pydicom.Datase
     )
 
 
-def _quickly_parsed(
-    stream: BinaryIO, head: bytes, only: tuple[str | BaseTag, ...]
-) -> pydicom.Dataset | None:
-    """The same for the ordinary encodings, without pydicom's long way to the meta information.
-
-    None for a file without preamble, in another encoding or byte order.
-    """
-    meta, start = _file_meta(head)
-    syntax = meta.get(_TRANSFER_SYNTAX)
-    if syntax is None or start + 8 > len(head):
-        return None
-    uid = UID(cast(bytes, syntax.value).decode("ascii").strip("\0 "))
-    if not uid.is_transfer_syntax or uid.is_private or not uid.is_little_endian:
-        return None
-    stream.seek(start)
-    tags: list[BaseTag | int] = [Tag(keyword) for keyword in only]
-    dataset = read_dataset(
-        stream, uid.is_implicit_VR, True, stop_when=_at_pixels, specific_tags=tags or None
-    )
-    dataset.file_meta = FileMetaDataset(meta)
-    dataset.set_original_encoding(uid.is_implicit_VR, True, dataset._character_set)
-    return dataset
-
-
 def _file_meta(head: bytes) -> tuple[dict[BaseTag, DataElement | RawDataElement], int]:
     """The elements of group 0002 in the first bytes of a file, and where they end."""
     found: dict[BaseTag, DataElement | RawDataElement] = {}
@@ -298,11 +268,6 @@ def _file_meta(head: bytes) -> tuple[dict[BaseTag, DataElement | RawDataElement]
         found[tag] = RawDataElement(tag, vr, length, content, start, False, True)
         at = start + length
     return found, at
-
-
-def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-    """Whether an element is pixel data (as integers, floats or doubles)."""
-    return tag in _PIXEL_TAGS
 
 
 def is_directory(dataset: pydicom.Dataset) -> bool:

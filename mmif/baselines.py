@@ -14,6 +14,7 @@ Stack = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 BURT_KERNEL = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # Burt and Adelson 1983
+# Chosen, not measured: 256 pixels become 16 at the coarsest
 PYRAMID_LEVELS = 4
 
 

@@ -20,6 +20,7 @@ from mmif.errors import GeometryError
 Matrix = npt.NDArray[np.float64]
 Points = npt.NDArray[np.float64]
 
+# RAS to LPS and back: x and y change their sign
 FLIP_XY: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
 Plane = Literal["axial", "coronal", "sagittal"]
 Alignment = Literal["searched", "headers", "given"]

@@ -16,10 +16,14 @@ from torch.nn import functional as F
 
 from mmif.config import LossConfig
 
+# 4 x 4 permuted pixels, as S3IM (ICCV 2023) has them
 WINDOW = 4
+# Ten rounds of 64 x 64 permuted pixels: the defaults of S3IM
 BLOCK_SIDE = 64
 BLOCKS = 10
+# Of 8-bit pictures
 GREY_LEVELS = 256
+# Half a grey level of 8 bits
 FLAT = 0.5 / 255
 
 

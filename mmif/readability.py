@@ -43,7 +43,9 @@ GRAIN_PIXELS = 1.0
 BRAIN_TOP = 0.85
 """Where the brain's 99th percentile stands when the MRI counts as shown in full."""
 
+# HU: the soft tissue window of pipelines/ct-mri.yaml
 CT_RANGE = (-20.0, 100.0)
+# HU: the cortex of bone lies above it; chosen, not measured
 BONE_HU = 500.0
 SLICES = 24
 """At most so many slices are measured, evenly spread; more move no figure by 0.01 (measured)."""

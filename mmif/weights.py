@@ -25,6 +25,7 @@ from mmif.roles import TASKS
 MODEL = "model.safetensors"
 CARD = "card.json"
 SEAL = "card_sha256"
+# Bytes hashed at once; decides memory, no result
 CHUNK = 1 << 20
 
 log = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from mmif.batch.run_job import Outcome, Task, Work
 from mmif.batch.worker import Limits, WorkerError, record
 from mmif.batch.worker import Worker as Watched
 
+# Chosen, not measured: a scheduler that runs answers within a second
 SCHEDULER_TIMEOUT_S = 15
 
 

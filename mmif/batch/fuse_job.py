@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmif.summary import Summary
     from mmif.weights import Weights
 
+# Of the longer side, in the table of the batch's page; a choice of layout
 THUMBNAIL_PIXELS = 128
 FROM_GOOD_TO_BAD = ("pass", "skipped", "review", "fail")
 

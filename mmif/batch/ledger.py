@@ -22,6 +22,7 @@ from mmif.batch.locks import Claims
 from mmif.errors import ConfigError, InputError
 from mmif.io.atomic import sync
 
+# Of the layout of a ledger's lines; counts up when they change
 VERSION = 1
 TRIES = ("started", "died")
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW

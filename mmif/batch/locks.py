@@ -18,6 +18,7 @@ from types import TracebackType
 from mmif.errors import OutputError
 
 RUNNING = 0  # shared by all runs, exclusive for moving a ledger aside
+# The first byte after RUNNING
 FIRST_NAME = 1
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+# Bytes
 MIB = 1 << 20
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 WORKER_MIB = 3072

@@ -17,6 +17,7 @@ from mmif.batch.run_job import ANOTHER, Outcome, Task, is_finished, is_of_anothe
 from mmif.errors import ConfigError, OutputError
 from mmif.io.atomic import tidy
 
+# How soon an interrupt is seen while nothing ends; chosen, not measured
 POLL_S = 1.0
 RESULTS = ("studies", "summary.csv", "index.html")
 Watch = Callable[["Tally", Outcome | None], None]

@@ -21,6 +21,7 @@ from mmif.io.atomic import flush_to_disk, sync, tidy
 from mmif.io.ownership import file_sizes
 from mmif.studies.study import printable
 
+# A worker that dies may have been a neighbour's fault, once or twice; chosen, not measured
 MAX_TRIES = 3
 ANOTHER = "the result of another study of that name is there; expected another OUT, or --restart"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

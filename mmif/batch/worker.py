@@ -24,10 +24,13 @@ from mmif.errors import MmifError
 from mmif.io.atomic import private_folder
 from mmif.startup import environment, isolated_command
 
+# Imports and weights take seconds at rest, far longer on a busy shared disk; chosen, not measured
 START_TIMEOUT_S = 300.0
+# Ten looks a second at a worker that may have ended; chosen, not measured
 POLL_S = 0.1
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 """Signals of a defect in native code: the same input would end the next worker too."""
+# Bytes
 MIB = 1 << 20
 
 

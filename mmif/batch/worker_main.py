@@ -20,6 +20,7 @@ from mmif.batch.locks import Claims
 from mmif.batch.run_job import Task, Work, error_line, run_job
 from mmif.startup import start_quickly
 
+# Linux/prctl.h
 PR_SET_PDEATHSIG = 1
 
 

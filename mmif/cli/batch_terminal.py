@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mmif.batch.run import Tally
     from mmif.batch.run_job import Outcome
 
+# A screen or two; more rows show only what is not done
 SHOWN_ROWS = 60
+# Columns of a redirected table, so that no reason is cut
 FILE_WIDTH = 2000
 log = logging.getLogger(__name__)
 

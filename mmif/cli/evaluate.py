@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mmif.weights import Weights
 
 PATH = click.Path(path_type=Path)
+# Columns of a redirected table; nine metrics and a name fit
 WIDTH = 150
+# Columns below which the ranks are left out of the table
 ROOM_FOR_RANKS = 130
 
 

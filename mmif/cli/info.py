@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mmif.io.dicom.read.series import SeriesInfo
     from mmif.io.inventory import Inventory, VolumeInfo
 
+# Files named before "and N more"; a choice of layout
 _SHOWN_IGNORED = 20
 
 

@@ -15,6 +15,7 @@ from mmif.io.images import grey_of, save_pixels
 from mmif.metrics import METRICS, REPORTED, evaluate_each
 from mmif.studies.slice_pairs import PairFiles
 
+# Pairs in memory at once; chosen, not measured
 CHUNK = 16
 PUBLISHED = Path(__file__).parent / "published.yaml"
 

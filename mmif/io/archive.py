@@ -18,6 +18,7 @@ MAX_UNPACKED_BYTES = 16 << 30
 MAX_GZIP_BYTES = 4 << 30
 """Bytes that one gzip file may unpack to."""
 
+# Read at once; decides memory, no result
 _CHUNK_BYTES = 1 << 20
 
 

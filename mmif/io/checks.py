@@ -9,10 +9,12 @@ from scipy import ndimage
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, spacing_mm
 
+# A volume of fewer has no slice between two others
 MIN_SLICES = 3
 MAX_VOXELS = 1 << 30
 """Voxels of one volume (4 GiB as float32); more are refused."""
 
+# Micro-CT to a scout; what lies beyond is a unit mistaken (chosen, not measured)
 SPACING_RANGE_MM = (0.01, 100.0)
 MAX_EXTENT_MM = 5000.0
 """Length of one side of a volume; scanners reach 2 m, and grids are made over it."""
@@ -28,6 +30,7 @@ BACKGROUND_BELOW, BACKGROUND_SHARE = -500.0, 0.01
 """A lone value below the first, in more than this share, is padding: writers use -1000, -1024,
 -2000, -32768; no sequence reaches there by chance while all else is positive."""
 
+# Voxels looked at at once; decides memory, no result
 _BLOCK = 1 << 24
 
 

@@ -14,6 +14,7 @@ Kind = Literal["dicom", "packed", "nifti", "analyze", "mgh", "itk", "zip", "empt
 MAX_FILES = 200_000
 """Files looked at in one tree; a larger one is refused."""
 
+# A NIfTI-1 header and its magic: 348 + 4
 _SNIFFED_BYTES = 352
 VALUE_REPRESENTATIONS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN "

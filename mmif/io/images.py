@@ -16,6 +16,7 @@ from mmif.metrics import luminance
 Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# The most that Pillow's handbook advises; above it files grow for nothing
 JPEG_QUALITY = 95
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """All that Pillow may open: others start interpreters (EPS) or follow their own rules."""

@@ -20,6 +20,7 @@ ITK_SUFFIXES = (*_TEXT_SUFFIXES, ".h5", ".hdf5")
 _CONVERSION = (
     "import SimpleITK; SimpleITK.WriteTransform(SimpleITK.ReadTransform(sys.argv[1]), sys.argv[2])"
 )
+# One small file in another process; chosen, not measured
 _CONVERSION_S = 60
 
 MAX_TEXT_BYTES = 1 << 20

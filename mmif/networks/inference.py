@@ -19,6 +19,7 @@ from mmif.errors import ConfigError, InputError, WeightsError
 
 Progress = Callable[[int, int], None]
 CPU = torch.device("cpu")
+# Chosen, not measured; out of memory halves it
 GPU_BATCH = 32
 #: The allocator of a CPU; the driver, where another process holds the memory; cuBLAS; cuDNN.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from mmif.networks.inference import InferenceInfo
 
+# As a batch tries a job
 MAX_TRIES = 3
+# The owner imports PyTorch and loads its weights first (chosen, not measured)
 CONNECT_TIMEOUT_S = 120
 
 

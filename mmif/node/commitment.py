@@ -20,6 +20,7 @@ from mmif.node.send import Instance, associate
 log = logging.getLogger(__name__)
 
 REQUEST = 1  # Action Type ID, PS3.4 J.3.2.1
+# PS3.7 Annex C
 SUCCESS = 0x0000
 POLL_S = 0.5
 SAME_ASSOCIATION_S = 2.0

@@ -18,6 +18,7 @@ from mmif.node.send import Instance, dicom_instances, store
 
 log = logging.getLogger(__name__)
 
+# Seconds of a day
 DAY_S = 86400.0
 POLL_S = 1.0
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+# SVG units; a choice of layout
 WIDTH, HEIGHT = 320, 150
+# Margins for axis labels
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
 
 MEANINGS = {

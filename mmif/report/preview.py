@@ -17,6 +17,7 @@ from mmif.roles import label
 if TYPE_CHECKING:
     from mmif.result import FusionResult
 
+# A choice of layout, as what follows
 COLUMNS = 6
 TILE, GAP, HEAD = 224, 6, 28
 INK, MUTED, GROUND = (232, 238, 243), (165, 179, 192), (12, 16, 20)

@@ -20,6 +20,7 @@ from mmif.training.targets import Image, reader_target
 
 #: Crops with less than this share of non-empty pixels are drawn again (a few times).
 CONTENT = 0.25
+# After them the emptiest crop is taken too; chosen, not measured
 TRIES = 4
 #: Slices as they were windowed by hand are judged by the metrics as well; there the target counts
 #: this much less.

@@ -16,6 +16,7 @@ from mmif.studies.slice_pairs import PairFiles, find_pair_files, read_pair
 
 log = logging.getLogger(__name__)
 
+# A fifth, by case (docs/training.md)
 VALIDATION_SHARE = 0.2
 
 Grey = npt.NDArray[np.uint8]

@@ -14,6 +14,7 @@ from mmif.metrics import METRICS, REPORTED, evaluate_each, to_uint8
 from mmif.training.pairs import Grey, Pair
 
 OURS = "mmif"
+# Pairs in a sample picture; a choice of layout
 SHOWN = 4
 Means = dict[str, float]
 

@@ -27,6 +27,7 @@ from mmif.transforms.step import Data, Step, study_of
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of R, G and B in Y (ITU-R BT.601)."""
 
+# 2 (1 - 0.114) and 2 (1 - 0.299), BT.601 in full range
 U_SCALE, V_SCALE = 1.772, 1.402
 
 Knots = tuple[tuple[int, int], ...]

@@ -27,8 +27,10 @@ LIGHTNESS = (0.30, 0.95)
 FADE = 0.03
 """Below this share of the scale the map alone fades to black, so that no activity is no colour."""
 
+# Entries of a palette of 8 bits
 LEVELS = 256
 
+# Ottosson 2020, "A perceptual color space for image processing": linear sRGB to LMS
 _TO_LMS = np.array(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],
@@ -36,6 +38,7 @@ _TO_LMS = np.array(
         [0.0883024619, 0.2817188376, 0.6299787005],
     ]
 )
+# The same: cube roots of LMS to L, a, b
 _TO_LAB = np.array(
     [
         [0.2104542553, 0.7936177850, -0.0040720468],
@@ -44,6 +47,7 @@ _TO_LAB = np.array(
     ]
 )
 _FROM_LMS, _FROM_LAB = np.linalg.inv(_TO_LMS), np.linalg.inv(_TO_LAB)
+# ITU-R BT.601
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 

@@ -36,6 +36,7 @@ from mmif.io.dicom.write.header import (
 from mmif.io.dicom.write.iods import MR_TERMS, flat_mr
 from mmif.io.source import SOURCE_KEY, Source, source_of
 
+# A dummy as PS3.15 Table E.1-1 asks for (codes D and Z)
 DUMMY_TIME = datetime(1900, 1, 1)
 WITHHELD = "withheld (de-identified)"
 PROFILE = "PS3.15 Basic Application Confidentiality Profile"

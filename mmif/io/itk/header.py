@@ -29,7 +29,9 @@ _NRRD_SPACES = frozenset(
 )
 """The spaces that ITK turns into its own; it takes every other for LPS."""
 
+# The text of a MetaImage or NRRD header has some hundred; chosen, not measured
 _MAX_TEXT_BYTES = 1 << 20
+# Unpacked at once; decides memory, no result
 _PIECE_BYTES = 1 << 24
 _META_END = re.compile(rb"^[ \t]*ElementDataFile[^\n]*\n", re.MULTILINE)
 

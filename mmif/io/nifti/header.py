@@ -26,9 +26,12 @@ Header = Any  # nibabel.Nifti1Header or Nifti2Header; nibabel has no types
 DISAGREEMENT_MM = 0.1
 """Corners that sform and qform put further apart are said aloud."""
 
+# Xyzt_units, bits 0 to 2 (nifti1.h): unknown, metre, millimetre, micron
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 _UNIT_NAMES = {1: "metres", 3: "microns"}
+# Datatype codes (nifti1.h)
 _RGB24 = 128
+# Integers and floats of nifti1.h that NumPy has; no complex ones
 _GREY_CODES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 
 

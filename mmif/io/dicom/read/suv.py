@@ -8,6 +8,7 @@ import pydicom
 from mmif.errors import MmifError
 from mmif.io.dicom.read.headers import first_item, number, text, words
 
+# Longer than any scan's uptake: a date is wrong (chosen, not measured)
 MAX_UPTAKE = timedelta(hours=24)
 
 _AGREED = ("PatientWeight", "CorrectedImage", "DecayCorrection", "Units", "SUVType")

@@ -66,6 +66,7 @@ UNKNOWN_AT_ZERO = keywords(
     "ReconstructionDiameter ExposureTime XRayTubeCurrent Exposure GeneratorPower"
 )
 VERBATIM = keywords("PatientID IssuerOfPatientID AccessionNumber")  # by which archives match
+# Characters that a value may have (PS3.5 Table 6.2-1)
 LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")  # SNOMED RT, which SNOMED CT replaced (PS3.16 8.1)
 # Routes, orientations, radionuclides, radiopharmaceuticals: what carried sequences hold

@@ -15,6 +15,7 @@ from mmif.io.nifti.writer import to_bytes
 
 Stack = npt.NDArray[Any]
 FUSED_WHITE = 32767  # the stored value of a fused 1.0: fits signed and unsigned 16-bit readers
+# What CTs write outside of the field of view; -1000 is air itself
 AIR_HU = -1024
 # Centre and width; the presets of head CT that consoles have. The first is shown first.
 CT_WINDOWS_HU = {

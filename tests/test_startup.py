@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from mmif.startup import environment, isolated_command
 
 
 def run(script: str) -> list[str]:
@@ -66,3 +69,29 @@ except SystemExit as end:
 print("loaded:", *sorted({{"torch", "monai"}} & set(sys.modules)))
 """
     assert run(script)[-1] == "loaded:"
+
+
+def test_a_child_imports_nothing_from_the_working_folder_or_by_pythons_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Modules that are called like the standard library's and like packages lie in both."""
+    code = f"open({str(tmp_path / 'ran')!r}, 'a').write(__name__)"
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        for name in ("json", "numpy", "queue", "SimpleITK", "sitecustomize", "usercustomize"):
+            (tmp_path / place / f"{name}.py").write_text(code)
+    (tmp_path / "start.py").write_text(code)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "there"))
+    monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "start.py"))
+    monkeypatch.syspath_prepend(str(tmp_path / "there"))
+    call = "import json, queue, numpy, SimpleITK, mmif, sys; print(json.__file__, sys.argv[1])"
+    done = subprocess.run(
+        isolated_command(call, "word"),
+        env=environment(threads=1),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()[1] == "word"
+    assert not (tmp_path / "ran").exists()

@@ -24,10 +24,13 @@ def test_a_dask_worker_lost_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     words = ["fine"] * 8 + ["refuse", "exit"]
     plan = make_plan(tmp_path / "in", *words)
     executor = DaskExecutor("local", Copy(log, 0.3), LIMITS, jobs=2)
+    addresses: list[str] = []
 
     def kill_one() -> None:
         while not log.exists() or len(log.read_text().splitlines()) < 3:
             time.sleep(0.02)
+        addresses.append(executor.client.scheduler.address)
+        addresses.extend(executor.client.scheduler_info(n_workers=-1)["workers"])
         workers = executor.client.run(os.getpid)
         os.kill(next(iter(workers.values())), signal.SIGKILL)
 
@@ -35,6 +38,7 @@ def test_a_dask_worker_lost_in_the_middle_loses_nothing(tmp_path: Path) -> None:
     killer.start()
     tally = run_batch(plan, out, PARAMETERS, executor)
     killer.join()
+    assert {address.rpartition(":")[0] for address in addresses} == {"tcp://127.0.0.1"}
     assert (tally.done, tally.failed, tally.exit_code) == (8, 2, 3)
     assert states(out)["case08"] == ("failed", "refused")
     assert states(out)["case09"] == ("failed", "died")

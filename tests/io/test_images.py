@@ -171,3 +171,22 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OutputError, match="No space left"):
         write_image(GREY, tmp_path / "deep" / "image.png")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp", ".eps"])
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "PPM", "ICO", "PCX", "WEBP"])
+def test_other_formats_are_not_opened_whatever_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, suffix: str
+) -> None:
+    """Of these, EPS would start an interpreter (gs), the others code that nobody asked for."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    path = tmp_path / f"a{suffix}"
+    if kind == "EPS":
+        path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\nshowpage\n%%EOF\n")
+    else:
+        Image.fromarray(GREY).save(path, kind)
+    with pytest.raises(InputError, match="not a readable image"):
+        read_image(path)
+    assert not (tmp_path / "started").exists()

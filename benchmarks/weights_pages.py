@@ -18,7 +18,7 @@ PAGE = """\
 
     {command}
 
-at commit `{commit}`; research use only. `card.json` holds the data and the split by
+at commit `{commit}`{averaged}; research use only. `card.json` holds the data and the split by
 case, the recipe, the figures below, limits and licences, and the sha256 that is verified at every
 load (`mmif weights verify`).
 
@@ -47,6 +47,9 @@ def page(card: dict[str, Any]) -> str:
         **{key: card[key] for key in ("task", "architecture", "parameters", "seconds", "device")},
         command=card["command"],
         commit=card["commit"][:12],
+        averaged=", averaged with what it began from (`averaged` in the card)"
+        if "averaged" in card
+        else "",
         count=sum(cases["training"].values()),
         held=", ".join(f"{case} ({pairs})" for case, pairs in cases["validation"].items()),
         pairs=found["pairs"],

@@ -131,8 +131,9 @@ class LossConfig:
     """Weights of the terms of the training loss; see ``mmif.losses`` for each of them.
 
     ``similarity``, ``gradient`` and ``smooth`` are the paper's (Eq. 4 to 7) with its weights;
-    ``local_similarity`` is its ablation L_ab. ``target`` and ``target_edges`` pull towards what a
-    reader should see (`mmif.training.targets`). The others guide towards single metrics.
+    ``local_similarity`` is its ablation L_ab. ``target``, ``target_regions`` and ``target_edges``
+    pull towards what a reader should see (`mmif.training.targets`). The others guide towards
+    single metrics.
     """
 
     similarity: float = 10.0
@@ -149,6 +150,7 @@ class LossConfig:
     sharpness: float = 0.0
     halo: float = 0.0
     target: float = 0.0
+    target_regions: float = 0.0
     target_edges: float = 0.0
 
 

@@ -22,9 +22,8 @@ from mmif.training.targets import Image, reader_target
 CONTENT = 0.25
 # After them the emptiest crop is taken too; chosen, not measured
 TRIES = 4
-#: Slices as they were windowed by hand are judged by the metrics as well; there the target counts
-#: this much less.
-PLAIN_WEIGHT = 0.4
+#: What rings next to a drawn skull is a few grey levels: its pixels count this much more.
+PHANTOM_WEIGHT = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +91,15 @@ def _shown(config: TrainingConfig, pair: Pair, random: np.random.Generator) -> t
     crop, clean = _crop(pair, config.crop, random)
     if random.random() < config.phantoms:
         drawn = phantom(crop.shape[1], crop.shape[2], random).numpy()
-        return _with_target(drawn, drawn[1], _flat_parenchyma(drawn), pair.clean is not None), True
+        shown = _with_target(drawn, drawn[1], _flat_parenchyma(drawn), pair.clean is not None)
+        shown.weight[:] = PHANTOM_WEIGHT
+        return shown, True
     if pair.clean is not None and random.random() < config.scanner:
         return mirror(show_as_scanner(crop[0], clean, pair.parenchyma, random), random), True
     changed = augment(torch.from_numpy(crop), config.augmentation, random).numpy()
     if pair.clean is None:
         return _with_target(changed, clean, pair.parenchyma, False), False
     plain = _with_target(crop, clean, pair.parenchyma, True)
-    plain.weight[:] = PLAIN_WEIGHT
     return (mirror(plain, random) if config.augmentation else plain), False
 
 

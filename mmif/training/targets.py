@@ -16,7 +16,7 @@ from mmif.training.pairs import Grey, Pair
 
 Image = npt.NDArray[np.float32]
 
-STRENGTH, FAINT = 1.5, 0.025
+STRENGTH, FAINT = 1.35, 0.02
 """Fused brightness for one unit of the CT's departure beyond what is faint. The volume window gives
 soft tissue 0.75 of the range: 30 HU are shown as 0.24, as a plain window of 120 HU would; grey and
 white matter, 4 HU apart and shown by the MRI, are not."""
@@ -25,7 +25,7 @@ DARK_LIMIT = 0.07
 """Departures below the parenchyma level off here: an infarct (-10 HU is -0.06) is shown nearly in
 full, while cerebrospinal fluid (-30 HU), which the MRI shows in its own way, does not undo it."""
 
-DARK_STRENGTH = 1.2
+DARK_STRENGTH = 1.5
 """The same for departures below the parenchyma."""
 
 NO_TISSUE = 0.06

@@ -54,7 +54,7 @@ class HeaderMeasures:
         best_gain: and its information.
         moved_mm: how far it lies away, as a mean over the body.
         overlap: fraction of one body that the other scan covers.
-        mirrored: score of the best mirrored fit, as a part of the pose's own.
+        mirrored: score of the best mirrored fit, as a part of that of the best pose.
     """
 
     gain: float
@@ -116,7 +116,7 @@ def measure_headers(pair: Pair) -> HeaderMeasures:
             coverage(pair.fixed, pair.moving, headers),
             coverage(pair.moving, pair.fixed, inverse(headers)),
         ),
-        mirrored=mirror_ratio(pair.fixed, pair.moving, headers, pair.seed, pair.clock),
+        mirrored=mirror_ratio(pair.fixed, pair.moving, best, pair.seed, pair.clock),
     )
 
 

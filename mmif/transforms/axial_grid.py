@@ -90,7 +90,7 @@ class ResampleToAxialGridd(Step):
             }
             still = to_grid(reference, grid)
             head = head_mask(still)
-        whole = on_grid(torch.ones(1, *grid.shape), grid)
+        whole = on_grid(torch.ones(1, 1, 1, 1).expand(1, *grid.shape), grid)  # one number in memory
         sources = {
             self.reference: RegisteredSource(
                 self.reference,

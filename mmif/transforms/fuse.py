@@ -23,6 +23,9 @@ from mmif.transforms.slices import from_slices, grid_of, on_grid, to_slices
 from mmif.transforms.step import Data, Step, study_of
 from mmif.weights import Weights, load_weights
 
+SLAB = 32
+"""Slices that are put together at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -109,15 +112,29 @@ class FuseSlicesd(Step):
             precision=self.precision,
             batch=self.slice_batch,
         )
-        fused: torch.Tensor = from_slices(stack, first.unit).as_subclass(torch.Tensor)
-        if second.unit.shape[0] == 3:
-            coloured = second.unit.as_subclass(torch.Tensor)
-            fused = colour_fused(fused, coloured, second.level, self.colour_map)
-        a, b = (layer.unit.as_subclass(torch.Tensor) for layer in (first, second))
-        w_a, w_b = (layer.coverage.as_subclass(torch.Tensor) for layer in (first, second))
-        whole = w_a * w_b * fused + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b
         grid = grid_of(first.unit)
-        return Layer(on_grid(whole, grid), on_grid(torch.maximum(w_a, w_b), grid)), info
+        fused = from_slices(stack, first.unit)
+        weight = torch.maximum(_plain(first.coverage), _plain(second.coverage))
+        return Layer(on_grid(self._shown(fused, first, second), grid), on_grid(weight, grid)), info
+
+    def _shown(self, fused: MetaTensor, first: Layer, second: Layer) -> torch.Tensor:
+        """(1 or 3, X, Y, Z): ``fused`` in colour where both count, else the one that does.
+
+        A few slices at a time: in one go the terms of a whole body's sum take gigabytes.
+        """
+        coloured = len(second.unit) == 3
+        channels = max(len(first.unit), len(second.unit))
+        whole = torch.empty((channels, *fused.shape[1:]))
+        for start in range(0, fused.shape[-1], SLAB):
+            part = (..., slice(start, start + SLAB))
+            a, w_a = _plain(first.unit)[part], _plain(first.coverage)[part]
+            b, w_b = _plain(second.unit)[part], _plain(second.coverage)[part]
+            both = _plain(fused)[part]
+            if coloured:
+                level = None if second.level is None else _plain(second.level)[part]
+                both = colour_fused(both, b, level, self.colour_map)
+            whole[part] = w_a * w_b * both + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b
+        return whole
 
     def _network(self, index: int) -> Any:
         """The network of a pass; weights that are named are loaded once."""
@@ -177,6 +194,12 @@ class MeasureFusiond(Step):
         """The means, and the readability."""
         study = data[STUDY_KEY]
         return mean_metrics(study.metrics_per_slice) | dict(study.readability)
+
+
+def _plain(volume: MetaTensor) -> torch.Tensor:
+    """``volume`` without its place: MONAI keeps track of that at every operation."""
+    voxels: torch.Tensor = volume.as_subclass(torch.Tensor)
+    return voxels
 
 
 def brightness(volume: MetaTensor) -> MetaTensor:

@@ -94,7 +94,8 @@ def _header(recipe: DerivedSeries, registered_uid: str, look: Look) -> Dataset:
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.update(patient_and_study(recipe))
     ds.update(copy_elements(recipe.reference.headers[0], ["BodyPartExamined"]))
-    ds.setdefault("BodyPartExamined", "HEAD")
+    for keyword, part in recipe.body_part.items():
+        ds.setdefault(keyword, part)
     parts = registered_uid, look.reference_window, look.registered_window, look.palette_name
     ds.SOPClassUID = BlendingSoftcopyPresentationStateStorage
     ds.SOPInstanceUID = recipe.uid("blending", *parts)

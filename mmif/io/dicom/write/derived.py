@@ -71,6 +71,11 @@ class DerivedSeries:
         """The reference and the others."""
         return (self.reference, *self.others)
 
+    @property
+    def body_part(self) -> dict[str, str]:
+        """BodyPartExamined where the reference does not say it: a search was made for heads."""
+        return {} if self.alignment == "headers" else {"BodyPartExamined": "HEAD"}
+
     def uid(self, *parts: object) -> str:
         """The UID of a part of this series: the same recipe and parts give the same one."""
         return generate_uid(entropy_srcs=[*self._entropy, *map(str, parts)])

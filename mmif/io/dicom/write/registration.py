@@ -83,7 +83,8 @@ def _header(recipe: DerivedSeries) -> Dataset:
     ds.update(frame_of_reference(recipe.reference))
     reference = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
     ds.update(copy_elements(reference, ["BodyPartExamined"]))
-    ds.setdefault("BodyPartExamined", "HEAD")
+    for keyword, part in recipe.body_part.items():
+        ds.setdefault(keyword, part)
     ds.SOPClassUID = SpatialRegistrationStorage
     ds.Modality = "REG"
     ds.SeriesInstanceUID = recipe.uid("registration series")

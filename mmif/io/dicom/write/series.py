@@ -115,7 +115,8 @@ def _series_elements(kind: ObjectKind, recipe: DerivedSeries) -> Dataset:
     header = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
     ds = copy_elements(header, ("PatientPosition", "BodyPartExamined"))
     ds.setdefault("PatientPosition", "")
-    ds.setdefault("BodyPartExamined", "HEAD")
+    for keyword, part in recipe.body_part.items():
+        ds.setdefault(keyword, part)
     ds.Modality = kind.modality
     ds.SeriesInstanceUID = recipe.uid("series", kind.sop_class_uid)
     ds.SeriesNumber = recipe.number(ds.SeriesInstanceUID, SERIES_NUMBERS[recipe.kind])

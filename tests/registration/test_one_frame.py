@@ -87,3 +87,42 @@ def test_the_step_checks_one_frame_and_searches_two(
         record = bring({"ct": ct, "spect": moving})[STUDY_KEY]
         assert record.registrations["spect"] is checked
     assert asked == ["headers", "search", "search"]
+
+
+def chest(uptake: bool, shape: tuple[int, int, int], step_mm: tuple[float, float, float]):
+    """A chest with lungs, liver, spine, arms and, of the CT, its table, in the frame `FRAME`."""
+    i, j, k = ((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, step_mm, strict=True))
+    x, y, z = np.meshgrid(i, j, k, indexing="ij")
+    values = np.full(shape, 0.0 if uptake else -1000.0)
+    parts = [((0, 0), (170, 115), 40, 1.0)]
+    parts += [((s * 205, 20), (32, 32), 50, 1.0) for s in (-1, 1)]
+    parts += [((s * 85, 0), (60, 75), -850, 0.4) for s in (-1, 1)]
+    parts += [((0, 75), (24, 22), 600, 1.2), ((25, -30), (45, 40), 45, 6.0)]
+    for (a, b), (wide, deep), hu, activity in parts:
+        inside = ((x - a) / wide) ** 2 + ((y - b) / deep) ** 2 < 1
+        values[inside] = activity if uptake else hu
+    liver = ((x - 70) / 75) ** 2 + (y / 70) ** 2 + ((z + 90) / 60) ** 2 < 1
+    values[liver] = 3.0 if uptake else 60
+    values[(np.abs(y + 150) < 8) & (not uptake)] = -100
+    noise = np.random.default_rng(0).normal(0, 0.1 if uptake else 12, shape)
+    affine = np.diag([*step_mm, 1.0])
+    affine[:3, 3] = [c[0] for c in (i, j, k)]
+    made = MetaTensor(torch.from_numpy((values + noise).astype(np.float32))[None], affine=affine)
+    made.meta["source"] = Source(
+        "made",
+        "dicom",
+        "PT" if uptake else "CT",
+        (1, 1, 1),
+        (1, 1, 1),
+        frame_of_reference_uid=FRAME,
+    )
+    return made
+
+
+def test_a_chest_of_pet_and_ct_passes_and_12_mm_are_found() -> None:
+    ct = chest(False, (128, 90, 60), (4.0, 4.0, 5.0))
+    pet = chest(True, (120, 90, 70), (4.0, 4.0, 4.0))
+    assert check_headers(ct, pet).verdict == "pass"
+    found = check_headers(ct, placed(pet, shift(12, 0, 0)))
+    assert found.verdict == "review"
+    assert found.checks[0].value == pytest.approx(12, abs=2)

@@ -175,7 +175,7 @@ def kills(folder: Path, seed: int, count: int = 10, studies: int = 3) -> bool:
             node = rig.start()
         for one in sending:
             one.result()
-        rig.wait(studies, 300)
+        rig.wait(studies, 1800)
         arrived = rig.arrived()
         node.terminate()
         ended = node.wait()

@@ -22,7 +22,7 @@ from mmif.node.config import NodeConfig
 from mmif.node.spool import Spool
 
 BUSY_S = 300.0
-"""How long a step may take on a busy machine; at a load of 8 on two cores all took 46 s together."""
+"""How long a step may take on a busy machine; at a load of 8 on two cores all took 46 s."""
 
 
 class Node:

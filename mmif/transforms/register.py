@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,7 @@ class RegisterToReferenced(Step):
         accept_registration: go on with a verdict of fail.
         accept_other_anatomy: search although a volume does not look like a head.
         device: of the coarse search: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: of the search.
-        timeout_s: how long a search may take.
+        **search: ``seed`` and ``timeout_s``, as in `mmif.config.RegistrationConfig`.
 
     Raises:
         RegistrationError: two cannot be brought together; it names both.
@@ -69,14 +68,13 @@ class RegisterToReferenced(Step):
         accept_registration: bool = False,
         accept_other_anatomy: bool = False,
         device: str = "auto",
-        seed: int = RegistrationConfig.seed,
-        timeout_s: float = RegistrationConfig.timeout_s,
+        **search: Any,
     ) -> None:
         self.reference, self.register = reference, register
         self.transform = {role: Path(path) for role, path in (transform or {}).items()}
         self.accept, self.device = accept_registration, device
         self.accept_other_anatomy = accept_other_anatomy
-        self.config = RegistrationConfig(seed=seed, timeout_s=timeout_s)
+        self.config = RegistrationConfig(**search)
         super().__init__(
             keys,
             reference=reference,
@@ -85,8 +83,7 @@ class RegisterToReferenced(Step):
             accept_registration=accept_registration,
             accept_other_anatomy=accept_other_anatomy,
             device=device,
-            seed=seed,
-            timeout_s=timeout_s,
+            **asdict(self.config),
         )
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:

@@ -9,11 +9,14 @@ from mmif import registration
 from mmif.batch.plan import make_plan
 from mmif.config import GridConfig, load_pipeline
 from mmif.errors import InputError, RegistrationError
+from mmif.io import load
 from mmif.studies.lists import write_list
+from mmif.training.slicing import StudySlicer
 from mmif.training.studies import find_training_pairs, training_studies
 
 PIPELINE = replace(load_pipeline("ct-mri"), grid=GridConfig(size=32))
 ROLES = ("mri", "ct")
+NAMES = {"mri": "head_T1.nii.gz", "ct": "head_ct.nii.gz"}
 
 
 def write_head(path: Path, air: float, tissue: float, bone: float) -> None:
@@ -39,7 +42,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Registration by the headers, counted."""
     calls: list[int] = []
 
-    def register(fixed, moving, config, device):
+    def register(fixed, moving, config, **_):
         calls.append(1)
         return registration.trust_headers(fixed, moving)
 
@@ -126,3 +129,11 @@ def test_a_study_that_cannot_be_registered_is_left_out(
 def test_a_folder_of_neither_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folders MRI and CT"):
         find_training_pairs(PIPELINE, tmp_path, tmp_path / "cache")
+
+
+def test_two_patients_are_refused_as_fuse_refuses_them(folder: Path) -> None:
+    inputs = {role: load(folder / "one" / name, role=role) for role, name in NAMES.items()}
+    for role, volume in inputs.items():
+        volume.meta["source"] = replace(volume.meta["source"], patient_key=role)
+    with pytest.raises(InputError, match="two different PatientIDs"):
+        StudySlicer(PIPELINE)({"inputs": inputs})

@@ -24,6 +24,7 @@ from mmif.transforms.colour import ColourActivityd
 from mmif.transforms.fuse import FuseSlicesd, MeasureFusiond, mean_metrics
 from mmif.transforms.intensity import ChooseWindowsd, ScaleToUnitd
 from mmif.transforms.load import CheckOnePatientd, LoadVolumed
+from mmif.transforms.mark import MarkUnseend
 from mmif.transforms.register import RegisterToReferenced
 from mmif.transforms.save import WRITING, DeidentifyVolumesd, SaveFusedd
 from mmif.transforms.step import Step, study_of
@@ -140,7 +141,7 @@ def fusion_transforms(
     pipeline = pipeline.with_options(chosen)
     roles, reference = pipeline.roles, pipeline.reference
     steps: list[MapTransform] = [
-        LoadVolumed(roles, chosen.series_uid, chosen.frame),
+        LoadVolumed(roles, chosen.series_uid, chosen.frame, chosen.fill_gaps),
         CheckOnePatientd(roles, reference, chosen.accept_different_patients),
         RegisterToReferenced(
             roles,
@@ -171,6 +172,7 @@ def fusion_transforms(
             colour_map=pipeline.colour_map,
         ),
         MeasureFusiond(roles),
+        MarkUnseend(roles),
         *([save_step(pipeline, output, chosen)] if output is not None else []),
     ]
     return FusionTransforms(steps)

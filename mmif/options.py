@@ -122,6 +122,9 @@ class FuseOptions:
         by_role=True,
         shared=False,
     )
+    fill_gaps: bool = option(
+        False, "Interpolate single lost slices of a DICOM series; marked in the outputs."
+    )
     save_registered: bool = option(False, "Write the moving volume on the fused grid too.")
     preview: Path | None = option(None, "Write a contact sheet to this PNG.", shared=False)
     deidentify: bool = option(False, "Leave no identity in any output (PS3.15 Basic Profile).")

@@ -20,6 +20,7 @@ def load(
     role: str | None = None,
     series_uid: str | None = None,
     frame: int | None = None,
+    fill_gaps: bool = False,
 ) -> "MetaTensor":
     """The volume at ``path``: float32 (1, X, Y, Z), affine to RAS mm, ``meta["source"]``.
 
@@ -29,6 +30,8 @@ def load(
         role: ct, mri, spect or pet: which modality is expected; None for any.
         series_uid: SeriesInstanceUID of the series to take, where there are several.
         frame: which volume of a 4-D file or series to take.
+        fill_gaps: interpolate single lost slices of a DICOM series instead of refusing them;
+            ``meta["source"].unseen`` says where.
 
     Returns:
         The volume in physical units; a colour volume is (3, X, Y, Z) in 0..1.
@@ -42,7 +45,7 @@ def load(
     kind = None if root.is_dir() else detect_format(root)
     if kind in {None, "zip", "dicom", "packed"}:
         with scanned(root, complete=True) as scan:
-            return _from_scan(scan, role, series_uid, frame)
+            return _from_scan(scan, role, series_uid, frame, fill_gaps)
     if series_uid is not None:
         raise InputError(f"{path}: no DICOM file or folder, so there is no series to choose")
     return _from_file(*_of_pair(root, kind), role, frame)
@@ -58,15 +61,17 @@ def _of_pair(path: Path, kind: Kind | None) -> tuple[Path, Kind | None]:
 
 
 def _from_scan(
-    scan: Scan, role: str | None, series_uid: str | None, frame: int | None
+    scan: Scan, role: str | None, series_uid: str | None, frame: int | None, fill_gaps: bool
 ) -> "MetaTensor":
     """The series that is meant in a folder or zip; or the one volume file that is there instead."""
     from mmif.io.dicom.read.reader import read_scan
     from mmif.io.meta import monai_meta, to_volume
 
-    strays = len(scan.volumes) == 1 and not any(describe(s, frame).spacing_mm for s in scan.series)
+    strays = len(scan.volumes) == 1 and not any(
+        describe(s, frame, fill_gaps).spacing_mm for s in scan.series
+    )
     if series_uid is not None or not scan.volumes or (scan.series and not strays):
-        voxels, affine, source = read_scan(scan, role, series_uid, frame)
+        voxels, affine, source = read_scan(scan, role, series_uid, frame, fill_gaps)
         return to_volume(voxels, monai_meta(voxels, affine, source))
     if len(scan.volumes) > 1:
         names = ", ".join(Path(file.name).name for file in scan.volumes[:6])

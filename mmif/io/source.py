@@ -25,6 +25,15 @@ class StudyId:
 
 
 @dataclass(frozen=True)
+class Slab:
+    """A part of the patient that no slice saw: ``low_mm`` < normal . point < ``high_mm``, RAS."""
+
+    normal: tuple[float, float, float]
+    low_mm: float
+    high_mm: float
+
+
+@dataclass(frozen=True)
 class Source(str):
     """The origin of a volume; stands in ``MetaTensor.meta["source"]``.
 
@@ -49,6 +58,7 @@ class Source(str):
             allow it.
         moved: whether a transform carried the voxels out of the frame that ``headers`` speak of;
             ``frame_of_reference_uid`` is then that of where they lie now, None if not known.
+        unseen: where slices were lost and interpolated on demand, in the source's own frame.
     """
 
     path: Path
@@ -65,6 +75,7 @@ class Source(str):
     headers: "tuple[pydicom.Dataset, ...]" = field(default=(), repr=False)
     suv_factor: float | None = None
     moved: bool = False
+    unseen: tuple[Slab, ...] = ()
 
     def __new__(cls, path: str | Path, *_: Any, **__: Any) -> Self:
         """The text alone; the fields follow."""

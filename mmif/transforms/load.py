@@ -25,6 +25,7 @@ class LoadVolumed(Step):
         keys: roles.
         series_uid: role to the SeriesInstanceUID to take.
         frame: role to the frame to take of a 4-D volume.
+        fill_gaps: interpolate single lost slices of a DICOM series instead of refusing them.
 
     Raises:
         MmifError: nothing there that can be read rightly.
@@ -37,9 +38,11 @@ class LoadVolumed(Step):
         keys: KeysCollection,
         series_uid: Mapping[str, str] | None = None,
         frame: Mapping[str, int] | None = None,
+        fill_gaps: bool = False,
     ) -> None:
         self.series_uid, self.frame = dict(series_uid or {}), dict(frame or {})
-        super().__init__(keys, series_uid=self.series_uid, frame=self.frame)
+        self.fill_gaps = fill_gaps
+        super().__init__(keys, series_uid=self.series_uid, frame=self.frame, fill_gaps=fill_gaps)
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with volumes (1, X, Y, Z) in place of paths."""
@@ -54,6 +57,7 @@ class LoadVolumed(Step):
                 role=role,
                 series_uid=self.series_uid.get(role),
                 frame=self.frame.get(role),
+                fill_gaps=self.fill_gaps,
             )
         if found.ndim != 4 or found.shape[0] != 1:
             raise InputError(

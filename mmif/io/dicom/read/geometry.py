@@ -33,6 +33,9 @@ MAX_GAP_MM = 12.0
 MAX_FINER = 4
 """A variable spacing becomes a regular one with at most so many times the slices."""
 
+MAX_FILLED = 0.1
+"""The share of slices that may be lost, each alone, where gaps are filled on demand."""
+
 HALF_SEEN = 1.9
 """Slices so many thicknesses apart leave half of the patient unseen; that is said."""
 
@@ -72,6 +75,7 @@ class Placement:
         depths: (n,) place of each stored slice along k, in voxels of the grid.
         shifts: (n, 2) place of each stored slice's first pixel along i and j, in voxels.
         warnings: what was noticed, in words.
+        filled: slices of the grid that were lost, and lie between two stored ones.
     """
 
     shape: tuple[int, int, int]
@@ -80,6 +84,7 @@ class Placement:
     depths: Vector
     shifts: Vector
     warnings: tuple[str, ...] = ()
+    filled: tuple[int, ...] = ()
 
 
 def normal(frame: Frame) -> Vector:
@@ -92,8 +97,12 @@ def positions(frames: Sequence[Frame]) -> Vector:
     return np.array([frame.position_lps for frame in frames])
 
 
-def place(stack: Stack) -> Placement:
+def place(stack: Stack, fill_gaps: bool = False) -> Placement:
     """The regular grid for the slices of ``stack``.
+
+    Args:
+        stack: the slices.
+        fill_gaps: put a lost slice between its two neighbours, instead of refusing.
 
     Raises:
         GeometryError: too few slices, or a slice missing.
@@ -110,6 +119,9 @@ def place(stack: Stack) -> Placement:
     _check_is_covered(frames, float(np.diff(depths).max()))
     tolerance = min(JITTER_FRACTION * step, JITTER_MM)
     if jitter >= tolerance:
+        axes = np.stack([row, column, along], axis=1)
+        if fill_gaps and (filled := _filled(frames, axes, np.stack([i_mm, j_mm, depths], axis=1))):
+            return filled
         _check_nothing_missing(depths)
     drift = max(_drift(depths, i_mm), _drift(depths, j_mm))
     sideways = max(_residual(depths, i_mm), _residual(depths, j_mm))
@@ -147,6 +159,41 @@ def _check_is_covered(frames: Sequence[Frame], widest_mm: float) -> None:
             f"slices of {thickness:g} mm with a gap of up to {widest_mm:.1f} mm from one to the "
             f"next; expected at most {MAX_THICKNESSES} thicknesses (slices missing?)"
         )
+
+
+def _filled(frames: tuple[Frame, ...], axes: Matrix, places_mm: Vector) -> Placement | None:
+    """The regular grid of slices of which single ones were lost; None where it is not so.
+
+    Args:
+        frames: the slices.
+        axes: (3, 3) directions of i, j, k as columns, LPS.
+        places_mm: (n, 3) mm of each first pixel along those directions.
+    """
+    depths = places_mm[:, 2]
+    gaps = np.diff(depths)
+    multiples = np.rint(gaps / float(np.median(gaps))).astype(int)
+    index = np.concatenate([[0], np.cumsum(multiples)])
+    lost = sorted(set(range(int(index[-1]))) - set(index.tolist()))
+    if multiples.min() < 1 or multiples.max() > 2 or not lost:
+        return None
+    if len(lost) > max(1.0, MAX_FILLED * len(frames)):
+        return None
+    step, first = (float(number) for number in np.polyfit(index, depths, 1))
+    off = float(np.abs(depths - first - step * index).max())
+    sideways = max(max(_drift(depths, mm), _residual(depths, mm)) for mm in places_mm[:, :2].T)
+    if off >= min(JITTER_FRACTION * step, JITTER_MM) or sideways > DRIFT_MM:
+        return None
+    start = np.array([places_mm[:, 0].mean(), places_mm[:, 1].mean(), first])
+    note = ", ".join(f"{first + step * k:.1f}" for k in lost)
+    return Placement(
+        (*frames[0].size, int(index[-1]) + 1),
+        _affine(axes, (*frames[0].pixel_mm, step), start),
+        False,
+        index.astype(float),
+        np.zeros((len(frames), 2)),
+        (f"slice missing at {note} mm along the normal: interpolated on demand (--fill-gaps)",),
+        tuple(lost),
+    )
 
 
 def _unseen_notes(frames: Sequence[Frame], step: float) -> tuple[str, ...]:
@@ -305,7 +352,7 @@ def _check_nothing_missing(depths: Vector) -> None:
         more = f" and {len(holes) - 1} more gaps" if len(holes) > 1 else ""
         raise GeometryError(
             f"{what} between {depths[first]:.1f} and {depths[first + 1]:.1f} mm{more} "
-            f"(positions along the slice normal)"
+            "(positions along the slice normal); --fill-gaps interpolates single ones"
         )
     widest = int(np.argmax(gaps))
     if gaps[widest] > MAX_GAP_MM:

@@ -33,7 +33,7 @@ from mmif.io.dicom.read.suv import suv_factor
 from mmif.io.meta import monai_meta
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.regrid import onto_grid
-from mmif.io.source import Source
+from mmif.io.source import Slab, Source
 
 Volume = npt.NDArray[np.float32]
 
@@ -54,13 +54,19 @@ class DicomSeriesReader(ContentReader):
         role: ct, mri, spect or pet: which modality is expected; None for any.
         series_uid: SeriesInstanceUID of the series to take.
         frame: which volume of a series that holds several.
+        fill_gaps: put a lost slice between its two neighbours, instead of refusing.
     """
 
     def __init__(
-        self, role: str | None = None, series_uid: str | None = None, frame: int | None = None
+        self,
+        role: str | None = None,
+        series_uid: str | None = None,
+        frame: int | None = None,
+        fill_gaps: bool = False,
     ) -> None:
         super().__init__()
         self.role, self.series_uid, self.frame = role, series_uid, frame
+        self.fill_gaps = fill_gaps
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.
@@ -69,7 +75,9 @@ class DicomSeriesReader(ContentReader):
             MmifError: the path holds no series that can be read rightly.
         """
         with scanned(img.path, complete=True) as scan:
-            voxels, affine, source = read_scan(scan, self.role, self.series_uid, self.frame)
+            voxels, affine, source = read_scan(
+                scan, self.role, self.series_uid, self.frame, self.fill_gaps
+            )
         return voxels, monai_meta(voxels, affine, source)
 
 
@@ -80,7 +88,11 @@ def _what_lies_there(scan: Scan) -> str:
 
 
 def read_scan(
-    scan: Scan, role: str | None, series_uid: str | None, frame: int | None
+    scan: Scan,
+    role: str | None,
+    series_uid: str | None,
+    frame: int | None,
+    fill_gaps: bool = False,
 ) -> tuple[Volume, Matrix, Source]:
     """The series that is meant under a path, read.
 
@@ -90,13 +102,13 @@ def read_scan(
     Raises:
         MmifError: none is meant, or it cannot be read rightly.
     """
-    infos = [describe(series, frame) for series in scan.series]
+    infos = [describe(series, frame, fill_gaps) for series in scan.series]
     if not infos:
         raise InputError(f"{scan.path}: no DICOM series found{_what_lies_there(scan)}")
     info, why = select(infos, scan.path, role, series_uid)
     series = scan.series[infos.index(info)].completed()
     where = f"{scan.path}: series {series.uid}"
-    stack, placement, notes = series.volume(frame)
+    stack, placement, notes = series.volume(frame, fill_gaps)
     check_grid(placement.shape, placement.affine_ras, where)
     pixel_notes: tuple[str, ...] = ()
     if info.colour:
@@ -119,8 +131,18 @@ def read_scan(
         spacing_mm=spacing_mm(placement.affine_ras),
         selection=why,
         warnings=(*notes, *pixel_notes),
+        unseen=_slabs(placement),
     )
     return voxels, placement.affine_ras, source
+
+
+def _slabs(placement: Placement) -> tuple[Slab, ...]:
+    """What lies between the stored slices around each lost one, RAS mm."""
+    affine = placement.affine_ras
+    along = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    depth = [float(along @ (affine[:3, 3] + k * affine[:3, 2])) for k in range(placement.shape[2])]
+    x, y, z = (float(part) for part in along)
+    return tuple(Slab((x, y, z), depth[k - 1], depth[k + 1]) for k in placement.filled)
 
 
 def _source(path: Path, info: SeriesInfo, headers: list[Header]) -> Source:

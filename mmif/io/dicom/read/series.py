@@ -266,19 +266,25 @@ class Series:
                 once.append(frame)
         return once
 
-    def volume(self, frame: int | None = None) -> tuple[Stack, Placement, tuple[str, ...]]:
+    def volume(
+        self, frame: int | None = None, fill_gaps: bool = False
+    ) -> tuple[Stack, Placement, tuple[str, ...]]:
         """The volume to read: its slices, where they go, and what was noticed.
+
+        Args:
+            frame: which of several; None for the one that is meant.
+            fill_gaps: put a lost slice between its two neighbours, instead of refusing.
 
         Raises:
             MmifError: there is none, or no clear choice.
         """
         found, notes = self.stacks
         stack, choice = select_volume(found, frame)
-        check_no_holes(stack.frames, self.headers, self.damaged_beside)
+        check_no_holes(stack.frames, self.headers, 0 if fill_gaps else self.damaged_beside)
         datasets = [self.headers[n].dataset for n in {frame.file for frame in stack.frames}]
         scale = check_one_scale(datasets)
         try:
-            placement = place(stack)
+            placement = place(stack, fill_gaps)
         except GeometryError as error:
             raise GeometryError("; ".join((str(error), *choice))) from error
         every = [frame for other in found for frame in other.frames]
@@ -453,10 +459,13 @@ def _folder(file: FoundFile) -> Path:
     return Path(file.name).parent
 
 
-def describe(series: Series, frame: int | None = None) -> SeriesInfo:
-    """What is known of ``series``, or of its volume number ``frame``, without its pixels."""
+def describe(series: Series, frame: int | None = None, fill_gaps: bool = False) -> SeriesInfo:
+    """What is known of ``series``, or of its volume number ``frame``, without its pixels.
+
+    ``fill_gaps``: a lost slice is no reason against it.
+    """
     try:
-        return _described(series, frame)
+        return _described(series, frame, fill_gaps)
     except MmifError as error:
         first = series.headers[0].dataset
         return SeriesInfo(
@@ -482,7 +491,7 @@ def describe(series: Series, frame: int | None = None) -> SeriesInfo:
         )
 
 
-def _described(series: Series, frame: int | None) -> SeriesInfo:
+def _described(series: Series, frame: int | None, fill_gaps: bool) -> SeriesInfo:
     """As `describe`, for headers whose common attributes can be read."""
     header = _typical(series)
     dataset = header.dataset
@@ -518,7 +527,7 @@ def _described(series: Series, frame: int | None) -> SeriesInfo:
         person_key=person_key(dataset),
     )
     try:
-        stack, placement, notes = series.volume(frame)
+        stack, placement, notes = series.volume(frame, fill_gaps)
         for number in {frame.file for frame in stack.frames[:1]}:
             pixel_format(series.headers[number].dataset)
         unit = units_of(dataset) if modality == "CT" else ""

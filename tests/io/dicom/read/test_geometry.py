@@ -447,3 +447,34 @@ def test_planar_and_projection_images_are_refused(tmp_path: Path) -> None:
     write_nuclear(path, scan(), ImageType=["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"])
     with pytest.raises(MmifError, match="TOMO"):
         load(path)
+
+
+def test_a_lost_slice_is_filled_on_demand_and_what_it_hid_is_known(tmp_path: Path) -> None:
+    """The others stay as they are, to the bit; the patient between them is told in RAS mm."""
+    made = scan(oblique())
+    write_series(tmp_path / "whole", made)
+    kept = [k for k in range(28) if k != 11]
+    write_series(tmp_path / "lost", Scan(made.first_pixels[kept], made.axes), name="b")
+    with pytest.raises(MmifError, match=r"slice missing.*--fill-gaps"):
+        load(tmp_path / "lost")
+    whole, filled = load(tmp_path / "whole"), load(tmp_path / "lost", fill_gaps=True)
+    assert filled.shape == whole.shape
+    assert np.allclose(filled.affine, whole.affine, atol=1e-3)
+    assert np.array_equal(filled.numpy()[..., kept], whole.numpy()[..., kept])
+    around = whole.numpy()[..., [10, 12]]
+    between = filled.numpy()[..., 11]
+    assert (between >= around.min(axis=-1) - 1e-3).all()
+    assert (between <= around.max(axis=-1) + 1e-3).all()
+    (slab,) = filled.meta["source"].unseen
+    middle = np.array(whole.affine) @ [0, 0, 11, 1]
+    depth = float(np.array(slab.normal) @ middle[:3])
+    assert (slab.low_mm, slab.high_mm) == pytest.approx((depth - 5, depth + 5), abs=0.01)
+    assert any("--fill-gaps" in warning for warning in filled.meta["source"].warnings)
+
+
+def test_two_lost_slices_in_a_row_are_never_filled(tmp_path: Path) -> None:
+    made = scan()
+    kept = [k for k in range(28) if k not in {11, 12}]
+    write_series(tmp_path, Scan(made.first_pixels[kept], made.axes))
+    with pytest.raises(MmifError, match="2 slices missing"):
+        load(tmp_path, fill_gaps=True)

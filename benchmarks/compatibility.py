@@ -50,6 +50,9 @@ What is larger is refused in one line; nothing that a scanner makes comes near.
 | jitter of slice positions | {JITTER_FRACTION:.0%} of the spacing and {JITTER_MM:g} mm |
 
 """
+REPORTS = "## What users of other readers met"
+"""The heading of the part that is written by hand and kept."""
+
 COLUMNS = "| input | read as | voxels | spacing mm | axes | values | notes |\n" + "|---" * 7 + "|\n"
 
 
@@ -71,6 +74,9 @@ def main() -> int:
         text += f"## {title}\n\n{read} of {len(lines)} read, the others refused.\n\n"
         text += COLUMNS + "\n".join(lines) + "\n\n"
     options.output.parent.mkdir(parents=True, exist_ok=True)
+    before = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
+    _, heading, reports = before.partition(REPORTS)
+    text += heading + reports
     options.output.write_text(text.rstrip() + "\n", encoding="utf-8")
     return int(bugs > 0)
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from mmif.errors import MmifError
 from mmif.io import load
-from mmif.io.archive import MAX_RATIO, MAX_UNPACKED_BYTES
-from mmif.io.checks import MAX_VOXELS, SPACING_RANGE_MM
+from mmif.io.archive import MAX_UNPACKED_BYTES
+from mmif.io.checks import MAX_RATIO, MAX_VOXELS, SPACING_RANGE_MM
 from mmif.io.dicom.read.frames import MAX_FRAMES, MAX_SIDE
 from mmif.io.dicom.read.geometry import JITTER_FRACTION, JITTER_MM, MAX_GAP_MM, orientation_code
 from mmif.io.dicom.read.headers import MAX_DEFLATED_BYTES, MAX_HEADER_BYTES

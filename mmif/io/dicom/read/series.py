@@ -286,7 +286,7 @@ class Series:
         try:
             placement = place(stack, fill_gaps)
         except GeometryError as error:
-            raise GeometryError("; ".join((str(error), *choice))) from error
+            raise GeometryError(self._name("; ".join((str(error), *choice)))) from error
         every = [frame for other in found for frame in other.frames]
         counts = count_notes(stack.frames, every, self.headers)
         return stack, placement, (*notes, *choice, *counts, *scale, *placement.warnings)

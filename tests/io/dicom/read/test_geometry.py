@@ -276,7 +276,7 @@ def test_two_stacks_in_one_enhanced_object(tmp_path: Path) -> None:
         group.FrameContentSequence[0].StackID = "A" if k < 28 else "B"  # type: ignore[attr-defined]
 
     write_enhanced(tmp_path / "e", twice, change=stacked)
-    with pytest.raises(MmifError, match=r"2 volumes.*StackID A, 28 slices.*StackID B"):
+    with pytest.raises(MmifError, match=r"2 volumes.*StackID ‘A’, 28 slices.*StackID ‘B’"):
         load(tmp_path / "e")
     assert landmark_error_mm(load(tmp_path / "e", frame=1)) < 0.1
 

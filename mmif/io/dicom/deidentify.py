@@ -11,6 +11,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,6 @@ from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import DSfloat
 
 from mmif.errors import MmifError, without_quotes
-from mmif.io.dicom.read.headers import items
 from mmif.io.dicom.write.derived import fingerprint
 from mmif.io.dicom.write.header import (
     ENUMERATED,
@@ -32,6 +32,7 @@ from mmif.io.dicom.write.header import (
     identifying_values,
     keywords,
     known_code,
+    sequence_items,
 )
 from mmif.io.dicom.write.iods import MR_TERMS, flat_mr
 from mmif.io.source import SOURCE_KEY, Source, source_of
@@ -152,7 +153,7 @@ def deidentify_header(header: Dataset, mapper: UidMapper) -> Dataset:
     """What of ``header`` may go on, with dummies where an attribute must stand."""
     ds = _defined(copy_elements(flat_mr(header), DEFINED))
     for keyword in CODES:
-        if codes := _known_items(items(header, keyword)):
+        if codes := _known_items(sequence_items(header, keyword)):
             setattr(ds, keyword, Sequence(codes))
     known = copy_elements(header, (*NEW_UIDS, "SOPClassUID", "PatientID"))
     for keyword in NEW_UIDS:
@@ -160,7 +161,7 @@ def deidentify_header(header: Dataset, mapper: UidMapper) -> Dataset:
             setattr(ds, keyword, mapper.uid(str(known[keyword].value)))
     if UID(str(known.get("SOPClassUID", ""))) in UID_dictionary:
         ds.SOPClassUID = known.SOPClassUID
-    doses = items(header, "RadiopharmaceuticalInformationSequence")
+    doses = sequence_items(header, "RadiopharmaceuticalInformationSequence")
     if doses:
         ds.RadiopharmaceuticalInformationSequence = Sequence(map(_dose, doses))
     pseudonym = mapper.name(f"{known.get('PatientID', '')}")
@@ -183,7 +184,9 @@ def _defined(ds: Dataset) -> Dataset:
         values = element.value if isinstance(element.value, MultiValue) else [element.value]
         terms = DEFINED[element.keyword]
         if terms is None:
-            setattr(kept, element.keyword, [_plain_number(value, element.VR) for value in values])
+            with suppress(ValueError):  # "1\\\\2" has a value that is no number
+                numbers = [_plain_number(value, element.VR) for value in values]
+                setattr(kept, element.keyword, numbers)
         elif left := [value for value in values if value in terms]:
             setattr(kept, element.keyword, left if len(left) > 1 else left[0])
     return kept
@@ -205,7 +208,7 @@ def _known_items(items_of_codes: Iterable[Dataset]) -> list[Dataset]:
         if found is None:
             continue
         (clean,) = code(found.value, found.scheme_designator, found.meaning)
-        modifiers = items(item, "PatientOrientationModifierCodeSequence")
+        modifiers = sequence_items(item, "PatientOrientationModifierCodeSequence")
         if further := _known_items(modifiers):
             clean.PatientOrientationModifierCodeSequence = Sequence(further)
         kept.append(clean)
@@ -216,8 +219,9 @@ def _dose(item: Dataset) -> Dataset:
     """The physics of a radiopharmaceutical: dose, half-life and nuclide, no names or times."""
     ds = Dataset()
     for element in copy_elements(item, DOSE):
-        setattr(ds, element.keyword, _plain_number(element.value, element.VR))
-    if nuclides := _known_items(items(item, "RadionuclideCodeSequence")):
+        with suppress(ValueError):
+            setattr(ds, element.keyword, _plain_number(element.value, element.VR))
+    if nuclides := _known_items(sequence_items(item, "RadionuclideCodeSequence")):
         ds.RadionuclideCodeSequence = Sequence(nuclides)
     return ds
 

@@ -3,20 +3,27 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 from monai.data import MetaTensor
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from mmif.io.dicom.deidentify import (
     DUMMY_TIME,
     UidMapper,
     clean_words,
+    deidentify_header,
     deidentify_source,
     deidentify_volumes,
 )
 from mmif.io.dicom.write.derived import DerivedSeries
+from mmif.io.dicom.write.elements import encode
+from mmif.io.dicom.write.header import PATIENT, STUDY, copy_elements, keywords
+from mmif.io.dicom.write.iods import MR_ACQUISITION, PET_ACQUISITION
 from mmif.io.dicom.write.registration import write_spatial_registration
 from mmif.io.dicom.write.series import write_dicom_series
 from mmif.io.source import SOURCE_KEY, Source, source_of
@@ -197,3 +204,26 @@ def test_words_lose_paths() -> None:
     found = clean_words(["CT: /data/Muster_Maria/ct: tilt", "Muster_Maria.nii.gz: 2 slices"])
     assert "Maria" not in " ".join(found)
     assert "tilt" in found[0]
+
+
+def test_whatever_is_damaged_is_left_out(sources) -> None:
+    """Raw bytes of any kind in every element that is taken over; nothing is raised."""
+    draw, kinds = (
+        Random(1),
+        [
+            *["CS", "DA", "DS", "FD", "IS", "LO", "OB", "PN", "SQ", "ST", "TM", "UI", "UN", "US"],
+            "XX",
+            None,
+        ],
+    )
+    names = (*PATIENT, *STUDY, *MR_ACQUISITION, *PET_ACQUISITION, "SharedFunctionalGroupsSequence")
+    for _ in range(60):
+        header = sources.dicom("MR").headers[0].copy()
+        for name in names:
+            texts = [b"1\\\\2", b"\xfe\xff\x00\xe0\x03", b"A^B=\xff\x1b$B", draw.randbytes(7)]
+            data = draw.choice(texts)
+            tag = Tag(name)
+            raw = RawDataElement(tag, draw.choice(kinds), len(data), data, 0, False, True)
+            header._dict[tag] = raw
+        encode(copy_elements(header, names))
+        encode(deidentify_header(header, MAPPER))

@@ -5,13 +5,16 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from pydicom import DataElement, Dataset, Sequence, config
-from pydicom.datadict import dictionary_VM
+from pydicom.datadict import dictionary_VM, dictionary_VR
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 from pydicom.valuerep import validate_value
 
-from mmif.io.dicom.read.headers import quiet
+from mmif.errors import InputError
+from mmif.io.dicom.read.headers import items, quiet
 from mmif.io.dicom.write.derived import DerivedSeries, fingerprint
 from mmif.io.source import Source
 
@@ -83,22 +86,44 @@ def copy_elements(header: Dataset, keywords: Iterable[str]) -> Dataset:
     """
     found = Dataset()
     for keyword in keywords:
-        element = _element(header, keyword)
-        if element is None or element.is_empty:
-            continue
-        kept = _recode(element)
+        kept = _element(header, keyword)
         if kept is not None and _allowed(keyword, kept.value):
             found[kept.tag] = kept
     return found
 
 
+def sequence_items(header: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is missing, damaged, or no sequence."""
+    try:
+        return items(header, keyword)
+    except InputError:
+        return []
+
+
 def _element(header: Dataset, keyword: str) -> DataElement | None:
-    """The element, or None where it is missing or cannot be decoded."""
+    """A copy of an element; None where it is missing, damaged, or of another kind than it should.
+
+    Whoever stores a name as a number or a sequence as a text has damaged it.
+    """
     with quiet:
         try:
-            return header.get(Tag(keyword))
-        except (ValueError, TypeError, KeyError, LookupError, OverflowError, NotImplementedError):
+            element = header.get(Tag(keyword))
+            if element is None or element.is_empty:
+                return None
+            if element.VR not in dictionary_VR(element.tag).split(" or "):
+                return None
+            kept = _recode(element)
+            if kept is not None:
+                write_data_element(_nowhere(), kept, ["utf8"])
+            return kept
+        except Exception:  # pydicom raises a dozen kinds over what it cannot decode or encode
             return None
+
+
+def _nowhere() -> DicomBytesIO:
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    return buffer
 
 
 def _allowed(keyword: str, value: object) -> bool:

@@ -17,9 +17,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from mmif.io.dicom.read.headers import first_item, items
 from mmif.io.dicom.write.derived import DerivedSeries
-from mmif.io.dicom.write.header import copy_elements, keywords
+from mmif.io.dicom.write.header import copy_elements, keywords, sequence_items
 from mmif.io.dicom.write.values import (
     Stack,
     StoredValues,
@@ -127,7 +126,7 @@ def _standard_terms(elements: Dataset) -> Dataset:
 
 def flat_mr(header: Dataset) -> Dataset:
     """The acquisition attributes of a classic or an enhanced MR header, all at its top level."""
-    groups = items(header, "SharedFunctionalGroupsSequence")
+    groups = sequence_items(header, "SharedFunctionalGroupsSequence")
     if not groups:
         return header
     flat = copy_elements(header, MR_ACQUISITION)
@@ -136,12 +135,14 @@ def flat_mr(header: Dataset) -> Dataset:
         "MREchoSequence": ("EffectiveEchoTime",),
     }
     for sequence, names in places.items():
-        flat.update(copy_elements(first_item(groups[0], sequence), names))
+        for item in sequence_items(groups[0], sequence)[:1]:
+            flat.update(copy_elements(item, names))
     if "EffectiveEchoTime" in flat:
         flat.EchoTime = flat.EffectiveEchoTime
     pulse = {"SPIN": "SE", "GRADIENT": "GR", "BOTH": ["SE", "GR"]}
-    if header.get("EchoPulseSequence") in pulse:
-        flat.ScanningSequence = pulse[header.EchoPulseSequence]
+    echo = str(copy_elements(header, ["EchoPulseSequence"]).get("EchoPulseSequence", ""))
+    if echo in pulse:
+        flat.ScanningSequence = pulse[echo]
     return flat
 
 

@@ -208,14 +208,8 @@ def test_words_lose_paths() -> None:
 
 def test_whatever_is_damaged_is_left_out(sources) -> None:
     """Raw bytes of any kind in every element that is taken over; nothing is raised."""
-    draw, kinds = (
-        Random(1),
-        [
-            *["CS", "DA", "DS", "FD", "IS", "LO", "OB", "PN", "SQ", "ST", "TM", "UI", "UN", "US"],
-            "XX",
-            None,
-        ],
-    )
+    draw = Random(1)
+    kinds = [*keywords("CS DA DS FD IS LO OB PN SQ ST TM UI UN US XX"), None]
     names = (*PATIENT, *STUDY, *MR_ACQUISITION, *PET_ACQUISITION, "SharedFunctionalGroupsSequence")
     for _ in range(60):
         header = sources.dicom("MR").headers[0].copy()

@@ -106,7 +106,7 @@ def test_the_object_has_no_error_and_no_warning(
     ("alignment", "matrix", "codes", "words"),
     [
         ("searched", MATRIX, ["125021", "125024"], "mutual information"),
-        ("headers", np.eye(4), ["125021", "125021"], "headers trusted"),
+        ("headers", np.eye(4), ["125021", "125021"], "pose of the headers"),
         ("given", MATRIX, ["125021", None], "given"),
     ],
 )

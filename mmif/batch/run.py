@@ -15,7 +15,7 @@ from mmif.batch.plan import Plan
 from mmif.batch.results import STATES, write_answer
 from mmif.batch.run_job import ANOTHER, Outcome, Task, is_finished, is_of_another
 from mmif.errors import ConfigError, OutputError
-from mmif.io.atomic import tidy
+from mmif.io.atomic import tidy, tidy_private_folders
 
 # How soon an interrupt is seen while nothing ends; chosen, not measured
 POLL_S = 1.0
@@ -100,7 +100,8 @@ def run_batch(
         _refuse_others(plan, ledger, out)
         todo = [job for job in plan.jobs if not is_finished(job, ledger, out)]
         tally.earlier = len(plan.jobs) - len(todo)
-        _tidy(plan, out)  # a run that was killed may have left something
+        _tidy(plan, out)  # a run that was killed may have left something,
+        tidy_private_folders()  # patients' files among it
         watch(tally, None)
         run = uuid.uuid4().hex[:12]
         tasks = {job.id: Task(job, out, ledger_name, run, ledger.now()) for job in todo}

@@ -68,9 +68,8 @@ def private_folder() -> Iterator[Path]:
     Raises:
         OutputError: there is no such place, or it takes nothing.
     """
+    tidy_private_folders()
     place = Path(tempfile.gettempdir())
-    for folder in abandoned(place, PRIVATE):
-        remove(folder)
     try:
         folder, lock = locked_folder(place, PRIVATE)
     except OSError as error:
@@ -80,6 +79,12 @@ def private_folder() -> Iterator[Path]:
     finally:
         remove(folder)
         os.close(lock)
+
+
+def tidy_private_folders() -> None:
+    """Remove the private folders of this user's processes that were killed."""
+    for folder in abandoned(Path(tempfile.gettempdir()), PRIVATE):
+        remove(folder)
 
 
 def hidden_prefix(output: Path) -> str:

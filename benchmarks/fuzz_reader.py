@@ -1,11 +1,13 @@
 """Feed the readers damaged files: only refusals may come out, in bounded time and memory.
 
-    python benchmarks/fuzz_reader.py [--cases 100000] [--workers 2] [--seed 2025]
+    python benchmarks/fuzz_reader.py [--first 0] [--cases 100000] [--workers 2] [--seed 2025]
 
 Small valid files of every kind (CT, MR, NM, enhanced, RLE, JPEG-LS, JPEG 2000, deflated, NIfTI,
 MetaImage, zip) are mutated and cut at random. Batches run in worker processes, so that a crash of
 a decoder is seen too. Printed: cases by outcome, the slowest case, the peak memory; the exit code
-is 1 if anything but a refusal or a volume came out. Damaging files are kept in --keep.
+is 1 if anything but a refusal or a volume came out. Damaging files are kept in --keep. Each case
+follows from its number and the seed, so that 100,000 can be run in slices: --first says where one
+begins.
 """
 
 import argparse
@@ -150,6 +152,7 @@ def batch(folder: Path, first: int, count: int, seed: int, keep: Path) -> list[s
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=2025)
@@ -163,11 +166,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         valid_files(folder)
-        starts = range(0, options.cases, BATCH)
+        end = options.first + options.cases
+        starts = range(options.first, end, BATCH)
         with ThreadPoolExecutor(options.workers) as pool:
             results = pool.map(
                 lambda first: batch(
-                    folder, first, min(BATCH, options.cases - first), options.seed, options.keep
+                    folder, first, min(BATCH, end - first), options.seed, options.keep
                 ),
                 starts,
             )

@@ -98,13 +98,16 @@ def locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # somebody took it for abandoned
+            with suppress(OSError):  # a file system without locks: then nobody tidies
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+        except FileNotFoundError:  # somebody took it for abandoned before the lock was there
             continue
-        with suppress(OSError):  # a file system without locks: then nobody tidies
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.exists():  # as above, until the lock was there
-            return folder, lock
-        os.close(lock)
+        except BaseException:
+            remove(folder)
+            raise
 
 
 def tidy(output: Path) -> None:

@@ -50,7 +50,7 @@ def test_several_volumes_of_one_object_are_a_choice(
 def test_projections_and_planar_images_are_refused_as_such(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "nm.dcm"
     write_nuclear(path, scan(), ImageType=["ORIGINAL", "PRIMARY", kind, "EMISSION"])
-    with pytest.raises(MmifError, match=f"NM image of type {kind}; expected RECON TOMO"):
+    with pytest.raises(MmifError, match=f"NM image of type ‘{kind}’; expected RECON TOMO"):
         load(path, role="spect")
 
 

@@ -273,7 +273,7 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "bomb.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target:
         target.writestr("zeros", bytes(192 << 20))
-    with pytest.raises(InputError, match="unpacks to more than"):
+    with pytest.raises(InputError, match="claim to unpack to"):
         load(archive)
 
 

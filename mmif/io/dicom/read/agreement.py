@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pydicom
+from pydicom.tag import Tag
 
 from mmif.errors import GeometryError, InputError
 from mmif.io.dicom.read.frames import SINGLE, Frame
@@ -145,7 +146,8 @@ def check_one_scale(datasets: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
     if len(single) < 2:
         return ()
     for keyword in ALL_OR_NONE:
-        count = sum(keyword in dataset for dataset in single)
+        tag = Tag(keyword)
+        count = sum(tag in dataset for dataset in single)
         if 0 < count < len(single):
             raise InputError(f"{keyword} in {count} of {len(single)} slices; expected all or none")
     for keyword in ONE_UNIT:
@@ -169,9 +171,10 @@ def check_one_scale(datasets: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
 def _of_kinds(datasets: Sequence[pydicom.Dataset], keyword: str) -> list[pydicom.Dataset]:
     """One data set of each different stored value; parsing every one of a long series is slow."""
     found: dict[object, pydicom.Dataset] = {}
+    tag = Tag(keyword)
     for dataset in datasets:
         try:
-            stored = dataset.get_item(keyword)
+            stored = dataset.get_item(tag)
         except Exception:  # an element of an unknown kind, which pydicom decodes at once
             stored = None
         held = stored.value if stored is not None else None

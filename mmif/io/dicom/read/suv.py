@@ -11,6 +11,8 @@ from mmif.io.dicom.read.headers import first_item, number, text, words
 # Longer than any scan's uptake: a date is wrong (chosen, not measured)
 MAX_UPTAKE = timedelta(hours=24)
 
+_ACQUISITION_TIME = 0x00080032
+
 _AGREED = ("PatientWeight", "CorrectedImage", "DecayCorrection", "Units", "SUVType")
 """Attributes that must be one for all slices: one factor is for all of them."""
 
@@ -26,11 +28,21 @@ def suv_factor(dataset: pydicom.Dataset, *others: pydicom.Dataset) -> float | No
         dataset: the header of one slice.
         others: those of the other slices of its volume.
     """
+    others = _one_of_each_time(others)
     try:
         agreed = all(len({text(d, key) for d in (dataset, *others)}) == 1 for key in _AGREED)
         return _factor(dataset, others) if agreed else None
     except MmifError:
         return None
+
+
+def _one_of_each_time(datasets: Sequence[pydicom.Dataset]) -> tuple[pydicom.Dataset, ...]:
+    """One data set of each stored AcquisitionTime: the slices of a bed share all that counts."""
+    found: dict[str, pydicom.Dataset] = {}
+    for dataset in datasets:
+        stored = dataset.get_item(_ACQUISITION_TIME)
+        found.setdefault(str(stored.value) if stored is not None else "", dataset)
+    return tuple(found.values())
 
 
 def _factor(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> float | None:

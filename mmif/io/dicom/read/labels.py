@@ -7,11 +7,12 @@ import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pydicom
 from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 
 from mmif.io.dicom.read.headers import text
 
@@ -104,6 +105,7 @@ class _Private:
     group: int
     elements: tuple[int, ...]
 
+    @cached_property
     def tags(self) -> tuple[BaseTag, ...]:
         """The elements, and their private creator first."""
         own = (BaseTag(self.group << 16 | 0x1000 | element) for element in self.elements)
@@ -127,9 +129,11 @@ _PRIVATE = {
 """The vendors' DICOM conformance statements, and dcm2niix, which reads the same elements."""
 
 PRIVATE_TAGS = tuple(
-    dict.fromkeys(tag for kept in _PRIVATE.values() for where in kept for tag in where.tags())
+    dict.fromkeys(tag for kept in _PRIVATE.values() for where in kept for tag in where.tags)
 )
 """All private elements that are looked at."""
+
+_TAGS = {keyword: Tag(keyword) for keyword in LABEL_KEYWORDS}
 
 _GE_FLAG = 1_000_000
 """GE adds 1e9 to some b-values: only what is below the flag counts (dcm2niix, GE's own notes)."""
@@ -156,7 +160,7 @@ class Labels(Mapping[str, str]):
     def _found(self, keyword: str) -> str:
         """The label; "" where no data set has it."""
         for group in self._groups:
-            if keyword in group and (label := _label(group, keyword)):
+            if _TAGS[keyword] in group and (label := _label(group, keyword)):
                 return label
         for where in _PRIVATE.get(keyword, ()):
             if label := _private(self._groups[-1], where):
@@ -199,7 +203,7 @@ def _component(groups: tuple[pydicom.Dataset, ...]) -> str:
 
 def _private(dataset: pydicom.Dataset, where: _Private) -> str:
     """The value that a vendor keeps at ``where``; "" where it is not this vendor's, or absent."""
-    creator, *tags = where.tags()
+    creator, *tags = where.tags
     if not all(tag in dataset for tag in tags):
         return ""
     if creator in dataset:

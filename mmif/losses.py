@@ -20,7 +20,7 @@ from mmif.config import LossConfig
 WINDOW = 4
 # Ten rounds of 64 x 64 permuted pixels: the defaults of S3IM
 BLOCK_SIDE = 64
-BLOCKS = 10
+BLOCKS = 10  # the rounds
 # Of 8-bit pictures
 GREY_LEVELS = 256
 # Half a grey level of 8 bits

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 REQUEST = 1  # Action Type ID, PS3.4 J.3.2.1
 # PS3.7 Annex C
 SUCCESS = 0x0000
+# How soon a stop is seen while an answer is awaited; chosen, not measured
 POLL_S = 0.5
 SAME_ASSOCIATION_S = 2.0
 """How long the association of the request stays open: some archives answer over it."""

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # Seconds of a day
 DAY_S = 86400.0
+# How soon a pause that is over is seen, against idle turns; chosen, not measured
 POLL_S = 1.0
 
 

@@ -24,7 +24,10 @@ from mmif.node.peers import Peer
 log = logging.getLogger(__name__)
 
 PLAIN = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+# pynetdicom's own for ACSE and DIMSE; here for the network (60) and the connection (none) too, so
+# that a silent archive holds nothing up for long
 TIMEOUT_S = 30.0
+# After pauses of 1, 2, 4 and 8 s: an archive's restart is for the node's pauses (config.py); chosen
 RETRIES = 4
 Progress = Callable[[str, float], None]
 

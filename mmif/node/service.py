@@ -30,8 +30,12 @@ from mmif.studies.discover import studies_below
 
 log = logging.getLogger(__name__)
 
+# How soon a stop and a study that is complete are seen, against idle turns; chosen, not measured
 POLL_S = 0.5
+# Before a job is tried anew that another process has, or that found a disk full: soon for a study,
+# seldom for the log; chosen, not measured
 BUSY_PAUSE_S = 30.0
+# Old is what is so by days, so it need not be looked for often; chosen, not measured
 TIDY_EVERY_S = 600.0
 
 

@@ -32,7 +32,11 @@ to 420 where the field of view is filled; a newborn's are about 60, and adults' 
 have 450 and more."""
 
 FILLED = 0.99
+"""Of all voxels: a CT that is body throughout shows no air, and is not in HU; chosen."""
+
 SKULL_HU = 250.0
+"""Above brain and fresh blood (below 100), below bone that is not thin; chosen."""
+
 SUTURE_MM = 4.0
 """Sutures, foramina and thin bone leave gaps of up to twice this in the skull."""
 

@@ -34,10 +34,14 @@ from mmif.registration.similarity import (
     sample,
 )
 
+# As MIDDLE, but further down: two scores that are held against each other to 2 % must have arrived;
+# chosen against the time
 MIRRORED = Ascent(level=1, iterations=22, batch=1400, bins=20, first_mm=2.5, last_mm=0.2)
+# Of the 3,000 points that an octant has at the start: time against noise; chosen
 BLOCK_SAMPLES = 1500
 UNKNOWN_MM = 12.0  # as if the parts moved as far as they may
 STIFFNESS = 0.1 / 8.0**2  # a shift of 8 mm must be worth a tenth of the agreement
+# In steps of the 2 mm level, as far as the widest limit of `local_mm` (verdict.py); chosen
 OFFSETS_MM = np.array([-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0])
 
 

@@ -33,13 +33,19 @@ from mmif.registration.search import (
 from mmif.registration.similarity import sample
 
 CHECKED_MM = 2.0
+"""Of volumes of any size: about a second, and shifts are found to 0.6 mm (docs/registration.md)."""
+
 REFINED = replace(FINE, level=2, iterations=60)
+"""On the level of 2 mm, with fewer steps: `registration.py headers` measures what is found so."""
+
 STARTS = np.concatenate([np.zeros((1, 6)), 20.0 * np.eye(6), -20.0 * np.eye(6)])
 """About the headers' pose: turns of 16 degrees and shifts of 20 mm along each axis."""
 
 # Nearer optima than these are the images' own errors, not motion: on true headers they lie 0.1 to
 # 1.4 mm away (benchmarks/registration.py headers).
 STILL_MM, EMISSION_STILL_MM = 2.0, 3.0
+# Looser than a head's limits (verdict.py), for any part of a body; the mirror's is the same.
+# Chosen: the true headers of `registration.py headers` pass them
 LEAST_GAIN, LEAST_OVERLAP, MOST_MIRRORED = 0.005, 0.2, 1.02
 METHOD = "one frame of reference: the headers' pose, checked against the images"
 

@@ -18,9 +18,14 @@ from mmif.registration.prepare import Kind, Level, Prepared
 from mmif.registration.search import Ascent, CheckTimeout, draw_points
 from mmif.registration.similarity import Samples, information_gradient, pose_tensors, sample
 
+# Points that the steps draw from, 16 batches of FINE: memory against repetition; chosen
 POOL = 80_000
+# More than the pose still moves, so that samples stay inside, against samples lost; chosen
 BORDER_MM = 4.0
+# Measured: docs/registration.md, "Three choices came from data"; the last in `skin_margin_mm`
 WHOLE, SKIN_MM, INNER_MM = 0.88, 10.0, 4.0
+# 100 steps: measured together with CT_GREYS (docs/registration.md); their sizes, samples and bins
+# are chosen against the time
 FINE = Ascent(level=3, iterations=100, batch=5000, bins=24, first_mm=1.5, last_mm=0.08)
 
 

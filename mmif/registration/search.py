@@ -33,10 +33,14 @@ from mmif.registration.similarity import (
 Scores = npt.NDArray[np.float64]
 CheckTimeout = Callable[[], None]
 
+# About 30 degrees apart (the cube root of 8 pi^2 / 480), against the time of the scan; chosen
 ROTATIONS = 480
+# About what neighbouring rotations are apart at the surface of a head (70 mm); chosen like them
 TRANSLATION_STEP_MM = 32.0
 CHUNK = 400_000  # sample positions at once
+# Of air about the body, so that its outline counts: 1.5 voxels of the 8 mm level; chosen
 AIR_MARGIN_MM = 12.0
+# Of 12 far starts of the sample SPECT one attempt missed 7; up to four missed none of 16
 ATTEMPTS = 4
 DISPUTED, ELSEWHERE_MM = 0.8, 30.0  # a pose that far away with that part of the best score
 
@@ -53,8 +57,12 @@ class Ascent:
     last_mm: float
 
 
+# Of 40 poses, 14 and 6: the fewer are left, the more steps and samples each gets. Chosen against
+# the time (2 CPU seconds a pair; docs/registration.md has what comes of it)
 FIRST = Ascent(level=0, iterations=8, batch=500, bins=16, first_mm=8.0, last_mm=4.0)
+# From about where FIRST ends, down to less than half a voxel of the 4 mm level; chosen
 SECOND = Ascent(level=0, iterations=16, batch=700, bins=16, first_mm=5.0, last_mm=1.5)
+# Down to an eighth of a voxel of the 4 mm level; refine.py does the rest; chosen
 MIDDLE = Ascent(level=1, iterations=20, batch=1500, bins=20, first_mm=2.5, last_mm=0.5)
 
 

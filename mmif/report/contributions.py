@@ -11,8 +11,11 @@ from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
 
+# Two standard deviations to either side; narrower is noisier, wider tells less of where; chosen
 WINDOW_PIXELS, SIGMA_PIXELS = 9, 2.0
+# The square of 0.003, less than a grey level of 255: flat windows divide by it; chosen
 RIDGE = 1e-5
+# Ten grey levels of 255, from which on structure is shown at full brightness; chosen
 VISIBLE = 0.04
 
 STRONG = 0.06

@@ -34,8 +34,10 @@ from mmif.roles import label
 if TYPE_CHECKING:
     from mmif.result import FusionResult
 
+# Slices that are shown as the worst: what fits in one row; chosen
 WORST = 3
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "pydicom", "nibabel")
+# Of a slice, covered by the moving volume: with less its figures are those of the gap; chosen
 HALF = 0.5
 METRIC_NAMES = ("EN", "AG", "MI", "SSIM", "PSNR", "Qabf", "SCD", "SF")
 

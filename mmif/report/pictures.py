@@ -15,7 +15,9 @@ Floats = npt.NDArray[np.floating[Any]]
 Voxels = npt.NDArray[Any]
 PlaneName = Literal["axial", "coronal", "sagittal"]
 
+# Orange, which no grey picture has; chosen
 EDGE_RGB = (255, 150, 50)
+# Of brightness: the outline of what takes up the tracer, and of what takes up much; chosen
 CONTOUR_LEVELS = (0.12, 0.35)
 SHARE_KNOTS = ((64, 140, 232), (158, 158, 158), (240, 134, 40))
 """All from the reference (blue), both alike (grey), all from the moving volume (orange)."""

@@ -28,6 +28,8 @@ FACTORS = (1, 2, 3, 4, 6, 8)
 """By how many pixels, along rows and columns, means are taken until the volumes fit."""
 
 SAMPLED_SLICES = 6
+"""Packed to tell the size of all: time against the precision of the guess; chosen."""
+
 FINENESS = ((4096, 1.0), (1024, 2.0), (512, 3.0), (256, 4.0))
 """(levels of a source without a unit of its own, step of a CT in HU), the finest first."""
 
@@ -39,6 +41,7 @@ HU_PRESETS = (
     ("soft tissue", -160.0, 240.0),
     ("bone", -500.0, 1500.0),
 )
+"""Name, lowest and highest HU: the customary windows (width 80, 400, 2000; level 40, 40, 500)."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from mmif.weights import CARD, MODEL, save_weights
 
 log = logging.getLogger(__name__)
 
+# Norm of all gradients: one odd batch does not throw the weights; chosen, not measured
 GRADIENT_LIMIT = 1.0
 WORKERS = 8
 """At most so many processes draw batches; a crop takes about 4 ms, a step on a GPU 15."""

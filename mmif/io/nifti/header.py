@@ -28,7 +28,7 @@ DISAGREEMENT_MM = 0.1
 
 # Xyzt_units, bits 0 to 2 (nifti1.h): unknown, metre, millimetre, micron
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-_UNIT_NAMES = {1: "metres", 3: "microns"}
+_UNIT_NAMES = {1: "metres", 3: "microns"}  # those that are said aloud
 # Datatype codes (nifti1.h)
 _RGB24 = 128
 # Integers and floats of nifti1.h that NumPy has; no complex ones

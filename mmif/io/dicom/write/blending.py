@@ -25,6 +25,7 @@ from mmif.io.dicom.write.header import contributing_equipment, copy_elements, pa
 from mmif.io.dicom.write.references import instance_reference, referable
 from mmif.io.source import Source
 
+# 0..1 (PS3.3 C.11.14): both alike to begin with; chosen
 RELATIVE_OPACITY = 0.5
 ICC_DATE = slice(24, 36)  # ICC.1:2010 7.2.8: year, month, day, hour, minute, second, 2 bytes each
 ICC_EPOCH = bytes.fromhex("07d0 0001 0001 0000 0000 0000")

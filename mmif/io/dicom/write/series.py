@@ -46,6 +46,7 @@ from mmif.io.source import SOURCE_KEY, Source, source_of
 
 log = logging.getLogger(__name__)
 
+# Where a million each begin: far above those of scanners, and an IS (PS3.5 6.2: 32 bits); chosen
 SERIES_NUMBERS = {"fused": 91_000_000, "registered": 92_000_000}
 LOSSY = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 

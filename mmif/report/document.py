@@ -34,7 +34,8 @@ from mmif.roles import label
 if TYPE_CHECKING:
     from mmif.result import FusionResult
 
-# Slices that are shown as the worst: what fits in one row; chosen
+# Slices that are shown as the worst, a row of pictures each: what is seen against what is scrolled;
+# chosen
 WORST = 3
 PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "pydicom", "nibabel")
 # Of a slice, covered by the moving volume: with less its figures are those of the gap; chosen

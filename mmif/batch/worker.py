@@ -220,7 +220,7 @@ def exit_reason(code: int, errors: str) -> str:
         code: exit status; negative is a signal.
         errors: what it wrote to stderr, faulthandler's traceback among it.
 
-    >>> ended(-9, "")
+    >>> exit_reason(-9, "")
     'its worker was killed by SIGKILL (the kernel does so when memory runs out)'
     """
     if code >= 0:

@@ -140,7 +140,7 @@ IDENTITY = ("Quarrington", "Zebulon", "4711-SECRET", "1.2.826.0.1.77", "19600214
 
 def test_no_field_of_a_header_that_names_the_patient_reaches_the_page(fuse_texts) -> None:
     page = (fuse_texts(NAME, ID, "study") / "report.html").read_text(encoding="utf-8")
-    found = {text for text in IDENTITY if text in page.replace(f"&#39;{NAME}&#39;", "")}
+    found = {text for text in IDENTITY if text in page.replace(f"‘{NAME}’", "")}
     assert found == {"1.2.826.0.1.77"}  # what tells the series: its UID, and its description
 
 

@@ -87,11 +87,13 @@ def read_itk_header(path: Path) -> ItkHeader:
         raise InputError(f"{path}: claims {voxels} voxels; expected no more than 2^30")
     pixel = sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent() * components
     data = _data_file(path, fields)
-    check_unpacked(voxels * pixel, data.stat().st_size, str(path))
-    if fields.get("CompressedData", "").lower().startswith(("t", "1")):
-        _check_compressed(path, fields, voxels * pixel)
-    elif fields.get("encoding", "raw") == "raw" and data.stat().st_size < voxels * pixel:
+    compressed = fields.get("CompressedData", "").lower().startswith(("t", "1"))
+    plain = not compressed and fields.get("encoding", "raw") == "raw"
+    if plain and data.stat().st_size < voxels * pixel:
         raise InputError(f"{path}: claims {voxels} voxels; expected no more than the file can hold")
+    check_unpacked(voxels * pixel, data.stat().st_size, str(path))
+    if compressed:
+        _check_compressed(path, fields, voxels * pixel)
     n = len(size)
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (n, n))[:3, :3]

@@ -295,9 +295,12 @@ def _say_plan(planned: "StudyPlan") -> None:
 
 
 def _say_summary(output: Path, summary: "Summary") -> None:
-    """What was done, in two lines; warnings on stderr."""
+    """What was chosen of each input, and what was done; warnings on stderr."""
     if quiet():
         return
+    for item in summary.inputs:
+        if item.selection:
+            click.echo(f"{item.role}: {item.selection}")
     for warning in summary.warnings:
         click.echo(f"Warning: {warning}", err=True)
     for role, registration in summary.registrations.items():

@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pydicom
 import pytest
 import SimpleITK as sitk
+from click.testing import CliRunner
 
 import mmif
+from mmif.cli import main
 from mmif.errors import InputError
 from mmif.result import FusionResult
 from mmif.study import fuse
@@ -57,6 +59,18 @@ def test_the_spect_is_registered_within_3_mm_and_fused_in_colour(
     assert mean_error_mm(summary, sample_data, "spect") < 3.0
     assert summary["registration"]["verdict"] == "pass"
     assert nibabel.load(out).get_data_dtype().names == ("R", "G", "B")
+
+
+def test_the_terminal_says_what_was_chosen_of_each_input(sample_data: Path, tmp_path: Path) -> None:
+    inputs = ["--ct", str(sample_data / "ct"), "--mri", str(sample_data / "mri.nii.gz")]
+    options = ["-o", str(tmp_path / "fused"), "--no-report", "--no-register"]
+    said = CliRunner().invoke(main, ["fuse", *inputs, *options, "--accept-registration"])
+    assert said.exit_code == 0, said.output
+    (chosen,) = [line for line in said.output.splitlines() if line.startswith("ct: ")]
+    assert "1 of 1 series usable as ct" in chosen
+    assert "Head CT 3.5 mm (simulated)" in chosen
+    assert "256 x 256, 0.9375 x 0.9375 x 3.5 mm" in chosen
+    assert "mri: the only volume of its file" in said.output
 
 
 def corners_lps(affine_lps: Array, shape: tuple[int, ...]) -> Array:

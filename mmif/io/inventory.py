@@ -9,7 +9,7 @@ from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import check_grid
 from mmif.io.dicom.read.geometry import orientation_code
 from mmif.io.dicom.read.headers import one_line
-from mmif.io.dicom.read.series import Scan, SeriesInfo, describe, scanned
+from mmif.io.dicom.read.series import FileIndex, SeriesInfo, describe, index_files
 from mmif.io.files import FoundFile, IgnoredFile, detect_format
 from mmif.roles import VOLUME_ROLES
 
@@ -73,14 +73,14 @@ def inventory(path: str | Path) -> Inventory:
     Raises:
         InputError: nothing is there, or nothing that is an image.
     """
-    with scanned(path) as scan:
+    with index_files(path) as scan:
         found = _inventory(scan)
     if not (found.series or found.volumes or found.ignored):
         raise InputError(f"{path}: an empty folder; expected DICOM, NIfTI or another volume")
     return found
 
 
-def _inventory(scan: Scan) -> Inventory:
+def _inventory(scan: FileIndex) -> Inventory:
     """A scan, described."""
     volumes = [_volume(file) for file in scan.volumes]
     ignored = scan.ignored

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmif.errors import InputError, quoted
-from mmif.io.dicom.read.series import Scan, describe, scanned
+from mmif.io.dicom.read.series import FileIndex, describe, index_files
 from mmif.io.files import Kind, detect_format, require_path, sibling
 from mmif.io.source import SOURCE_KEY
 from mmif.roles import VOLUME_ROLES
@@ -44,7 +44,7 @@ def load(
     root = require_path(path)
     kind = None if root.is_dir() else detect_format(root)
     if kind in {None, "zip", "dicom", "packed"}:
-        with scanned(root, complete=True) as scan:
+        with index_files(root, complete=True) as scan:
             return _from_scan(scan, role, series_uid, frame, fill_gaps)
     if series_uid is not None:
         raise InputError(f"{path}: no DICOM file or folder, so there is no series to choose")
@@ -61,7 +61,7 @@ def _of_pair(path: Path, kind: Kind | None) -> tuple[Path, Kind | None]:
 
 
 def _from_scan(
-    scan: Scan, role: str | None, series_uid: str | None, frame: int | None, fill_gaps: bool
+    scan: FileIndex, role: str | None, series_uid: str | None, frame: int | None, fill_gaps: bool
 ) -> "MetaTensor":
     """The series that is meant in a folder or zip; or the one volume file that is there instead."""
     from mmif.io.dicom.read.reader import read_scan

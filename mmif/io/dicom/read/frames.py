@@ -16,6 +16,7 @@ from pydicom.uid import UID
 from mmif.errors import GeometryError, InputError, quoted
 from mmif.io.dicom.read.headers import (
     Header,
+    code_strings,
     first_item,
     integer,
     items,
@@ -23,7 +24,6 @@ from mmif.io.dicom.read.headers import (
     numbers,
     text,
     value,
-    words,
 )
 from mmif.io.dicom.read.labels import NM_VECTORS, Labels
 
@@ -148,7 +148,7 @@ def check_is_volume_image(header: Header) -> None:
     name = sop_class_name(dataset)
     if sop_class not in ENHANCED | SINGLE | {NUCLEAR}:
         raise InputError(f"{name}: {_NOT_GREY.get(sop_class, 'not a volume image')}")
-    kinds = words(dataset, "ImageType")
+    kinds = code_strings(dataset, "ImageType")
     if "MOSAIC" in kinds:
         raise InputError("Siemens mosaic: many slices tiled in one image; export it untiled")
     if "LOCALIZER" in kinds:
@@ -275,9 +275,9 @@ def _frame(
     labels: Mapping[str, str],
 ) -> Frame:
     """A frame from the first of ``groups`` that has each attribute."""
-    position = _required(groups, "ImagePositionPatient", 3)
-    row, column = _directions(_required(groups, "ImageOrientationPatient", 6))
-    between_rows, between_columns = _required(groups, "PixelSpacing", 2)
+    position = _require_numbers(groups, "ImagePositionPatient", 3)
+    row, column = _directions(_require_numbers(groups, "ImageOrientationPatient", 6))
+    between_rows, between_columns = _require_numbers(groups, "PixelSpacing", 2)
     if not all(1e-3 < spacing < 1e3 for spacing in (between_rows, between_columns)):
         raise GeometryError(f"PixelSpacing is {between_rows:g}\\{between_columns:g} mm")
     if max(map(abs, position)) > 1e5:
@@ -295,7 +295,7 @@ def _frame(
     )
 
 
-def _required(groups: list[pydicom.Dataset], keyword: str, count: int) -> tuple[float, ...]:
+def _require_numbers(groups: list[pydicom.Dataset], keyword: str, count: int) -> tuple[float, ...]:
     """``count`` numbers of an attribute, from the first of ``groups`` that has it."""
     for group in groups:
         found = numbers(group, keyword, count)

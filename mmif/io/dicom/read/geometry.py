@@ -97,7 +97,7 @@ def positions(frames: Sequence[Frame]) -> Vector:
     return np.array([frame.position_lps for frame in frames])
 
 
-def place(stack: Stack, fill_gaps: bool = False) -> Placement:
+def fit_grid(stack: Stack, fill_gaps: bool = False) -> Placement:
     """The regular grid for the slices of ``stack``.
 
     Args:
@@ -120,7 +120,9 @@ def place(stack: Stack, fill_gaps: bool = False) -> Placement:
     tolerance = min(JITTER_FRACTION * step, JITTER_MM)
     if jitter >= tolerance:
         axes = np.stack([row, column, along], axis=1)
-        if fill_gaps and (filled := _filled(frames, axes, np.stack([i_mm, j_mm, depths], axis=1))):
+        if fill_gaps and (
+            filled := _fit_with_gaps(frames, axes, np.stack([i_mm, j_mm, depths], axis=1))
+        ):
             return filled
         _check_nothing_missing(depths)
     drift = max(_drift(depths, i_mm), _drift(depths, j_mm))
@@ -141,7 +143,7 @@ def place(stack: Stack, fill_gaps: bool = False) -> Placement:
             np.zeros((len(frames), 2)),
             notes,
         )
-    return _resampled(frames, axes, np.stack([i_mm, j_mm, depths], axis=1), regular_depths)
+    return _resample(frames, axes, np.stack([i_mm, j_mm, depths], axis=1), regular_depths)
 
 
 def _check_is_covered(frames: Sequence[Frame], widest_mm: float) -> None:
@@ -161,7 +163,7 @@ def _check_is_covered(frames: Sequence[Frame], widest_mm: float) -> None:
         )
 
 
-def _filled(frames: tuple[Frame, ...], axes: Matrix, places_mm: Vector) -> Placement | None:
+def _fit_with_gaps(frames: tuple[Frame, ...], axes: Matrix, places_mm: Vector) -> Placement | None:
     """The regular grid of slices of which single ones were lost; None where it is not so.
 
     Args:
@@ -211,7 +213,7 @@ def _unseen_notes(frames: Sequence[Frame], step: float) -> tuple[str, ...]:
     return notes
 
 
-def _resampled(
+def _resample(
     frames: tuple[Frame, ...], axes: Matrix, places_mm: Vector, regular_depths: bool
 ) -> Placement:
     """The grid that covers tilted or unevenly spaced slices.

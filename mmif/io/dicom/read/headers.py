@@ -138,7 +138,7 @@ class _BoundedFile:
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
+def header_errors(name: str) -> Iterator[None]:
     """Turns whatever a foreign parser or decoder raises over ``name`` into one InputError line."""
     try:
         with quiet:
@@ -150,11 +150,11 @@ def reading(name: str) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of a decoder in Rust is no Exception
-        raise InputError(f"{name}: not readable as DICOM ({unquoted(error)})") from error
+        raise InputError(f"{name}: not readable as DICOM ({unquote(error)})") from error
 
 
 @contextmanager
-def named(name: str) -> Iterator[None]:
+def prefix_errors(name: str) -> Iterator[None]:
     """Puts ``name`` in front of errors that do not name it."""
     try:
         yield
@@ -170,7 +170,7 @@ def one_line(error: BaseException, length: int = 160) -> str:
     return message if len(message) <= length else message[: length - 3] + "..."
 
 
-def unquoted(error: BaseException) -> str:
+def unquote(error: BaseException) -> str:
     """The message of a foreign ``error`` without what it quotes: that can be a patient's name."""
     message = re.sub(r"'.*'|\".*\"|b'.*", "...", one_line(error))
     return "".join(letter for letter in message if letter.isprintable() and letter.isascii())
@@ -205,18 +205,18 @@ def read_header(
         InputError: the file is not DICOM, broken, or larger in front of its pixels than allowed.
     """
     where = name or str(path)
-    with named(where), reading(where), path.open("rb") as file:
+    with prefix_errors(where), header_errors(where), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_HEAD_BYTES)
         file.seek(0)
         if DeflatedExplicitVRLittleEndian.encode() in head:
             _check_deflated(file)
-            return Header(_usable(_parsed(file, only), path, name), 0)
+            return Header(_usable(_parse(file, only), path, name), 0)
         if size > SMALL_BYTES:
             _check_elements(file, head)
         bounded = size > MAX_HEADER_BYTES
         stream = cast(BinaryIO, _BoundedFile(file, MAX_HEADER_BYTES)) if bounded else file
-        found = _parsed(stream, only)
+        found = _parse(stream, only)
         offset = file.tell()
         return Header(_usable(found, path, name), offset if offset < size else None)
 
@@ -242,7 +242,7 @@ def _usable(dataset: pydicom.Dataset, path: Path, name: str | None) -> pydicom.D
     return dataset
 
 
-def _parsed(stream: BinaryIO, only: tuple[str | BaseTag, ...]) -> pydicom.Dataset:
+def _parse(stream: BinaryIO, only: tuple[str | BaseTag, ...]) -> pydicom.Dataset:
     """Everything before the pixels, however the file is encoded."""
     return pydicom.dcmread(
         stream,
@@ -316,7 +316,7 @@ def text(dataset: pydicom.Dataset, keyword: str) -> str:
     return "\\".join(map(str, found)) if _is_list(found) else str(found).strip()
 
 
-def words(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
+def code_strings(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
     """The values of a text attribute such as ImageType, in capitals."""
     return tuple(part.strip().upper() for part in text(dataset, keyword).split("\\") if part)
 

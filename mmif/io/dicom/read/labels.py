@@ -152,12 +152,12 @@ class Labels(Mapping[str, str]):
 
     def __getitem__(self, keyword: str) -> str:
         if keyword not in self._known:
-            self._known[keyword] = self._found(keyword) if keyword in LABEL_KEYWORDS else ""
+            self._known[keyword] = self._find(keyword) if keyword in LABEL_KEYWORDS else ""
         if not self._known[keyword]:
             raise KeyError(keyword)
         return self._known[keyword]
 
-    def _found(self, keyword: str) -> str:
+    def _find(self, keyword: str) -> str:
         """The label; "" where no data set has it."""
         for group in self._groups:
             if _TAGS[keyword] in group and (label := _label(group, keyword)):
@@ -184,10 +184,10 @@ def as_number(label: str) -> float | None:
 
 def _label(group: pydicom.Dataset, keyword: str) -> str:
     """One label as text; numbers rounded, so that rounding separates nothing."""
-    return _rounded(text(group, keyword))
+    return _round(text(group, keyword))
 
 
-def _rounded(label: str) -> str:
+def _round(label: str) -> str:
     """``label``, with six digits where it is a number."""
     number = as_number(label)
     return label if number is None or not math.isfinite(number) else f"{number:.6g}"
@@ -213,7 +213,7 @@ def _private(dataset: pydicom.Dataset, where: _Private) -> str:
     parts = [part for tag in tags for part in _private_numbers(dataset, tag)] if known else []
     if where.elements == (0x39,):
         parts = [value % _GE_FLAG for value in parts[:1]]
-    return "\\".join(_rounded(str(part)) for part in parts)
+    return "\\".join(_round(str(part)) for part in parts)
 
 
 def _plain_text(dataset: pydicom.Dataset, tag: BaseTag) -> str:

@@ -42,10 +42,10 @@ from mmif.io.dicom.read.frames import MAX_FRAMES, SINGLE, _size
 from mmif.io.dicom.read.headers import (
     Header,
     first_item,
+    header_errors,
     integer,
     items,
     number,
-    reading,
     text,
     value,
 )
@@ -132,7 +132,7 @@ def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
     """
     columns, rows = _size(dataset)
     meta = getattr(dataset, "file_meta", pydicom.Dataset())
-    syntax = UID(text(meta, "TransferSyntaxUID") or _guessed_syntax(dataset))
+    syntax = UID(text(meta, "TransferSyntaxUID") or _guess_syntax(dataset))
     allocated = integer(dataset, "BitsAllocated") or 0
     stored = integer(dataset, "BitsStored") or allocated
     found = PixelFormat(
@@ -162,7 +162,7 @@ def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
     return found
 
 
-def _guessed_syntax(dataset: pydicom.Dataset) -> UID:
+def _guess_syntax(dataset: pydicom.Dataset) -> UID:
     """The transfer syntax of a data set without file meta information."""
     implicit, little = dataset.original_encoding
     if implicit:
@@ -266,7 +266,7 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
     except NotImplementedError as error:
         raise InputError(f"{name}: pixels in {stored.transfer_syntax.name} are not read") from error
 
-    with reading(name):
+    with header_errors(name):
         dataset = pydicom.dcmread(path, force=True)
         if not text(getattr(dataset, "file_meta", pydicom.Dataset()), "TransferSyntaxUID"):
             dataset.file_meta = pydicom.dataset.FileMetaDataset()
@@ -275,7 +275,7 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
             dataset.PixelData = with_whole_scans(dataset.PixelData)
 
     def read(index: int) -> Pixels:
-        with reading(name):
+        with header_errors(name):
             if stored.transfer_syntax.is_encapsulated:
                 check_codestream(dataset.PixelData, stored, index)
             if stored.transfer_syntax in JPEG_SYNTAXES and stored.samples == 1:

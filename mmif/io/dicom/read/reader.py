@@ -16,7 +16,7 @@ from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import MAX_VOXELS, check_grid, check_values, fill_background
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import Placement, Stack
-from mmif.io.dicom.read.headers import Header, integer, named, patient_key, quiet, text
+from mmif.io.dicom.read.headers import Header, integer, patient_key, prefix_errors, quiet, text
 from mmif.io.dicom.read.pixels import (
     AIR_HU,
     FrameReader,
@@ -28,7 +28,7 @@ from mmif.io.dicom.read.pixels import (
     units_of,
 )
 from mmif.io.dicom.read.select import select
-from mmif.io.dicom.read.series import Scan, Series, SeriesInfo, describe, scanned
+from mmif.io.dicom.read.series import FileIndex, Series, SeriesInfo, describe, index_files
 from mmif.io.dicom.read.suv import suv_factor
 from mmif.io.meta import monai_meta
 from mmif.io.paths import ContentReader, Unread
@@ -74,21 +74,21 @@ class DicomSeriesReader(ContentReader):
         Raises:
             MmifError: the path holds no series that can be read rightly.
         """
-        with scanned(img.path, complete=True) as scan:
+        with index_files(img.path, complete=True) as scan:
             voxels, affine, source = read_scan(
                 scan, self.role, self.series_uid, self.frame, self.fill_gaps
             )
         return voxels, monai_meta(voxels, affine, source)
 
 
-def _what_lies_there(scan: Scan) -> str:
+def _what_lies_there(scan: FileIndex) -> str:
     """The files that are no images, by their commonest reason; "" where there are none."""
     counts = Counter(file.reason for file in scan.ignored)
     return "".join(f"; {count} x {reason}" for reason, count in counts.most_common(1))
 
 
 def read_scan(
-    scan: Scan,
+    scan: FileIndex,
     role: str | None,
     series_uid: str | None,
     frame: int | None,
@@ -106,7 +106,7 @@ def read_scan(
     if not infos:
         raise InputError(f"{scan.path}: no DICOM series found{_what_lies_there(scan)}")
     info, why = select(infos, scan.path, role, series_uid)
-    series = scan.series[infos.index(info)].completed()
+    series = scan.series[infos.index(info)].with_complete_headers()
     where = f"{scan.path}: series {series.uid}"
     stack, placement, notes = series.volume(frame, fill_gaps)
     check_grid(placement.shape, placement.affine_ras, where)
@@ -172,14 +172,14 @@ def _greys(
     series: Series, stack: Stack, placement: Placement, where: str
 ) -> tuple[Volume, tuple[str, ...]]:
     """Physical values (X, Y, Z) of a stack on its regular grid, and notes on its pixels."""
-    stored, notes = _stacked(series, stack, where)
+    stored, notes = _stack(series, stack, where)
     volume = stored.transpose(2, 1, 0)
     if not placement.regular:
         volume = onto_grid(volume, placement, float(volume.min()))
     return volume, notes
 
 
-def _stacked(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[str, ...]]:
+def _stack(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[str, ...]]:
     """Physical values (slices, rows, columns) of a stack, read in parallel."""
     volume = _empty(stack, where)
     readers = _Readers(series)
@@ -188,7 +188,7 @@ def _stacked(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[st
     def read(k: int) -> tuple[int, int]:
         frame = stack.frames[k]
         dataset = series.headers[frame.file].dataset
-        with named(where):
+        with prefix_errors(where):
             rescale = rescale_of(dataset, frame.index)
             padded, kept = rescale(readers(frame), volume[k])
         return padded + (to_air(volume[k]) if is_ct else 0), kept
@@ -219,7 +219,7 @@ def _colours(series: Series, stack: Stack, placement: Placement, where: str) -> 
     volume = np.empty((3, len(stack.frames), rows, columns), dtype=np.float32)
     readers = _Readers(series)
     for k, frame in enumerate(stack.frames):
-        with named(where):
+        with prefix_errors(where):
             rgb = readers(frame)
         volume[:, k] = np.moveaxis(rgb, -1, 0) / np.float32(np.iinfo(rgb.dtype).max)
     return volume.transpose(0, 3, 2, 1)

@@ -60,7 +60,7 @@ def select(
     _check_one_patient_and_day(infos, usable, where, role)
     if not usable:
         wanted = f"{ROLES[role].modality} series usable as {role}" if role else "usable series"
-        raise InputError(_for_role(f"{where}: no {wanted}; found {_listed(infos)}", role))
+        raise InputError(_for_role(f"{where}: no {wanted}; found {_list_series(infos)}", role))
     said = f"{len(usable)} of {len(infos)} series usable as {role or 'a volume'}"
     left = usable
     for name, rule in _RULES:
@@ -146,7 +146,7 @@ def check_modality(info: SeriesInfo, where: Path, role: str | None) -> None:
         )
 
 
-def _listed(infos: Iterable[SeriesInfo]) -> str:
+def _list_series(infos: Iterable[SeriesInfo]) -> str:
     """Series and why they do not fit, on one line."""
     said = [f"{i.line()}: {i.reason or 'usable as ' + ', '.join(i.roles)}" for i in infos]
     more = f"; and {len(said) - 6} more" if len(said) > 6 else ""
@@ -158,12 +158,12 @@ def _original(infos: list[SeriesInfo]) -> list[SeriesInfo]:
     return [i for i in infos if i.image_type[:1] == ("ORIGINAL",)] or infos
 
 
-def _plainly_named(infos: list[SeriesInfo]) -> list[SeriesInfo]:
+def _prefer_plainly_named(infos: list[SeriesInfo]) -> list[SeriesInfo]:
     """Series whose description names no map, projection or scout, where there are any."""
     return [i for i in infos if not i.auxiliary] or infos
 
 
-def _corrected(infos: list[SeriesInfo]) -> list[SeriesInfo]:
+def _prefer_corrected(infos: list[SeriesInfo]) -> list[SeriesInfo]:
     """Series corrected for attenuation, where there are any; else those not said to be not."""
     known = [i for i in infos if i.attenuation_corrected]
     return known or [i for i in infos if i.attenuation_corrected is None] or infos
@@ -182,7 +182,7 @@ def _axial(infos: list[SeriesInfo]) -> list[SeriesInfo]:
     return [i for i in infos if i.orientation.endswith("axial")] or infos
 
 
-def _leading(
+def _clear_leader(
     measure: Callable[[SeriesInfo], float],
 ) -> Callable[[list[SeriesInfo]], list[SeriesInfo]]:
     """A rule that keeps the one series that leads clearly in ``measure``, if one does."""
@@ -196,11 +196,11 @@ def _leading(
 
 
 _RULES: tuple[tuple[str, Callable[[list[SeriesInfo]], list[SeriesInfo]]], ...] = (
-    ("description", _plainly_named),
-    ("attenuation correction", _corrected),
+    ("description", _prefer_plainly_named),
+    ("attenuation correction", _prefer_corrected),
     ("image type (original)", _original),
     ("resolution", _fine),
     ("orientation (axial)", _axial),
-    ("number of slices", _leading(lambda info: info.slices)),
-    ("volume covered", _leading(lambda info: info.volume_ml)),
+    ("number of slices", _clear_leader(lambda info: info.slices)),
+    ("volume covered", _clear_leader(lambda info: info.volume_ml)),
 )

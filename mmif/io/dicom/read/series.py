@@ -37,22 +37,22 @@ from mmif.io.dicom.read.frames import (
     lacks_pixels,
     sop_class_name,
 )
-from mmif.io.dicom.read.geometry import Placement, Stack, place, plane_name
+from mmif.io.dicom.read.geometry import Placement, Stack, fit_grid, plane_name
 from mmif.io.dicom.read.headers import (
     Header,
     clean,
+    code_strings,
     collector_paused,
     integer,
     is_directory,
-    named,
     one_line,
     patient_key,
     person_key,
     plain,
+    prefix_errors,
     quiet,
     read_header,
     text,
-    words,
 )
 from mmif.io.dicom.read.labels import LABEL_KEYWORDS, PRIVATE_TAGS
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
@@ -197,7 +197,7 @@ class Series:
     complete: bool
     damaged_beside: int = 0
 
-    def completed(self) -> "Series":
+    def with_complete_headers(self) -> "Series":
         """The same with complete headers."""
         if self.complete:
             return self
@@ -284,7 +284,7 @@ class Series:
         datasets = [self.headers[n].dataset for n in {frame.file for frame in stack.frames}]
         scale = check_one_scale(datasets)
         try:
-            placement = place(stack, fill_gaps)
+            placement = fit_grid(stack, fill_gaps)
         except GeometryError as error:
             raise GeometryError(self._name("; ".join((str(error), *choice)))) from error
         every = [frame for other in found for frame in other.frames]
@@ -299,7 +299,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Scan:
+class FileIndex:
     """What was found under a path."""
 
     path: Path
@@ -314,7 +314,7 @@ def find_series(path: str | Path) -> list[SeriesInfo]:
     Raises:
         InputError: nothing is there, or it cannot be looked through.
     """
-    with scanned(path) as scan:
+    with index_files(path) as scan:
         return [describe(series) for series in scan.series]
 
 
@@ -326,7 +326,7 @@ def series_among(files: Iterable[Path], where: Path) -> list[SeriesInfo]:
 
 
 @contextmanager
-def scanned(path: str | Path, complete: bool = False) -> Iterator[Scan]:
+def index_files(path: str | Path, complete: bool = False) -> Iterator[FileIndex]:
     """Everything under ``path``, judged by content; a zip stays unpacked while inside.
 
     A DICOMDIR stands for its folder. A single-frame file, and a part of a concatenation, stands
@@ -356,7 +356,7 @@ def scanned(path: str | Path, complete: bool = False) -> Iterator[Scan]:
         yield scan
 
 
-def _scan_of_file(path: Path, complete: bool, gunzip: Gunzip) -> Scan:
+def _scan_of_file(path: Path, complete: bool, gunzip: Gunzip) -> FileIndex:
     """The series for which one DICOM file stands."""
     found = FoundFile(path, str(path))
     header = read_header(
@@ -364,7 +364,7 @@ def _scan_of_file(path: Path, complete: bool, gunzip: Gunzip) -> Scan:
     )
     if is_directory(header.dataset):
         return _scan(path, list(walk(path.parent)), complete, gunzip)
-    with named(str(path)):
+    with prefix_errors(str(path)):
         part = text(header.dataset, "ConcatenationUID") != ""
         alone = (integer(header.dataset, "NumberOfFrames") or 1) > 1 and not part
         if not alone:
@@ -380,7 +380,7 @@ def _scan_of_file(path: Path, complete: bool, gunzip: Gunzip) -> Scan:
     return replace(scan, series=tuple(s for s in scan.series if s.uid == uid), volumes=())
 
 
-def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip) -> Scan:
+def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip) -> FileIndex:
     """Sort ``files`` into series, volumes of other formats, and the rest with reasons."""
     complete = complete and len(files) <= KEPT_HEADERS
     only = () if complete else _LOOKED_AT
@@ -422,7 +422,7 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip
         )
         for uid, found in sorted(groups.items())
     )
-    return Scan(root, series, tuple(ignored), tuple(volumes))
+    return FileIndex(root, series, tuple(ignored), tuple(volumes))
 
 
 def _beside(damaged: Counter[Path], dead: Counter[Path], folders: set[Path]) -> int:
@@ -465,7 +465,7 @@ def describe(series: Series, frame: int | None = None, fill_gaps: bool = False) 
     ``fill_gaps``: a lost slice is no reason against it.
     """
     try:
-        return _described(series, frame, fill_gaps)
+        return _describe_volume(series, frame, fill_gaps)
     except MmifError as error:
         first = series.headers[0].dataset
         return SeriesInfo(
@@ -491,11 +491,11 @@ def describe(series: Series, frame: int | None = None, fill_gaps: bool = False) 
         )
 
 
-def _described(series: Series, frame: int | None, fill_gaps: bool) -> SeriesInfo:
+def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> SeriesInfo:
     """As `describe`, for headers whose common attributes can be read."""
     header = _typical(series)
     dataset = header.dataset
-    modality = "".join(words(dataset, "Modality")[:1])[:16]
+    modality = "".join(code_strings(dataset, "Modality")[:1])[:16]
     modality = modality if modality.isascii() and modality.isprintable() else ""
     info = SeriesInfo(
         uid=series.uid,
@@ -509,7 +509,7 @@ def _described(series: Series, frame: int | None, fill_gaps: bool) -> SeriesInfo
         matrix=None,
         spacing_mm=None,
         orientation="",
-        image_type=words(dataset, "ImageType"),
+        image_type=code_strings(dataset, "ImageType"),
         colour=is_colour(dataset),
         roles=(),
         reason="",
@@ -519,7 +519,7 @@ def _described(series: Series, frame: int | None, fill_gaps: bool) -> SeriesInfo
         volume_ml=0.0,
         study_date=text(dataset, "StudyDate"),
         attenuation_corrected=is_attenuation_corrected(
-            words(dataset, "CorrectedImage"),
+            code_strings(dataset, "CorrectedImage"),
             text(dataset, "AttenuationCorrectionMethod"),
             text(dataset, "SeriesDescription"),
         ),

@@ -64,7 +64,7 @@ def split_volumes(frames: Sequence[Frame]) -> tuple[list[Stack], tuple[str, ...]
     groups = _alike(unique)
     for group in groups:
         label = f"{plane_name(group[0])}, {group[0].size[0]}x{group[0].size[1]}"
-        found += _separated(group, label if len(groups) > 1 else "")
+        found += _separate(group, label if len(groups) > 1 else "")
     shared = len(unique) - sum(len(stack.frames) for stack in found)
     if shared:
         notes += (f"blocks of several thicknesses share {shared} slices: the thinner were kept",)
@@ -84,8 +84,12 @@ def select_volume(found: Sequence[Stack], frame: int | None) -> tuple[Stack, tup
     if frame is not None:
         by_label = _in_order(found)
         if not 0 <= frame < len(by_label):
-            raise InputError(f"frame {frame} was asked for; the series holds {_listed(found)}")
-        return by_label[frame], ((f"frame {frame} of {_listed(found)}",) if len(found) > 1 else ())
+            raise InputError(
+                f"frame {frame} was asked for; the series holds {_list_volumes(found)}"
+            )
+        return by_label[frame], (
+            (f"frame {frame} of {_list_volumes(found)}",) if len(found) > 1 else ()
+        )
     if len(found) == 1:
         return found[0], ()
     large = [s for s in found if CLEARLY_MORE * len(s.frames) > len(found[0].frames)]
@@ -95,11 +99,11 @@ def select_volume(found: Sequence[Stack], frame: int | None) -> tuple[Stack, tup
         notes = (f"{rest} images of the series are not of its main volume and were left out",)
     if len(large) == 1 and len(large[0].frames) >= MIN_SLICES:
         return large[0], notes
-    meant, reasons = _meant(large)
+    meant, reasons = _clear_choice(large)
     if meant is None:
         raise InputError(
             f"one series holds {len(found)} volumes and no clear choice"
-            f"{' (4-D)' if _is_repeated(found) else ''}; choose one by {_listed(found)}"
+            f"{' (4-D)' if _is_repeated(found) else ''}; choose one by {_list_volumes(found)}"
         )
     return meant, (f"{reasons}: 1 of {len(found)} volumes of the series is read", *notes)
 
@@ -109,7 +113,7 @@ def _in_order(found: Sequence[Stack]) -> list[Stack]:
     return sorted(found, key=lambda stack: _natural(stack.label))
 
 
-def _listed(found: Sequence[Stack]) -> str:
+def _list_volumes(found: Sequence[Stack]) -> str:
     """The volumes with the option that chooses each; ROLE stands for the role."""
     weights = [stack.frames[0].labels.get("DiffusionBValue", "") for stack in found]
     lines = []
@@ -130,7 +134,7 @@ def _is_repeated(found: Sequence[Stack]) -> bool:
     )
 
 
-def _meant(found: Sequence[Stack]) -> tuple[Stack | None, str]:
+def _clear_choice(found: Sequence[Stack]) -> tuple[Stack | None, str]:
     """The one volume that is meant among several, and why; None where that is not clear."""
     left = _in_order(found)
     reasons: list[str] = []
@@ -148,7 +152,7 @@ def _without_phase(found: list[Stack]) -> list[Stack]:
     return [stack for stack in found if not is_phase(stack)] or found
 
 
-def _least_weighted(found: list[Stack]) -> list[Stack]:
+def _keep_least_weighted(found: list[Stack]) -> list[Stack]:
     """The first volume that is hardly diffusion weighted, where others are."""
     known = [as_number(stack.frames[0].labels.get("DiffusionBValue", "")) for stack in found]
     lowest = min((value for value in known if value is not None), default=None)
@@ -169,7 +173,7 @@ def _first_echo(found: list[Stack]) -> list[Stack]:
 
 _MEANT: tuple[tuple[str, Callable[[list[Stack]], list[Stack]]], ...] = (
     ("magnitude before phase, real and imaginary images", _without_phase),
-    ("diffusion: b = 0 (or hardly more) before other b-values", _least_weighted),
+    ("diffusion: b = 0 (or hardly more) before other b-values", _keep_least_weighted),
     ("the first echo before later ones", _first_echo),
 )
 
@@ -253,7 +257,7 @@ def _is_alike(a: Frame, b: Frame) -> bool:
     )
 
 
-def _sorted(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+def _sort(frames: Sequence[Frame]) -> tuple[Frame, ...]:
     """``frames`` from low to high along the normal of the first."""
     order = np.argsort(positions(frames) @ normal(frames[0]), kind="stable")
     return tuple(frames[i] for i in order)
@@ -265,9 +269,9 @@ def _is_one_volume(frames: Sequence[Frame]) -> bool:
     return bool((np.diff(depths) > SAME_PLACE_MM).all())
 
 
-def _separated(frames: Sequence[Frame], label: str) -> list[Stack]:
+def _separate(frames: Sequence[Frame], label: str) -> list[Stack]:
     """The volumes among alike ``frames``."""
-    frames = _joined_blocks(frames)
+    frames = _join_blocks(frames)
     places = _places(frames)
     if places.max() + 1 == len(frames):
         return _contrasts(frames, label) or _acquisitions(frames, label)
@@ -330,7 +334,7 @@ def _is_rounding(labels: list[str]) -> bool:
     return max(known) - min(known) <= SAME_CONTRAST * max(map(abs, known))
 
 
-def _joined_blocks(frames: Sequence[Frame]) -> Sequence[Frame]:
+def _join_blocks(frames: Sequence[Frame]) -> Sequence[Frame]:
     """``frames`` without the thicker slice where two blocks of different thickness meet."""
     blocks = sorted(
         _by_labels(frames, ("SliceThickness",)).items(),
@@ -353,7 +357,7 @@ def _joined_blocks(frames: Sequence[Frame]) -> Sequence[Frame]:
 
 def _acquisitions(frames: Sequence[Frame], label: str) -> list[Stack]:
     """One volume; or several, where an attribute goes back and forth between its slices."""
-    whole = Stack(_sorted(frames), label)
+    whole = Stack(_sort(frames), label)
     if len(frames) < 2 * MIN_SLICES:
         return [whole]
     step, jitter = regular_step(whole.depths_mm)
@@ -385,7 +389,7 @@ def _by_labels(
     return parts
 
 
-def _shown(key: str, value: str) -> str:
+def _label_text(key: str, value: str) -> str:
     """A label for a message: texts and times are a site's own words, and marked as such."""
     return value or "none" if key not in TIMES and as_number(value) is not None else quoted(value)
 
@@ -394,8 +398,10 @@ def _stack(
     frames: Sequence[Frame], label: str, keys: tuple[str, ...], values: tuple[str, ...]
 ) -> Stack:
     """A stack named after what separates it."""
-    own = ", ".join(f"{key} {_shown(key, value)}" for key, value in zip(keys, values, strict=True))
-    return Stack(_sorted(frames), f"{label}, {own}" if label else own)
+    own = ", ".join(
+        f"{key} {_label_text(key, value)}" for key, value in zip(keys, values, strict=True)
+    )
+    return Stack(_sort(frames), f"{label}, {own}" if label else own)
 
 
 def _natural(label: str) -> list[tuple[int, float, str]]:

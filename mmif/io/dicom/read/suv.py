@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pydicom
 
 from mmif.errors import MmifError
-from mmif.io.dicom.read.headers import first_item, number, text, words
+from mmif.io.dicom.read.headers import code_strings, first_item, number, text
 
 # Longer than any scan's uptake: a date is wrong (chosen, not measured)
 MAX_UPTAKE = timedelta(hours=24)
@@ -55,7 +55,7 @@ def _factor(dataset: pydicom.Dataset, others: Sequence[pydicom.Dataset]) -> floa
     weight = number(dataset, "PatientWeight") or 0.0
     tracer = _tracer(dataset)
     dose = number(tracer, "RadionuclideTotalDose") or 0.0
-    corrected = {"ATTN", "DECY"} <= set(words(dataset, "CorrectedImage"))
+    corrected = {"ATTN", "DECY"} <= set(code_strings(dataset, "CorrectedImage"))
     if unit != "BQML" or not corrected or weight <= 0 or dose <= 0:
         return None
     doses = {text(_tracer(other), "RadionuclideTotalDose") for other in (dataset, *others)}

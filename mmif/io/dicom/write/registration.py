@@ -11,7 +11,7 @@ from pydicom.valuerep import DSfloat, format_number_as_ds
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Alignment, Matrix, check_rigid
 from mmif.io.dicom.read.frames import sop_class_name
-from mmif.io.dicom.read.headers import read_header, reading
+from mmif.io.dicom.read.headers import header_errors, read_header
 from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.elements import encode, write_elements
 from mmif.io.dicom.write.header import (
@@ -139,7 +139,7 @@ def read_spatial_registration(
         InputError: not a Spatial Registration object, or one of other images, or an ambiguous one.
         GeometryError: a matrix is not rigid.
     """
-    with reading(str(path)):
+    with header_errors(str(path)):
         ds = _open(path)
         if fixed is None or moving is None:
             raise InputError(

@@ -143,7 +143,7 @@ def metadata(pipeline: Pipeline, weights: tuple[Weights, ...]) -> dict[str, Any]
         "monai_version": version("monai"),
         "pytorch_version": version("torch"),
         "numpy_version": version("numpy"),
-        "required_packages_version": {"mmif": mmif.__version__, "fire": _installed("fire")},
+        "required_packages_version": {"mmif": mmif.__version__, "fire": _installed_version("fire")},
         "name": f"mmif {pipeline.task}",
         "task": f"Fusion of {_and(pipeline.roles)}",
         "description": f"Load, register, resample, fuse and save {_and(pipeline.roles)} of one "
@@ -218,7 +218,7 @@ def _terms(card: Mapping[str, Any]) -> str:
     return str(card.get("licence", {}).get("data", "not said"))
 
 
-def _installed(package: str) -> str:
+def _installed_version(package: str) -> str:
     """Its version here, or the lowest that was tried."""
     try:
         return version(package)

@@ -48,17 +48,17 @@ class OutputError(MmifError):
     """An output exists already or cannot be written."""
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """``text`` of a file, marked as such within a message: ‘head 2 mm’.
 
     What stands between the marks never holds one, so that `without_quotes` finds all of it.
 
-    >>> quoted("O’Neil"), without_quotes("series " + quoted("O’Neil") + ", 12 slices")
+    >>> quote("O’Neil"), without_quotes("series " + quote("O’Neil") + ", 12 slices")
     ("‘O'Neil’", 'series ‘...’, 12 slices')
     """
     return "‘" + text.translate({ord("‘"): "'", ord("’"): "'"}) + "’"
 
 
 def without_quotes(message: str) -> str:
-    """``message`` without what `quoted` has marked, which can name a patient."""
+    """``message`` without what `quote` has marked, which can name a patient."""
     return re.sub("‘[^’]*(’|$)", "‘...’", message)

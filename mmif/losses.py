@@ -99,8 +99,8 @@ def structure_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def edge_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """One minus Qabf, the share of the sources' edges that the fused image keeps."""
     (size_a, angle_a), (size_b, angle_b), (size_f, angle_f) = (_edges(x) for x in (a, b, f))
-    kept = _edge_kept(size_a, angle_a, size_f, angle_f) * size_a
-    kept = kept + _edge_kept(size_b, angle_b, size_f, angle_f) * size_b
+    kept = _preservation_map(size_a, angle_a, size_f, angle_f) * size_a
+    kept = kept + _preservation_map(size_b, angle_b, size_f, angle_f) * size_b
     total = (size_a + size_b).sum((1, 2, 3)).clamp_min(1e-3)
     return 1 - (kept.sum((1, 2, 3)) / total).mean()
 
@@ -292,7 +292,7 @@ def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
     return size, torch.atan2(sy * sign, sx.abs() + 1e-6)
 
 
-def _edge_kept(size: Tensor, angle: Tensor, size_f: Tensor, angle_f: Tensor) -> Tensor:
+def _preservation_map(size: Tensor, angle: Tensor, size_f: Tensor, angle_f: Tensor) -> Tensor:
     """Q of each pixel, 0..1: how much of one source's edge the fused image keeps."""
     ratio = torch.minimum(size, size_f) / torch.maximum(size, size_f)
     agreement = 1 - (angle - angle_f).abs() / (torch.pi / 2)

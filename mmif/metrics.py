@@ -97,7 +97,7 @@ def edge_preservation(F: Image, A: Image, B: Image) -> float:
     for top in range(0, len(F), STRIP):
         fused, *sources = (_edges(levels[top : top + STRIP + 2]) for levels in padded)
         for source in sources:
-            kept += float((_kept(source, fused) * source.strength).sum())
+            kept += float((_preservation_map(source, fused) * source.strength).sum())
             weight += float(source.strength.sum())
     return kept / weight if weight > 0 else 0.0
 
@@ -241,7 +241,7 @@ def _edges(levels: npt.NDArray[np.int32]) -> _Edges:
     return _Edges(np.sqrt(sx * sx + sy * sy), np.arctan(slope))
 
 
-def _kept(source: _Edges, fused: _Edges) -> Floats:
+def _preservation_map(source: _Edges, fused: _Edges) -> Floats:
     """Q of each pixel: how much of the source's edge strength and direction F keeps; 0..1."""
     low = np.minimum(source.strength, fused.strength)
     high = np.maximum(source.strength, fused.strength)

@@ -169,7 +169,7 @@ class FuseOptions:
             else:
                 yield from (flag, str(value))
 
-    def shared(self) -> dict[str, Any]:
+    def shared_options(self) -> dict[str, Any]:
         """The options that all studies of a batch have in common, by name."""
         return {n: getattr(self, n) for n, spec in specs(type(self)).items() if spec.shared}
 

@@ -88,7 +88,7 @@ def registration_warnings(registration: Registration, moving: str = "") -> tuple
 
 def loop_warnings(loop: LoopClosure | None) -> tuple[str, ...]:
     """What must be said where three registrations do not agree."""
-    if loop is None or loop.closed:
+    if loop is None or loop.is_closed:
         return ()
     way = " to ".join(map(label, loop.path))
     return (

@@ -26,7 +26,7 @@ class Role:
         unit: of its values where the file does not say.
         folder: the folder of its slices in a training set, after the Harvard layout.
         names: words in file and folder names that mean it.
-        blurred: whether it has no sharp edges to show, only lines of equal brightness.
+        is_blurred: whether it has no sharp edges to show, only lines of equal brightness.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Role:
     names: tuple[str, ...] = ()
 
     @property
-    def blurred(self) -> bool:
+    def is_blurred(self) -> bool:
         """Whether it has no sharp edges to show, only lines of equal brightness."""
         return self.kind == "activity"
 

@@ -267,7 +267,7 @@ def summarise_loop(loop: LoopClosure | None) -> LoopSummary | None:
     if loop is None:
         return None
     residue_mm, expected_mm = round(loop.residue_mm, 3), round(loop.expected_mm, 3)
-    return LoopSummary(loop.path, residue_mm, expected_mm, loop.closed, loop.directly)
+    return LoopSummary(loop.path, residue_mm, expected_mm, loop.is_closed, loop.directly)
 
 
 def plain(value: Any) -> Any:

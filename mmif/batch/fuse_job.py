@@ -163,7 +163,7 @@ def parameters(pipelines: Mapping[str, Pipeline], options: FuseOptions) -> dict[
 
     return {
         "mmif_version": __version__,
-        **{name: value for name, value in options.shared().items() if name != "device"},
+        **{name: value for name, value in options.shared_options().items() if name != "device"},
         **{f"pipeline {task}": _digest(one) for task, one in sorted(pipelines.items())},
         **{f"weights {task}": _weights_sha256(one) for task, one in sorted(pipelines.items())},
     }

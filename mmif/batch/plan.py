@@ -59,7 +59,7 @@ def plan_of(found: Iterable[Study], rejected: Iterable[Rejected], tasks: Sequenc
     for study in map(_with_names_to_write, unique_names(found)):
         made = choose_tasks(study.inputs, tasks)
         jobs += [_job(study, task) for task in made]
-        why += _lacking(study, tasks, made)
+        why += _rejections(study, tasks, made)
     return Plan(tuple(sorted(jobs, key=lambda job: job.id)), tuple(_one_row_each(why)))
 
 
@@ -99,7 +99,7 @@ def _job(study: Study, task: str) -> Job:
     return Job(f"{study.name}/{task}", task, inputs)
 
 
-def _lacking(study: Study, tasks: Sequence[str], made: Sequence[str]) -> list[Rejected]:
+def _rejections(study: Study, tasks: Sequence[str], made: Sequence[str]) -> list[Rejected]:
     """What keeps the study, or one more task of it, from being done."""
     there = {*study.inputs, *study.problems}
     if made:

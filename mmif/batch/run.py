@@ -44,7 +44,7 @@ class Tally:
     began: float = 0.0
 
     @property
-    def left(self) -> int:
+    def jobs_left(self) -> int:
         """Jobs that have not come to an end."""
         return self.total - self.earlier - self.done - self.failed
 
@@ -141,8 +141,8 @@ def _work_through(
             elsewhere.clear()
         elif outcome.state == "unwritable":
             raise OutputError(
-                f"{outcome.reason}; the batch stopped, {tally.left} of {tally.total} studies are "
-                "left; make room and give the same command again"
+                f"{outcome.reason}; the batch stopped, {tally.jobs_left} of {tally.total} studies "
+                "are left; make room and give the same command again"
             )
         elif outcome.state == "busy":
             elsewhere.append(tasks[outcome.job_id])

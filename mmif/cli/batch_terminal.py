@@ -64,7 +64,10 @@ def _bar() -> Iterator[Callable[["Tally", "Outcome | None"], None]]:
 
         def watch(tally: "Tally", outcome: "Outcome | None") -> None:
             bars.update(
-                bar, total=tally.total, completed=tally.total - tally.left, description=_rate(tally)
+                bar,
+                total=tally.total,
+                completed=tally.total - tally.jobs_left,
+                description=_rate(tally),
             )
 
         yield watch
@@ -75,7 +78,7 @@ def _rate(tally: "Tally") -> str:
     said = f"{tally.failed} failed" if tally.failed else ""
     if tally.rate <= 0:
         return said
-    minutes, seconds = divmod(round(tally.left / tally.rate), 60)
+    minutes, seconds = divmod(round(tally.jobs_left / tally.rate), 60)
     return f"{said} {60 * tally.rate:.1f}/min, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
 
 

@@ -83,7 +83,7 @@ def private_folder() -> Iterator[Path]:
 
 def tidy_private_folders() -> None:
     """Remove the private folders of this user's processes that were killed."""
-    for folder in abandoned(Path(tempfile.gettempdir()), PRIVATE):
+    for folder in abandoned_folders(Path(tempfile.gettempdir()), PRIVATE):
         remove(folder)
 
 
@@ -112,14 +112,14 @@ def locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
 
 def tidy(output: Path) -> None:
     """Remove what killed runs have left for ``output``; an old result among it is put back."""
-    for folder in abandoned(output.absolute().parent, hidden_prefix(output)):
+    for folder in abandoned_folders(output.absolute().parent, hidden_prefix(output)):
         for aside in folder.rglob(f"{ASIDE}/*"):
             if not os.path.lexists(folder.parent / aside.name):
                 aside.rename(folder.parent / aside.name)
         remove(folder)
 
 
-def abandoned(parent: Path, prefix: str) -> Iterator[Path]:
+def abandoned_folders(parent: Path, prefix: str) -> Iterator[Path]:
     """The folders of `locked_folder` that no running process holds; each is ours when given."""
     shape = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")  # tempfile's letters
     try:

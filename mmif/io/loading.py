@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmif.errors import InputError, quoted
+from mmif.errors import InputError, quote
 from mmif.io.dicom.read.series import FileIndex, describe, index_files
 from mmif.io.files import Kind, detect_format, require_path, sibling
 from mmif.io.source import SOURCE_KEY
@@ -79,7 +79,7 @@ def _from_scan(
     found = scan.volumes[0]
     volume = _from_file(found.path, detect_format(found.path), role, frame)
     volume.meta[SOURCE_KEY] = replace(
-        volume.meta[SOURCE_KEY], path=scan.path, selection=f"the only volume: {quoted(found.name)}"
+        volume.meta[SOURCE_KEY], path=scan.path, selection=f"the only volume: {quote(found.name)}"
     )
     return volume
 

@@ -97,7 +97,7 @@ class Source(str):
             day = datetime.strptime(str(header.get("StudyDate") or ""), "%Y%m%d").date()
         return StudyId(uid, day)
 
-    def warned(self, *warnings: str) -> "Source":
+    def with_warnings(self, *warnings: str) -> "Source":
         """A copy with ``warnings`` added."""
         return replace(self, warnings=self.warnings + warnings)
 

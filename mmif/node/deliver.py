@@ -122,7 +122,7 @@ class Deliveries:
                 lack = self._try(delivery, peer)
             except Exception as error:  # whatever it is, the others are waiting
                 lack = error_line(error)[1]
-            self._ended(delivery, peer, lack)
+            self._end_try(delivery, peer, lack)
 
     def _next(self, peer: Peer) -> Delivery | None:
         """The delivery that is due; None in the end."""
@@ -169,7 +169,7 @@ class Deliveries:
         log.info("%s: committed itself to %s", peer, delivery.job_id)
         return ""
 
-    def _ended(self, delivery: Delivery, peer: Peer, lack: str) -> None:
+    def _end_try(self, delivery: Delivery, peer: Peer, lack: str) -> None:
         """One try is over: it has arrived, is given up, or is due again after a pause."""
         delivery.tries += 1
         given_up = bool(lack) and time.time() - delivery.made > self._config.give_up_days * DAY_S

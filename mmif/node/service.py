@@ -136,7 +136,7 @@ class Node:
                 self._executor.submit(task)
         outcome = self._executor.next(POLL_S)
         if outcome is not None:
-            self._ended(outcome)
+            self._end_job(outcome)
         if time.monotonic() - self._tidied > TIDY_EVERY_S:
             self._tidied = time.monotonic()
             self._tidy()
@@ -158,7 +158,7 @@ class Node:
             self._tasks[job.id] = task
             self._executor.submit(task)
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _end_job(self, outcome: Outcome) -> None:
         """What the end of a job means."""
         job_id = outcome.job_id
         if outcome.state == "done":

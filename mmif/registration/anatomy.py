@@ -103,10 +103,10 @@ def inside_skull(ct: Prepared) -> Prepared:
     body = average_blocks(cavity, to_mm, BODY_MM)[0] >= 0.5  # the voxels of `prepare`'s body
     if not body.any():
         return ct
-    return recentred(replace(ct, body=fill_slices(body)))
+    return recentre(replace(ct, body=fill_slices(body)))
 
 
-def recentred(volume: Prepared) -> Prepared:
+def recentre(volume: Prepared) -> Prepared:
     """``volume`` with the middle of its body as the origin of its millimetres."""
     middle = volume.body_points.mean(axis=0)
     shift = np.eye(4)

@@ -76,14 +76,14 @@ def overlap(fixed: Prepared, moving: Prepared, pose: Matrix) -> tuple[Points, Po
         (n, 3) and (m, 3) in the fixed volume's centred millimetres; where nearly none is shared,
         all of them.
     """
-    own, other = thinned(fixed.body_points), apply(inverse(pose), thinned(moving.body_points))
+    own, other = thin_out(fixed.body_points), apply(inverse(pose), thin_out(moving.body_points))
     either = np.concatenate([own, other])
     inside = [within(moving, apply(pose, own)), within(fixed, other)]
     shared = np.concatenate([own[inside[0]], other[inside[1]]])
     return (shared if len(shared) >= FEWEST else either), either
 
 
-def thinned(points: Points) -> Points:
+def thin_out(points: Points) -> Points:
     """At most about `ENOUGH` of ``points`` (n, 3), evenly."""
     return points[:: max(1, len(points) // ENOUGH)]
 

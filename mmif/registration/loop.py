@@ -38,7 +38,7 @@ class LoopClosure:
     directly: str
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether the three registrations agree."""
         return self.residue_mm <= self.expected_mm
 

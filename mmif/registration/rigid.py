@@ -287,14 +287,14 @@ def judge(pair: Pair, pose: Matrix, measures: Measures, method: str) -> Registra
         fixed_to_moving_lps=pair.world_lps(pose),
         verdict=verdict_of(checks, limits),
         checks=checks,
-        error_estimate_mm=known(measures.inside_mm),
+        error_estimate_mm=measured_or_none(measures.inside_mm),
         method=method,
         reasons=reasons_of(checks),
         seconds=pair.clock.seconds,
-        error_farthest_mm=known(measures.farthest_mm),
+        error_farthest_mm=measured_or_none(measures.farthest_mm),
     )
 
 
-def known(value: float) -> float | None:
+def measured_or_none(value: float) -> float | None:
     """``value``, None where it was not measured."""
     return None if math.isnan(value) else value

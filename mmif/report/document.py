@@ -191,7 +191,7 @@ def _fusion(view: StudyView) -> dict[str, Any]:
     names = [name for name in (*METRIC_NAMES, "SSIM255") if name in per_slice]
     slices = view.fused.shape[-1]
     covered = np.asarray(view.moving.covered_fraction, dtype=np.float64)
-    worst = charts.worst_slices(per_slice, WORST, view.filled & (covered >= HALF))
+    worst = charts.worst_slices(per_slice, WORST, view.filled_slices & (covered >= HALF))
     return {
         "chart_box": charts,
         "charts": [charts.chart(name, per_slice[name]) for name in names],

@@ -21,7 +21,7 @@ from mmif.report.pictures import (
     grey,
     plane_spacing,
     share_colours,
-    squared,
+    square_pixels,
     to_aspect,
     with_edges,
 )
@@ -68,11 +68,11 @@ def thumbnails(view: StudyView) -> dict[str, Picture]:
     }
     box = content_box(cut_plane(view.fused_bright, "axial", at))
 
-    def shown(volume: Floats, words: str) -> Picture:
+    def picture(volume: Floats, words: str) -> Picture:
         pixels = grey(_axial(volume, at))[box]
         return _axial_picture(view, pixels, f"{words}, axial slice {at.k + 1}")
 
-    return {name: shown(volume, words) for name, (volume, words) in volumes.items()}
+    return {name: picture(volume, words) for name, (volume, words) in volumes.items()}
 
 
 def before_and_after(view: StudyView) -> list[BeforeAfter]:
@@ -91,13 +91,13 @@ def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> Befor
     )
     row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, plane)
     under, after, before, covered, covered_before = (
-        squared(values, row_mm, column_mm) for values in planes
+        square_pixels(values, row_mm, column_mm) for values in planes
     )
     box = content_box(under, after, before)
     blurred = is_blurred(view.moving.role)
     lines, name = (contours, "lines of equal brightness") if blurred else (edges, "edges")
 
-    def shown(moving: Floats, coverage: Floats, when: str) -> Picture:
+    def picture(moving: Floats, coverage: Floats, when: str) -> Picture:
         words = f"{plane} plane, {name} of the {view.moving_label} over the {view.reference_label}"
         pixels = with_edges(grey(under), lines(moving) & ~end_marks(coverage))[box]
         sized = to_aspect(pixels, 1.0, 1.0, PICTURE)
@@ -105,7 +105,7 @@ def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> Befor
 
     empty = not bool((before > 0.1).any()) and bool((after > 0.1).any())
     return BeforeAfter(
-        plane, shown(before, covered_before, "before"), shown(after, covered, "after"), empty
+        plane, picture(before, covered_before, "before"), picture(after, covered, "after"), empty
     )
 
 

@@ -64,7 +64,7 @@ def to_aspect(pixels: Pixels, row_mm: float, column_mm: float, width: int) -> Pi
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def squared(values: Floats, row_mm: float, column_mm: float) -> Floats:
+def square_pixels(values: Floats, row_mm: float, column_mm: float) -> Floats:
     """(rows, columns) in square pixels of the finer spacing, so that edges are thin both ways."""
     rows, columns = values.shape
     fine = min(row_mm, column_mm)

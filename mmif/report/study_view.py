@@ -89,7 +89,7 @@ class StudyView:
         return source_share(self.fused_bright, self.reference_bright, self.moving_bright)
 
     @cached_property
-    def filled(self) -> npt.NDArray[np.bool_]:
+    def filled_slices(self) -> npt.NDArray[np.bool_]:
         """(Z,) the slices with at least a quarter of the bright area of the fullest one."""
         area = (self.fused_bright > FOREGROUND).sum(axis=(0, 1))
         return np.asarray(area >= max(1, area.max(initial=0) / 4))

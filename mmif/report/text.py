@@ -43,7 +43,7 @@ def input_facts(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Spacing", f"{' × '.join(f'{s:.3g}' for s in spacing)} mm" if spacing else None),
         ("Unit", entry.get("units")),
     ]
-    return _known(facts)
+    return _drop_empty(facts)
 
 
 def input_origin(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -53,10 +53,10 @@ def input_origin(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Series", entry.get("series_uid")),
         ("Selection", entry.get("selection")),
     ]
-    return _known(facts)
+    return _drop_empty(facts)
 
 
-def _known(facts: Sequence[tuple[str, Any]]) -> list[tuple[str, str]]:
+def _drop_empty(facts: Sequence[tuple[str, Any]]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
 
 

@@ -170,25 +170,25 @@ def _volumes(
     levels, step_hu = fineness
     columns, rows = view.frame
 
-    def framed(volume: Voxels) -> Voxels:
+    def crop(volume: Voxels) -> Voxels:
         inside = volume[:, columns, rows]
         return inside if len(slices) == volume.shape[-1] else inside[..., slices]
 
-    def taken(volume: Voxels, by: int = factor) -> Voxels:
-        return average(framed(volume), by)
+    def shrink(volume: Voxels, by: int = factor) -> Voxels:
+        return average(crop(volume), by)
 
     small = factor * SHARE_FACTOR
 
     def source(volume: Any, role: str) -> PackedVolume:
         step = step_hu if role == "ct" else None
-        return pack_values(taken(array(volume))[0], step=step, levels=levels)
+        return pack_values(shrink(array(volume))[0], step=step, levels=levels)
 
     packers: dict[str, Callable[[], PackedVolume]] = {
-        "fused": lambda: pack_unit(taken(view.fused)),
-        "coverage": lambda: pack_unit(_stepped(taken(array(view.moving.coverage)), 15)),
-        "share": lambda: pack_unit(_stepped(taken(share.moving[None], small), 30)),
-        "strength": lambda: pack_unit(_stepped(taken(share.strength[None], small), 15)),
-        "lost": lambda: pack_unit(framed(share.lost[None])[:, ::small, ::small] / 2),
+        "fused": lambda: pack_unit(shrink(view.fused)),
+        "coverage": lambda: pack_unit(_quantise(shrink(array(view.moving.coverage)), 15)),
+        "share": lambda: pack_unit(_quantise(shrink(share.moving[None], small), 30)),
+        "strength": lambda: pack_unit(_quantise(shrink(share.strength[None], small), 15)),
+        "lost": lambda: pack_unit(crop(share.lost[None])[:, ::small, ::small] / 2),
         "reference": lambda: source(view.reference.values, view.reference.role),
         "moving": lambda: source(view.moving.values, view.moving.role),
     }
@@ -197,7 +197,7 @@ def _volumes(
         return {name: packed.result() for name, packed in packing.items()}
 
 
-def _stepped(volume: Voxels, steps: int) -> Voxels:
+def _quantise(volume: Voxels, steps: int) -> Voxels:
     """0..1 in so many even steps, which packs smaller."""
     return np.asarray(np.round(volume * steps) / steps)
 

@@ -73,7 +73,7 @@ def draw_batch(
     places = list(enumerate(_epoch_order(pairs, config, step)))[rank::ranks]
     chosen = [pairs[index] for _, index in places]
     generators = [np.random.default_rng([config.seed, step, place]) for place, _ in places]
-    places_shown = [_shown(config, *both) for both in zip(chosen, generators, strict=True)]
+    places_shown = [_show(config, *both) for both in zip(chosen, generators, strict=True)]
     crops, drawn = (list(part) for part in zip(*places_shown, strict=True))
     names, simulated = tuple(pair.name for pair in chosen), torch.tensor(drawn)
     sources = torch.from_numpy(np.stack([crop.sources for crop in crops]))
@@ -86,7 +86,7 @@ def draw_batch(
     return Batch(sources, names, simulated, targets, weights)
 
 
-def _shown(config: TrainingConfig, pair: Pair, random: np.random.Generator) -> tuple[Shown, bool]:
+def _show(config: TrainingConfig, pair: Pair, random: np.random.Generator) -> tuple[Shown, bool]:
     """What one place of a batch shows, and whether it is drawn or simulated."""
     crop, clean = _crop(pair, config.crop, random)
     if random.random() < config.phantoms:

@@ -276,7 +276,7 @@ class _Keeper:
 
     def validate(self, device: torch.device) -> Validation:
         """Validate the averaged weights; keep them where they are the best; write a checkpoint."""
-        network, state = self.state.averaged(), self.state
+        network, state = self.state.averaged_network(), self.state
         validation = self.validator(network, device)
         self.record.validation(state.step, validation)
         self.validator.picture(network, device, self.job.output / SAMPLES / f"{state.step:06d}.png")

@@ -91,7 +91,7 @@ class State:
             else:
                 mean.copy_(value)
 
-    def averaged(self) -> S3IMFusion:
+    def averaged_network(self) -> S3IMFusion:
         """A copy of the network with the running mean of its weights, in evaluation mode."""
         network = copy.deepcopy(self.network)
         if self.average is not None:
@@ -159,7 +159,7 @@ def _restore(state: State, content: Mapping[str, Any]) -> None:
         state.scheduler.load_state_dict(content["scheduler"])
     state.average = content["average"]
     if state.average is not None:
-        state.averaged()
+        state.averaged_network()
     state.step, state.seconds = int(content["step"]), float(content["seconds"])
     state.best = content["best"]
 

@@ -84,7 +84,7 @@ class ResampleToAxialGridd(Step):
         grid = fused_grid(reference, self.config)
         with ThreadPoolExecutor() as cores:  # the others while the head of the reference is sought
             moved = {
-                role: cores.submit(self._moved, data, role, grid, study)
+                role: cores.submit(self._move_source, data, role, grid, study)
                 for role in self.keys
                 if role != self.reference
             }
@@ -114,7 +114,9 @@ class ResampleToAxialGridd(Step):
         study = replace(study, grid=grid, sources=sources, warnings=warnings)
         return {**data, **{role: s.values for role, s in sources.items()}, STUDY_KEY: study}
 
-    def _moved(self, data: Data, role: str, grid: Grid, study: StudyRecord) -> RegisteredSource:
+    def _move_source(
+        self, data: Data, role: str, grid: Grid, study: StudyRecord
+    ) -> RegisteredSource:
         """One source through its registration; covered as a whole, as if all of the grid counted.
 
         Raises:

@@ -115,9 +115,11 @@ class FuseSlicesd(Step):
         grid = grid_of(first.unit)
         fused = from_slices(stack, first.unit)
         weight = torch.maximum(_plain(first.coverage), _plain(second.coverage))
-        return Layer(on_grid(self._shown(fused, first, second), grid), on_grid(weight, grid)), info
+        return Layer(
+            on_grid(self._merge_layers(fused, first, second), grid), on_grid(weight, grid)
+        ), info
 
-    def _shown(self, fused: MetaTensor, first: Layer, second: Layer) -> torch.Tensor:
+    def _merge_layers(self, fused: MetaTensor, first: Layer, second: Layer) -> torch.Tensor:
         """(1 or 3, X, Y, Z): ``fused`` in colour where both count, else the one that does.
 
         A few slices at a time: in one go the terms of a whole body's sum take gigabytes.

@@ -57,7 +57,7 @@ def test_every_way_to_end_is_recorded_with_its_cause_and_the_batch_goes_on(tmp_p
     assert rows["case05"].reason.startswith("its worker ended 3 times")
     assert "exited with status 7" in rows["case05"].reason
     assert "the limit is 150 MiB" in rows["case06"].reason
-    assert (tally.done, tally.failed, tally.left, tally.exit_code) == (2, 6, 0, 3)
+    assert (tally.done, tally.failed, tally.jobs_left, tally.exit_code) == (2, 6, 0, 3)
     assert "case04" in (tmp_path / "out" / "index.html").read_text()
     assert len((tmp_path / "out" / "summary.csv").read_text().splitlines()) == 9
 

@@ -4,7 +4,7 @@ import pytest
 from mmif.geometry import Grid, apply, rigid, world_ras_lps
 from mmif.report.alignment import before_voxels, motion, plane_before
 from mmif.report.figures import end_marks
-from mmif.report.pictures import CONTOUR_LEVELS, Cut, contours, cut_plane, edges, squared
+from mmif.report.pictures import CONTOUR_LEVELS, Cut, contours, cut_plane, edges, square_pixels
 from mmif.report.viewer import axis_letters, framed_grid, reduced_grid
 
 
@@ -86,9 +86,9 @@ def test_a_blurred_source_gets_closed_lines_of_equal_brightness() -> None:
 def test_an_edge_is_as_thin_across_the_slices_as_along_them() -> None:
     rows, columns = np.mgrid[:30, :90]
     ball = ((3 * (rows - 14.5)) ** 2 + (columns - 44.5) ** 2 < 30**2).astype(np.float32)
-    fine = squared(ball, 3.0, 1.0)
+    fine = square_pixels(ball, 3.0, 1.0)
     assert fine.shape == (90, 90)
     marked = edges(fine)
     assert 0 < marked[:, 45].sum() <= 4
     assert 0 < marked[45].sum() <= 4
-    assert squared(ball, 2.0, 2.0) == pytest.approx(ball)
+    assert square_pixels(ball, 2.0, 2.0) == pytest.approx(ball)

@@ -151,7 +151,7 @@ def _suffix(path: Path) -> str:
 
 def deidentify_header(header: Dataset, mapper: UidMapper) -> Dataset:
     """What of ``header`` may go on, with dummies where an attribute must stand."""
-    ds = _defined(copy_elements(flat_mr(header), DEFINED))
+    ds = _keep_defined(copy_elements(flat_mr(header), DEFINED))
     for keyword in CODES:
         if codes := _known_items(sequence_items(header, keyword)):
             setattr(ds, keyword, Sequence(codes))
@@ -177,7 +177,7 @@ def deidentify_header(header: Dataset, mapper: UidMapper) -> Dataset:
     return ds
 
 
-def _defined(ds: Dataset) -> Dataset:
+def _keep_defined(ds: Dataset) -> Dataset:
     """``ds`` with the values that `DEFINED` allows, numbers written anew."""
     kept = Dataset()
     for element in ds:
@@ -255,12 +255,12 @@ def _scrub(text: str, source: Source, mapper: UidMapper) -> str:
     """``text`` without paths and identifying values, and with the new UIDs."""
     text = UID_LIKE.sub(lambda found: mapper.uid(found.group()), text)
     text = _clean(text, {"[path]": source.path})
-    for value in sorted(_identifying(source), key=len, reverse=True):
+    for value in sorted(_identifying_texts(source), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "[removed]", text, flags=re.IGNORECASE)
     return text
 
 
-def _identifying(source: Source) -> set[str]:
+def _identifying_texts(source: Source) -> set[str]:
     """Values of the headers and of the path that can name a person or a visit."""
     found = {source.path.name, source.path.stem}
     for header in source.headers[:1]:

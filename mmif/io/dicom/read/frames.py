@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import UID
 
-from mmif.errors import GeometryError, InputError, quoted
+from mmif.errors import GeometryError, InputError, quote
 from mmif.io.dicom.read.headers import (
     Header,
     code_strings,
@@ -174,7 +174,7 @@ def _check_is_reconstructed(kinds: tuple[str, ...]) -> None:
     kind = kinds[2] if len(kinds) > 2 else "unknown"
     if not kind.startswith("RECON"):
         raise InputError(
-            f"NM image of type {quoted(kind)}; expected RECON TOMO (reconstructed slices)"
+            f"NM image of type {quote(kind)}; expected RECON TOMO (reconstructed slices)"
         )
 
 

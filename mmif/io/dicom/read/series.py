@@ -14,7 +14,7 @@ from pathlib import Path
 import pydicom
 from pydicom.tag import BaseTag
 
-from mmif.errors import GeometryError, InputError, MmifError, quoted
+from mmif.errors import GeometryError, InputError, MmifError, quote
 from mmif.geometry import spacing_mm
 from mmif.io.archive import Gunzip, unpack
 from mmif.io.dicom.read.agreement import (
@@ -177,7 +177,7 @@ class SeriesInfo:
         size = f", {self.matrix[0]} x {self.matrix[1]}" if self.matrix else ""
         if self.spacing_mm:
             size += f", {' x '.join(f'{step:.4g}' for step in self.spacing_mm)} mm"
-        return f"{self.uid} ({self.modality} {self.slices} slices {quoted(self.description)}{size})"
+        return f"{self.uid} ({self.modality} {self.slices} slices {quote(self.description)}{size})"
 
 
 @dataclass(frozen=True)
@@ -446,7 +446,7 @@ def _series_key(header: Header, file: FoundFile) -> str:
         return clean(uid)
     modality = plain(text(header.dataset, "Modality"))
     of = f" of modality {modality}" if modality else ""
-    return f"without SeriesInstanceUID{of} in {quoted(str(_folder(file)))}"
+    return f"without SeriesInstanceUID{of} in {quote(str(_folder(file)))}"
 
 
 def _is_cut_short(header: Header) -> bool:

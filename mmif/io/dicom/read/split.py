@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mmif.errors import GeometryError, InputError, quoted
+from mmif.errors import GeometryError, InputError, quote
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import (
     JITTER_FRACTION,
@@ -391,7 +391,7 @@ def _by_labels(
 
 def _label_text(key: str, value: str) -> str:
     """A label for a message: texts and times are a site's own words, and marked as such."""
-    return value or "none" if key not in TIMES and as_number(value) is not None else quoted(value)
+    return value or "none" if key not in TIMES and as_number(value) is not None else quote(value)
 
 
 def _stack(

@@ -80,8 +80,8 @@ def write_blending(path: Path, recipe: DerivedSeries, folder: Path, look: Look) 
     ds.RelativeOpacity = RELATIVE_OPACITY
     ds.BlendingSequence = Items(
         [
-            _blended("UNDERLYING", underlying, look.reference_window),
-            _blended("SUPERIMPOSED", registered, look.registered_window),
+            _blending_item("UNDERLYING", underlying, look.reference_window),
+            _blending_item("SUPERIMPOSED", registered, look.registered_window),
         ]
     )
     ds.DisplayedAreaSelectionSequence = Items([_displayed_area(underlying[0])])
@@ -118,7 +118,9 @@ def _header(recipe: DerivedSeries, registered_uid: str, look: Look) -> Dataset:
     return ds
 
 
-def _blended(position: str, headers: Sequence[Dataset], window: tuple[float, float]) -> Dataset:
+def _blending_item(
+    position: str, headers: Sequence[Dataset], window: tuple[float, float]
+) -> Dataset:
     """One item of BlendingSequence (C.11.14)."""
     slope, intercept = _rescale(headers[0])
     images = Dataset()

@@ -87,7 +87,7 @@ def copy_elements(header: Dataset, keywords: Iterable[str]) -> Dataset:
     found = Dataset()
     for keyword in keywords:
         kept = _element(header, keyword)
-        if kept is not None and _allowed(keyword, kept.value):
+        if kept is not None and _is_allowed(keyword, kept.value):
             found[kept.tag] = kept
     return found
 
@@ -126,7 +126,7 @@ def _nowhere() -> DicomBytesIO:
     return buffer
 
 
-def _allowed(keyword: str, value: object) -> bool:
+def _is_allowed(keyword: str, value: object) -> bool:
     if keyword in UNKNOWN_AT_ZERO:
         return value != 0
     return keyword not in ENUMERATED or value in ENUMERATED[keyword]

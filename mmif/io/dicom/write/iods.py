@@ -79,10 +79,10 @@ def object_kind(stack: Stack, recipe: DerivedSeries) -> ObjectKind:
         magnetic = _magnetic_resonance(recipe.sources)
         values = fused_values(stack)
         return _mr(values, magnetic) if magnetic else _grey_capture(values, "MR")
-    return _registered(stack, recipe.others[0] if recipe.others else recipe.reference)
+    return _registered_object(stack, recipe.others[0] if recipe.others else recipe.reference)
 
 
-def _registered(stack: Stack, shown: Source) -> ObjectKind:
+def _registered_object(stack: Stack, shown: Source) -> ObjectKind:
     """The object for the physical values of the source ``shown``."""
     if shown.units == "HU":
         return _ct(hounsfield_values(stack), shown)

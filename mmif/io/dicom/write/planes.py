@@ -73,7 +73,7 @@ def planes_of(grid: Grid, where: str) -> Planes:
     axes = affine_lps[:3, :3] / spacing
     if not np.isfinite(affine_lps).all() or not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
         raise GeometryError(f"{where}: the voxel axes are sheared or empty; expected right angles")
-    row, column = _right_angled(axes[:, 0], axes[:, 1])
+    row, column = _make_perpendicular(axes[:, 0], axes[:, 1])
     backwards = bool(np.dot(np.cross(row, column), axes[:, 2]) < 0)
     slices = np.arange(grid.shape[2])[:: -1 if backwards else 1]
     return Planes(
@@ -88,7 +88,7 @@ def planes_of(grid: Grid, where: str) -> Planes:
     )
 
 
-def _right_angled(row: Points, column: Points) -> tuple[Points, Points]:
+def _make_perpendicular(row: Points, column: Points) -> tuple[Points, Points]:
     """Both unit vectors, exactly perpendicular: readers check it to the last digits."""
     row = row / np.linalg.norm(row)
     column = column - row * np.dot(row, column)

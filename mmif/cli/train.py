@@ -39,6 +39,7 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
     """
     import torch
 
+    from mmif.errors import OutputError
     from mmif.io.ownership import foreign_names, refuse_existing
     from mmif.training import Job, find_training_pairs, join_ranks, split_by_case
     from mmif.training import train as run
@@ -70,7 +71,13 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
         tensors = start.network.state_dict() if start else None
         steps = options["max_steps"] or 0
         job = Job(recipe, output, origin, steps, resume, tensors, options["compiled"])
-        best = run(job, pairs, ranks, _Teller() if ranks.first and not quiet() else _silent)
+        teller = _Teller() if ranks.first and not quiet() else _silent
+        try:
+            best = run(job, pairs, ranks, teller)
+        except OSError as error:
+            raise OutputError(
+                f"{output}: cannot be written ({error.strerror}); what was saved before is kept"
+            ) from error
     if best is not None and not quiet():
         click.echo(
             f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}"

@@ -127,10 +127,10 @@ def abandoned_folders(parent: Path, prefix: str) -> Iterator[Path]:
     except OSError:
         return
     for folder in found:
-        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
-            continue
-        try:
-            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:  # it may vanish at any moment: another process may find it abandoned as well
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             continue
         try:

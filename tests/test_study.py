@@ -301,8 +301,8 @@ def test_verbose_and_quiet_before_the_command_or_behind_it(
         return result.stdout[:12], result.stderr[:7], steps
 
     steps = ["read", "register", "resample", "fuse", "metrics", "write"]
-    assert said("", "") == ("registration", "Warning", [])
-    assert said("-v", "") == said("", "-v") == ("registration", "Warning", steps)
+    assert said("", "") == ("mri: the onl", "Warning", [])
+    assert said("-v", "") == said("", "-v") == ("mri: the onl", "Warning", steps)
     assert "Qabf" in caplog.text  # and their figures
     assert said("-q", "") == said("", "--quiet") == ("", "", [])
 

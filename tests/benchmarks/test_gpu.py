@@ -57,11 +57,17 @@ def test_a_section_whose_libraries_are_missing_says_so_and_keeps_what_it_has(
     assert last == {"error": "ModuleNotFoundError: No module named 'monai'"}
 
 
-def test_a_section_that_takes_too_long_is_ended_and_the_next_one_runs(tmp_path: Path) -> None:
-    sections, _ = run(tmp_path, "--only", "batch,network", "--minutes", "0.35")
-    first = sections["batch"][0]
-    assert "error" in first or first["exit code"] != 0
-    assert sections["network"][0]["what"] == "parameters"
+def test_a_section_that_takes_too_long_is_ended_and_says_so() -> None:
+    """Within the second that is left it cannot even import PyTorch, on any machine."""
+    script = "import json, gpu; print(json.dumps(gpu.run_apart('batch', 'cpu', -2.0, {})))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT / "benchmarks",
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert any("error" in row for row in json.loads(done.stdout)), done.stdout
 
 
 @pytest.mark.long

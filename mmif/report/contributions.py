@@ -20,10 +20,10 @@ VISIBLE = 0.04
 
 STRONG = 0.06
 """A source's own structure (standard deviation in the window, after what the other source explains
-of it) from here on is strong: a lesion of 20 % in white matter, half an edge of the ventricles."""
+of it) from here on is strong: fifteen grey levels of 255; chosen, not measured."""
 
 LOST = 0.25
-"""It is lost where the fused volume keeps less than this of its contrast."""
+"""It is lost where the fused volume keeps less than this of its contrast; chosen, not measured."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,6 +91,7 @@ class DaskExecutor:
         self._resources: dict[str, int] | None = None
         self._cluster: LocalCluster | None = None
         self._submitted = 0
+        self._environment: dict[str, str] | None = None
         self._client: Client | None = None
 
     @property
@@ -104,6 +105,7 @@ class DaskExecutor:
         if self._address == "local":
             logging.getLogger("distributed").setLevel(logging.ERROR)
             # its processes are Python's own: no module of the working folder comes first in them
+            self._environment = dict(os.environ)
             os.environ["PYTHONSAFEPATH"] = "1"
             self._cluster = LocalCluster(
                 host="127.0.0.1",  # nobody else reaches the workers of this machine
@@ -139,6 +141,9 @@ class DaskExecutor:
             self._client.close()
         if self._cluster is not None:
             self._cluster.close()
+        if self._environment is not None:  # Dask adds variables of its own before it spawns
+            os.environ.clear()
+            os.environ.update(self._environment)
 
     def submit(self, task: Task) -> None:
         """Have a task done by any worker; one with a GPU, where workers offer them."""

@@ -49,9 +49,10 @@ def test_a_dask_worker_lost_in_the_middle_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_worker_process_stays_warm_on_dask(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+    log, environment = tmp_path / "log", dict(os.environ)
     plan = make_plan(tmp_path / "in", *["fine"] * 5)
     run_batch(plan, tmp_path / "out", PARAMETERS, DaskExecutor("local", Copy(log), LIMITS, jobs=1))
+    assert dict(os.environ) == environment, "what Dask's processes were told stays with the caller"
     assert {tuple(line.split()[1:]) for line in log.read_text().splitlines()} == {
         ("1", log.read_text().split()[2])
     }

@@ -10,7 +10,7 @@ volume's; ``drawn*`` are four of them again with findings drawn into one source 
 a ``--data`` of `mmif evaluate` as well. The second line measures what another method made of them,
 in PNG of the same names; the third runs the method itself on such a folder. Printed beside what
 the shipped weights and the three simple rules make of the same slices: the figures of
-`mmif.readability`, and the share of each finding's contrast that the fused slice keeps.
+`mmif.transforms.readability`, and the share of each finding's contrast that the fused slice keeps.
 """
 
 import argparse
@@ -29,18 +29,18 @@ from monai.data import MetaTensor
 from PIL import Image
 from scipy import ndimage
 
-from mmif.baselines import BASELINES, Stack
 from mmif.config import load_pipeline
 from mmif.errors import InputError, MmifError
+from mmif.evaluation.baselines import BASELINES, Stack
 from mmif.fusion import fusion_transforms
 from mmif.io.images import read_image
 from mmif.metrics import to_uint8
 from mmif.networks.inference import fuse_slices
-from mmif.readability import BRAIN_TOP, CT_RANGE, readability
 from mmif.result import RegisteredSource
 from mmif.transforms.brain import find_brain
 from mmif.transforms.head import head_mask
 from mmif.transforms.intensity import ScaleToUnitd
+from mmif.transforms.readability import BRAIN_TOP, CT_RANGE, readability
 from mmif.transforms.slices import to_slices
 from mmif.transforms.step import study_of
 from mmif.weights import load_weights
@@ -145,7 +145,7 @@ class Slices:
         return dict(zip(self.ct, rule(mri, ct), strict=True))
 
     def figures(self, fused: Mapping[str, Stack]) -> dict[str, float]:
-        """`mmif.readability` of fused slices, and the mean share that findings of a kind keep."""
+        """`readability` of fused slices, and the mean share that findings of a kind keep."""
         of_volume = [pixels for name, pixels in fused.items() if name.startswith(PLAIN)]
         volume = np.stack(of_volume, -1).swapaxes(0, 1)[None] / 255
         kept: dict[str, list[float]] = {kind: [] for kind in FINDINGS}
@@ -210,7 +210,7 @@ def draw(volume: MetaTensor, role: str, findings: Sequence[Finding]) -> MetaTens
 
 
 def brain_of(sources: Mapping[str, RegisteredSource], spacing: Spacing) -> Mask:
-    """(X, Y, Z): the brain, as `mmif.readability` finds it."""
+    """(X, Y, Z): the brain, as `mmif.transforms.readability` finds it."""
     covered = np.all([s.coverage[0].numpy() > 0.99 for s in sources.values()], axis=0)
     head = head_mask(sources["mri"].values)[0].numpy().astype(bool) & covered
     return find_brain(sources["ct"].values[0].numpy().astype(float), head, covered, spacing)

@@ -3,8 +3,9 @@
     python benchmarks/colour_maps.py [--spect FILE --mri FILE] [--legend docs/images/legend.png]
 
 Fuses SPECT (by default the sample head's) with its MRI in every colour map and prints the figures
-of `mmif.readability`: rho and error of the activity that an eye reads back, the luminance by
-anatomy and by activity, and the warning that `mmif fuse` gives where it is hardly to be read.
+of `mmif.transforms.readability`: rho and error of the activity that an eye reads back, the
+luminance by anatomy and by activity, and the warning that `mmif fuse` gives where it is hardly to
+be read.
 """
 
 import argparse
@@ -13,9 +14,9 @@ from pathlib import Path
 from PIL import Image
 
 import mmif
-from mmif.readability import readability_warnings
 from mmif.report.readability import WANTED, colour_bar
 from mmif.transforms.colour import ACTIVITY, PALETTES
+from mmif.transforms.readability import readability_warnings
 
 SAMPLES = Path(__file__).parents[1] / "sample_data"
 FIGURES = ("activity_rho", "activity_error", "anatomy_slope", "activity_slope")

@@ -24,10 +24,10 @@ from scipy import ndimage
 
 import mmif
 from mmif.io.transform_files import write_itk_transform
-from mmif.readability import BRAIN_TOP, CT_RANGE
 from mmif.result import FusionResult
 from mmif.transforms.brain import find_brain
 from mmif.transforms.head import head_mask
+from mmif.transforms.readability import BRAIN_TOP, CT_RANGE
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from mmif.baselines import maximum
+from mmif.evaluation.baselines import maximum
 from mmif.metrics import REPORTED, evaluate_stack
 
 BAR = 50

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from mmif.baselines import BASELINES
 from mmif.config import load_pipeline
+from mmif.evaluation.baselines import BASELINES
 from mmif.images import fuse_pixels
 from mmif.io.images import read_image
 from mmif.roles import TASKS

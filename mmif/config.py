@@ -128,7 +128,7 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the terms of the training loss; see ``mmif.losses`` for each of them.
+    """Weights of the terms of the training loss; see ``mmif.training.losses`` for each of them.
 
     ``similarity``, ``gradient`` and ``smooth`` are the paper's (Eq. 4 to 7) with its weights;
     ``local_similarity`` is its ablation L_ab. ``target``, ``target_regions`` and ``target_edges``

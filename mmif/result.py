@@ -92,7 +92,7 @@ class StudyRecord:
         sources: role to the source on the grid, the reference first.
         fusion: device, precision, weights, slices, seconds.
         metrics_per_slice: metric to (Z,); NaN where a slice is empty.
-        readability: what of each source a reader still sees (`mmif.readability`).
+        readability: what of each source a reader still sees (`mmif.transforms.readability`).
         warnings: all that a reader of the volume must know, in the order it was found.
     """
 
@@ -167,7 +167,7 @@ class FusionResult:
         metrics_per_slice: name to (Z,); NaN where a slice is empty.
         fusion: device, precision, slice batch, weights name and sha256, slices, seconds.
         warnings: all that a reader of the volume must know.
-        readability: what of each source a reader still sees (`mmif.readability`).
+        readability: what of each source a reader still sees (`mmif.transforms.readability`).
         seconds: time by step.
         steps: what ran, step by step.
         loop: whether the registrations of three sources agree; None of two.

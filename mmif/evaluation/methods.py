@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmif.baselines import BASELINES, Stack
 from mmif.errors import InputError
+from mmif.evaluation.baselines import BASELINES, Stack
 from mmif.images import ImagePair, fuse_pixels
 from mmif.io.images import Pixels, check_same_size, read_image
 from mmif.studies.slice_pairs import PairFiles, image_files, read_pair

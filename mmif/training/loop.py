@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, Dataset
 from mmif.config import Pipeline, TrainingConfig
 from mmif.errors import TrainingError
 from mmif.io.atomic import commit, staging_folder
-from mmif.losses import Target, fusion_loss
 from mmif.networks.inference import choose_precision
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.training.batches import Batch, check_crops, draw_batch, steps_per_epoch
 from mmif.training.card import Origin, weights_card
+from mmif.training.losses import Target, fusion_loss
 from mmif.training.pairs import PairSet
 from mmif.training.ranks import Ranks
 from mmif.training.record import LOSSES, VALIDATION, Record

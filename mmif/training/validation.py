@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmif.baselines import BASELINES
+from mmif.evaluation.baselines import BASELINES
 from mmif.metrics import METRICS, REPORTED, evaluate_each, to_uint8
 from mmif.training.pairs import Grey, Pair
 

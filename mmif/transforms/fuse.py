@@ -16,9 +16,9 @@ from mmif.config import Precision
 from mmif.errors import ConfigError
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
-from mmif.readability import readability, readability_warnings
 from mmif.result import FUSED_KEY, STUDY_KEY
 from mmif.transforms.colour import colour_fused, luminance
+from mmif.transforms.readability import readability, readability_warnings
 from mmif.transforms.slices import from_slices, grid_of, on_grid, to_slices
 from mmif.transforms.step import Data, Step, study_of
 from mmif.weights import Weights, load_weights

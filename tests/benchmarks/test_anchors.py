@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmif.baselines import average
 from mmif.errors import InputError
+from mmif.evaluation.baselines import average
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,6 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from mmif.baselines import BASELINES
 from mmif.cli import main
 from mmif.errors import InputError
 from mmif.evaluation import (
@@ -22,6 +21,7 @@ from mmif.evaluation import (
     score,
     weights_method,
 )
+from mmif.evaluation.baselines import BASELINES
 from mmif.evaluation.scores import mean_ranks
 from mmif.evaluation.tables import csv_text, json_text, latex_text
 from mmif.io.images import read_image, write_image

@@ -42,7 +42,7 @@ from pydicom.uid import (
 from mmif.errors import InputError, MmifError
 from mmif.io import load
 from mmif.io.dicom.read.codestreams import codestream_size
-from mmif.io.dicom.read.suv import suv_factor
+from mmif.io.dicom.suv import suv_factor
 
 SMALL = part(scan(size=(20, 22), pixel_mm=(8.0, 8.0)), range(10, 16))
 LARGER = part(scan(), range(12, 16))  # JPEG 2000 halves five times

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmif.baselines import BASELINES, average, laplacian_pyramid, maximum
+from mmif.evaluation.baselines import BASELINES, average, laplacian_pyramid, maximum
 
 Image = npt.NDArray[np.uint8]
 pairs = hnp.arrays(np.uint8, st.tuples(st.just(2), st.integers(1, 41), st.integers(1, 41)))

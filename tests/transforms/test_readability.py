@@ -10,9 +10,9 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 
-from mmif.readability import readability, readability_warnings
 from mmif.report.readability import WANTED, colour_bar, figures
 from mmif.transforms.oklch import colour_at
+from mmif.transforms.readability import readability, readability_warnings
 
 SPACING = (2.0, 2.0, 4.0)
 SHAPE = (96, 96, 20)

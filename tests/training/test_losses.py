@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmif import losses
 from mmif.config import LossConfig
 from mmif.metrics import METRICS
+from mmif.training import losses
 
 
 @pytest.fixture

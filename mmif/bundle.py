@@ -17,7 +17,7 @@ from monai.transforms import Transform
 import mmif
 from mmif.config import Pipeline, shipped_path
 from mmif.fusion import FusionTransforms, fusion_transforms
-from mmif.io.atomic import commit, staging_folder
+from mmif.io.atomic import staging_path
 from mmif.io.ownership import foreign_names, refuse_existing
 from mmif.roles import label
 from mmif.summary import NOTICE, plain
@@ -64,8 +64,7 @@ def write_bundle(pipeline: Pipeline, output: Path, overwrite: bool = False) -> P
         "configs/inference.json": _json(inference_config(pipeline, steps, weights)),
         "docs/README.md": readme(pipeline, weights),
     }
-    with staging_folder(output) as folder:
-        bundle = folder / "bundle"
+    with staging_path(output) as bundle:
         for one in weights:
             models = bundle / _models(one)
             models.mkdir(parents=True, exist_ok=True)
@@ -75,7 +74,6 @@ def write_bundle(pipeline: Pipeline, output: Path, overwrite: bool = False) -> P
             (bundle / name).parent.mkdir(exist_ok=True)
             (bundle / name).write_text(text, encoding="utf-8")
         shutil.copyfile(shipped_path("LICENSE"), bundle / "LICENSE")
-        commit(bundle, output)
     return output
 
 

@@ -10,7 +10,6 @@ import logging
 import os
 import queue
 import uuid
-from types import TracebackType
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, LocalCluster, Worker, WorkerPlugin, get_worker
@@ -129,12 +128,7 @@ class DaskExecutor:
             self._resources = {"GPU": 1}
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._client is not None:
             self._client.cancel(list(self._futures.values()), force=True)
             self._client.unregister_worker_plugin(self._plugin.name)

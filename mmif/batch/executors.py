@@ -2,7 +2,6 @@
 
 import queue
 import threading
-from types import TracebackType
 from typing import Protocol
 
 from mmif.batch.run_job import Outcome, Task, Work
@@ -15,12 +14,7 @@ class Executor(Protocol):
     def __enter__(self) -> "Executor":
         """Itself, ready for tasks."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Give up whatever runs."""
 
     def submit(self, task: Task) -> None:
@@ -48,12 +42,7 @@ class LocalExecutor:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stop.set()
         for _ in self._threads:
             self._tasks.put(None)

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from mmif.batch.worker import START_TIMEOUT_S, WorkerError
@@ -80,12 +79,7 @@ class GpuOwner:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._ended.set()
             if self.process is not None:

@@ -12,7 +12,7 @@ from mmif.batch.jobs import Job
 from mmif.batch.plan import Plan
 from mmif.batch.results import plain_cell
 from mmif.errors import OutputError
-from mmif.io.atomic import commit, staging_folder
+from mmif.io.atomic import staging_path
 from mmif.studies.study import Rejected
 
 WITHHELD = "the reason may name the study; mmif batch --dry-run without --deidentify says it"
@@ -59,9 +59,8 @@ def write_key(key: Mapping[str, str], path: Path) -> None:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *sorted(rows.items())])
-    with staging_folder(path) as folder:
-        (folder / path.name).write_text(text.getvalue(), encoding="utf-8")
-        commit(folder / path.name, path)
+    with staging_path(path) as staged:
+        staged.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _earlier(path: Path) -> dict[str, str]:

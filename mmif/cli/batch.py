@@ -190,13 +190,11 @@ def _pseudonymise(plan: "Plan", path: Path | None) -> "Plan":
 
 def _save_list(plan: "Plan", options: Mapping[str, Any]) -> None:
     """The list of ``--save-list``, whole or not at all."""
-    from mmif.io.atomic import commit, staging_folder
+    from mmif.io.atomic import staging_path
     from mmif.studies.lists import write_list
 
-    path = options["save_list"]
-    with staging_folder(path) as folder:
-        write_list(plan.studies, folder / path.name)
-        commit(folder / path.name, path)
+    with staging_path(options["save_list"]) as path:
+        write_list(plan.studies, path)
 
 
 def _shared_options(options: Mapping[str, Any]) -> FuseOptions:

@@ -1,5 +1,6 @@
 """``mmif evaluate``."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def evaluate(**options: Any) -> None:
         raise click.UsageError("expected --fused or --weights, found both")
     compared = _folders_by_name(options["compare"])
     from mmif.evaluation import choose_pairs, published_rows, score
-    from mmif.evaluation.outputs import new_folder
+    from mmif.io.atomic import staging_path
     from mmif.io.ownership import refuse_existing
     from mmif.studies.slice_pairs import find_pair_files
 
@@ -87,7 +88,10 @@ def evaluate(**options: Any) -> None:
     methods = _methods(options, weights, compared, selection)
     from mmif.cli.progress import show_progress
 
-    with show_progress() as progress, new_folder(options["save_fused"]) as folder:
+    saved = options["save_fused"]
+    with show_progress() as progress, staging_path(saved) if saved else nullcontext() as folder:
+        if folder:
+            folder.mkdir()
         evaluation = score(selection.pairs, methods, saved=folder, progress=progress)
     printed = published_rows(options["task"]) if options["published"] else {}
     _write(options, evaluation, selection, weights, printed)
@@ -141,8 +145,8 @@ def _write(
 ) -> None:
     """The files that were asked for."""
     from mmif import __version__
-    from mmif.evaluation.outputs import write_text
     from mmif.evaluation.tables import csv_text, json_text, latex_text
+    from mmif.io.atomic import staging_path
 
     facts = {
         "mmif_version": __version__,
@@ -152,13 +156,15 @@ def _write(
         "cases": list(selection.cases),
         "weights": {"name": weights.name, "sha256": weights.sha256} if weights else None,
     }
-    if options["csv"]:
-        write_text(csv_text(evaluation), options["csv"])
-    if options["json"]:
-        write_text(json_text(evaluation, facts, printed), options["json"])
-    if options["latex"]:
-        caption = f"{options['task']}, {selection.reason}"
-        write_text(latex_text(evaluation.means, caption), options["latex"])
+    texts = {
+        "csv": csv_text(evaluation),
+        "json": json_text(evaluation, facts, printed),
+        "latex": latex_text(evaluation.means, f"{options['task']}, {selection.reason}"),
+    }
+    for name, text in texts.items():
+        if options[name]:
+            with staging_path(options[name]) as path:
+                path.write_text(text, encoding="utf-8")
 
 
 def _show(

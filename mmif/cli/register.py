@@ -38,7 +38,7 @@ def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
     """Register two volumes of one head rigidly; write an ITK transform (fixed to moving, LPS)."""
     from mmif.errors import OutputError
     from mmif.io import load
-    from mmif.io.atomic import commit, staging_folder
+    from mmif.io.atomic import staging_path
     from mmif.io.ownership import refuse_existing
     from mmif.io.transform_files import write_itk_transform
 
@@ -50,8 +50,8 @@ def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
         "moving": load(moving, role=options["moving_role"]),
     }
     result, warnings = _register(volumes, options)
-    with staging_folder(output) as folder:
-        commit(write_itk_transform(folder / output.name, result.fixed_to_moving_lps), output)
+    with staging_path(output) as staged:
+        write_itk_transform(staged, result.fixed_to_moving_lps)
     if quiet():
         return
     for warning in warnings:

@@ -102,7 +102,7 @@ class Gunzip:
     def __enter__(self) -> "Gunzip":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
     def __call__(self, packed: FoundFile) -> FoundFile:

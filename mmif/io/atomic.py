@@ -60,6 +60,18 @@ def staging_folder(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def staging_path(output: Path) -> Iterator[Path]:
+    """Where to write one file or folder, which stands at ``output`` after the block.
+
+    Raises:
+        OutputError: the system refuses.
+    """
+    with staging_folder(output) as folder:
+        yield folder / output.name
+        commit(folder / output.name, output)
+
+
+@contextmanager
 def private_folder() -> Iterator[Path]:
     """A folder for patients' data in the system's place for temporary files; gone at the end.
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from mmif.errors import InputError, OutputError
-from mmif.io.atomic import commit, staging_folder
+from mmif.io.atomic import staging_path
 from mmif.io.ownership import MARK, refuse_existing
 from mmif.metrics import luminance
 
@@ -120,9 +120,8 @@ def write_image(pixels: Pixels, path: Path, *, overwrite: bool = False) -> None:
         OutputError: no known ending, an existing file, or the system refuses.
     """
     check_image_output(path, overwrite=overwrite)
-    with staging_folder(path) as folder:
-        save_pixels(pixels, folder / path.name)
-        commit(folder / path.name, path)
+    with staging_path(path) as staged:
+        save_pixels(pixels, staged)
 
 
 def save_pixels(pixels: Pixels, path: Path) -> None:

@@ -5,7 +5,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
@@ -84,12 +83,7 @@ class Deliveries:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self._condition:
             self._stopped.set()
             self._condition.notify_all()

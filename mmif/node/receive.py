@@ -3,7 +3,6 @@
 import logging
 import shutil
 import tempfile
-from types import TracebackType
 
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import (
@@ -87,12 +86,7 @@ class Receiver:
             ) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._entity.shutdown()
         _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
 

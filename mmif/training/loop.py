@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmif.config import Pipeline, TrainingConfig
 from mmif.errors import TrainingError
-from mmif.io.atomic import commit, staging_folder
+from mmif.io.atomic import staging_path
 from mmif.networks.inference import choose_precision
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.training.batches import Batch, check_crops, draw_batch, steps_per_epoch
@@ -190,9 +190,8 @@ def _begin(job: Job, pairs: PairSet, ranks: Ranks, steps: int) -> State:
 
 def _make(output: Path) -> None:
     """An empty folder at ``output``, in place of what stands there."""
-    with staging_folder(output) as folder:
-        (folder / "new").mkdir()
-        commit(folder / "new", output)
+    with staging_path(output) as folder:
+        folder.mkdir()
 
 
 def _terms(pipeline: Pipeline, pairs: PairSet) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from mmif.config import TrainingConfig
 from mmif.errors import TrainingError
-from mmif.io.atomic import commit, staging_folder
+from mmif.io.atomic import staging_path
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.training.card import Origin
 from mmif.training.validation import Validation
@@ -114,9 +114,8 @@ def save_checkpoint(state: State, output: Path) -> None:
     }
     packed = io.BytesIO()  # torch hides what a full disk says
     torch.save(content, packed)
-    with staging_folder(output / CHECKPOINT) as folder:
-        (folder / CHECKPOINT).write_bytes(packed.getbuffer())
-        commit(folder / CHECKPOINT, output / CHECKPOINT)
+    with staging_path(output / CHECKPOINT) as path:
+        path.write_bytes(packed.getbuffer())
 
 
 def load_checkpoint(state: State, output: Path) -> None:

@@ -79,7 +79,7 @@ class _Quiet:
                 self._log_was_off, _PYDICOM_LOG.disabled = _PYDICOM_LOG.disabled, True
             self._inside += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
@@ -110,7 +110,7 @@ class _Paused:
                 gc.disable()
             self._inside += 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0 and self._was_on:

@@ -21,7 +21,7 @@ from pydicom.valuerep import DSfloat, format_number_as_ds
 
 from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.elements import encode, write_elements
-from mmif.io.dicom.write.header import contributing_equipment, copy_elements, patient_and_study
+from mmif.io.dicom.write.header import content_elements, dates_of_making, series_elements
 from mmif.io.dicom.write.references import instance_reference, referable
 from mmif.io.source import Source
 
@@ -91,30 +91,13 @@ def write_blending(path: Path, recipe: DerivedSeries, folder: Path, look: Look) 
 
 def _header(recipe: DerivedSeries, registered_uid: str, look: Look) -> Dataset:
     """Patient, study, series, equipment and identification (C.7.1 to C.7.5, C.11.9, C.11.10)."""
-    ds = Dataset()
-    ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.update(patient_and_study(recipe))
-    ds.update(copy_elements(recipe.reference.headers[0], ["BodyPartExamined"]))
-    for keyword, part in recipe.body_part.items():
-        ds.setdefault(keyword, part)
     parts = registered_uid, look.reference_window, look.registered_window, look.palette_name
+    uid, description = recipe.uid("blending series", *parts), f"{recipe.description[:54]}, blended"
+    ds = series_elements(recipe, "PR", "blending", uid, description)
+    ds.update(dates_of_making(recipe, "PresentationCreation"))
+    ds.update(content_elements("BLENDING", f"{recipe.description[:40]}, laid over it"))
     ds.SOPClassUID = BlendingSoftcopyPresentationStateStorage
     ds.SOPInstanceUID = recipe.uid("blending", *parts)
-    ds.SeriesInstanceUID = recipe.uid("blending series", *parts)
-    ds.SeriesNumber = recipe.number(ds.SeriesInstanceUID, 94_000_000)
-    ds.SeriesDescription = f"{recipe.description[:54]}, blended"
-    ds.Modality = "PR"
-    for part in ("Series", "PresentationCreation", "InstanceCreation"):
-        setattr(ds, f"{part}Date", recipe.created.strftime("%Y%m%d"))
-        setattr(ds, f"{part}Time", recipe.created.strftime("%H%M%S"))
-    ds.Manufacturer = ds.ManufacturerModelName = "mmif"
-    ds.DeviceSerialNumber = "0"
-    ds.SoftwareVersions = recipe.version
-    ds.ContributingEquipmentSequence = contributing_equipment(recipe)
-    ds.InstanceNumber = 1
-    ds.ContentLabel = "BLENDING"
-    ds.ContentDescription = f"{recipe.description[:40]}, laid over it"
-    ds.ContentCreatorName = "mmif^software"
     return ds
 
 

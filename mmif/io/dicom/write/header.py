@@ -74,6 +74,13 @@ LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
 RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")  # SNOMED RT, which SNOMED CT replaced (PS3.16 8.1)
 # Routes, orientations, radionuclides, radiopharmaceuticals: what carried sequences hold
 CONTEXT_GROUPS = ("cid11", "cid19", "cid20", "cid21", "cid4020", "cid4021")
+# Where a million each begin: far above those of scanners, and an IS (PS3.5 6.2: 32 bits)
+SERIES_NUMBERS = {
+    "fused": 91_000_000,
+    "registered": 92_000_000,
+    "registration": 93_000_000,
+    "blending": 94_000_000,
+}
 TEXT = ("AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT")
 
 
@@ -331,6 +338,55 @@ def code(value: str, scheme: str, meaning: str) -> Sequence:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return Sequence([item])
+
+
+def series_elements(
+    recipe: DerivedSeries, modality: str, kind: str, uid: str, description: str
+) -> Dataset:
+    """Patient, study, series and equipment of an object by ``recipe`` (C.7.1 to C.7.3, C.7.5.1).
+
+    Args:
+        recipe: how the object came about.
+        modality: of the object.
+        kind: of series, one of ``SERIES_NUMBERS``.
+        uid: its SeriesInstanceUID.
+        description: SeriesDescription.
+    """
+    ds = patient_and_study(recipe)
+    ds.SpecificCharacterSet = "ISO_IR 192"
+    reference = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
+    ds.update(copy_elements(reference, ["BodyPartExamined"]))
+    for keyword, part in recipe.body_part.items():
+        ds.setdefault(keyword, part)
+    ds.Modality = modality
+    ds.SeriesInstanceUID = uid
+    ds.SeriesNumber = recipe.number(uid, SERIES_NUMBERS[kind])
+    ds.SeriesDescription = description
+    ds.update(dates_of_making(recipe, "Series", "InstanceCreation"))
+    ds.Manufacturer = ds.ManufacturerModelName = "mmif"
+    ds.SoftwareVersions = recipe.version
+    ds.ContributingEquipmentSequence = contributing_equipment(recipe)
+    return ds
+
+
+def dates_of_making(recipe: DerivedSeries, *parts: str) -> Dataset:
+    """Date and time at which ``recipe`` was made, of each of ``parts`` (``Series`` ...)."""
+    ds = Dataset()
+    for part in parts:
+        setattr(ds, f"{part}Date", recipe.created.strftime("%Y%m%d"))
+        setattr(ds, f"{part}Time", recipe.created.strftime("%H%M%S"))
+    return ds
+
+
+def content_elements(label: str, description: str) -> Dataset:
+    """What an object that is no image has of equipment and content (C.7.5.2, Table 10-12)."""
+    ds = Dataset()
+    ds.DeviceSerialNumber = "0"
+    ds.InstanceNumber = 1
+    ds.ContentLabel = label
+    ds.ContentDescription = description
+    ds.ContentCreatorName = "mmif^software"
+    return ds
 
 
 def contributing_equipment(recipe: DerivedSeries) -> Sequence:

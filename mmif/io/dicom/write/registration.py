@@ -16,12 +16,12 @@ from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.elements import encode, write_elements
 from mmif.io.dicom.write.header import (
     code,
-    contributing_equipment,
-    copy_elements,
+    content_elements,
+    dates_of_making,
     frame_of_reference,
     frame_uid,
     header_warnings,
-    patient_and_study,
+    series_elements,
 )
 from mmif.io.dicom.write.references import (
     encode_instances,
@@ -77,30 +77,12 @@ def write_spatial_registration(path: Path, recipe: DerivedSeries) -> tuple[str, 
 
 def _header(recipe: DerivedSeries) -> Dataset:
     """Everything of the object but the matrices and the references."""
-    ds = Dataset()
-    ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.update(patient_and_study(recipe))
+    uid = recipe.uid("registration series")
+    ds = series_elements(recipe, "REG", "registration", uid, "mmif registration")
     ds.update(frame_of_reference(recipe.reference))
-    reference = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
-    ds.update(copy_elements(reference, ["BodyPartExamined"]))
-    for keyword, part in recipe.body_part.items():
-        ds.setdefault(keyword, part)
+    ds.update(dates_of_making(recipe, "Content"))
+    ds.update(content_elements("REGISTRATION", WORDS[recipe.alignment]))
     ds.SOPClassUID = SpatialRegistrationStorage
-    ds.Modality = "REG"
-    ds.SeriesInstanceUID = recipe.uid("registration series")
-    ds.SeriesNumber = recipe.number(ds.SeriesInstanceUID, 93_000_000)
-    ds.SeriesDescription = "mmif registration"
-    for part in ("Series", "Content", "InstanceCreation"):
-        setattr(ds, f"{part}Date", recipe.created.strftime("%Y%m%d"))
-        setattr(ds, f"{part}Time", recipe.created.strftime("%H%M%S"))
-    ds.Manufacturer = ds.ManufacturerModelName = "mmif"
-    ds.DeviceSerialNumber = "0"
-    ds.SoftwareVersions = recipe.version
-    ds.ContributingEquipmentSequence = contributing_equipment(recipe)
-    ds.InstanceNumber = 1
-    ds.ContentLabel = "REGISTRATION"
-    ds.ContentDescription = WORDS[recipe.alignment]
-    ds.ContentCreatorName = "mmif^software"
     return ds
 
 

@@ -26,11 +26,11 @@ from mmif.io.dicom.write.derived import DerivedSeries
 from mmif.io.dicom.write.elements import encode, write_elements
 from mmif.io.dicom.write.header import (
     code,
-    contributing_equipment,
     copy_elements,
+    dates_of_making,
     frame_of_reference,
     header_warnings,
-    patient_and_study,
+    series_elements,
 )
 from mmif.io.dicom.write.iods import ObjectKind, object_kind
 from mmif.io.dicom.write.multiframe import multiframe_elements
@@ -46,8 +46,6 @@ from mmif.io.source import SOURCE_KEY, Source, source_of
 
 log = logging.getLogger(__name__)
 
-# Where a million each begin: far above those of scanners, and an IS (PS3.5 6.2: 32 bits); chosen
-SERIES_NUMBERS = {"fused": 91_000_000, "registered": 92_000_000}
 LOSSY = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -91,12 +89,13 @@ def write_aloud(volume: MetaTensor, folder: Path, recipe: DerivedSeries) -> None
 
 def _shared_elements(kind: ObjectKind, planes: Planes, recipe: DerivedSeries) -> Dataset:
     """What all slices of the series have in common, without geometry and pixel data."""
-    ds = Dataset()
-    ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.update(patient_and_study(recipe))
+    uid = recipe.uid("series", kind.sop_class_uid)
+    ds = series_elements(recipe, kind.modality, recipe.kind, uid, recipe.description[:64])
+    header = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
+    ds.update(copy_elements(header, ["PatientPosition"]))
+    ds.setdefault("PatientPosition", "")
+    ds.update(dates_of_making(recipe, "Content"))
     ds.update(frame_of_reference(recipe.reference))
-    ds.update(_series_elements(kind, recipe))
-    ds.update(_equipment_elements(recipe))
     ds.update(_derivation_elements(kind, recipe))
     ds.update(_lossy_elements(recipe.sources))
     ds.update(kind.elements)
@@ -108,32 +107,6 @@ def _shared_elements(kind: ObjectKind, planes: Planes, recipe: DerivedSeries) ->
         del ds.PatientPosition  # the orientation codes of the PET stand for it (C.7.3.1.1.2)
     elif not kind.multiframe:
         ds.SpacingBetweenSlices = decimal(planes.slice_mm)
-    return ds
-
-
-def _series_elements(kind: ObjectKind, recipe: DerivedSeries) -> Dataset:
-    """The General Series module (C.7.3.1) and the dates of making."""
-    header = recipe.reference.headers[0] if recipe.reference.headers else Dataset()
-    ds = copy_elements(header, ("PatientPosition", "BodyPartExamined"))
-    ds.setdefault("PatientPosition", "")
-    for keyword, part in recipe.body_part.items():
-        ds.setdefault(keyword, part)
-    ds.Modality = kind.modality
-    ds.SeriesInstanceUID = recipe.uid("series", kind.sop_class_uid)
-    ds.SeriesNumber = recipe.number(ds.SeriesInstanceUID, SERIES_NUMBERS[recipe.kind])
-    ds.SeriesDescription = recipe.description[:64]
-    for part in ("Series", "Content", "InstanceCreation"):
-        setattr(ds, f"{part}Date", recipe.created.strftime("%Y%m%d"))
-        setattr(ds, f"{part}Time", recipe.created.strftime("%H%M%S"))
-    return ds
-
-
-def _equipment_elements(recipe: DerivedSeries) -> Dataset:
-    """The General Equipment module (C.7.5.1): mmif made this series."""
-    ds = Dataset()
-    ds.Manufacturer = ds.ManufacturerModelName = "mmif"
-    ds.SoftwareVersions = recipe.version
-    ds.ContributingEquipmentSequence = contributing_equipment(recipe)
     return ds
 
 

@@ -34,6 +34,35 @@ BACKGROUND_BELOW, BACKGROUND_SHARE = -500.0, 0.01
 _BLOCK = 1 << 24
 
 
+def repair(volume: npt.NDArray[np.float32], role: str | None, where: str) -> tuple[str, ...]:
+    """Hold the grey values (X, Y, Z) of a file without a modality to its role, in place.
+
+    Returns:
+        What was filled, and what is to be warned of.
+
+    Raises:
+        InputError: values that are no image, or not of the role.
+    """
+    notes = fill_unmeasured(volume, where) + check_role(volume, role, where)
+    return notes + fill_background(volume, role)
+
+
+def choose_frame(frame: int | None, frames: int, where: str) -> int:
+    """Which of ``frames`` volumes of a file to read.
+
+    Raises:
+        InputError: it holds several and none was asked for, or not the one that was.
+    """
+    if frame is None and frames > 1:
+        raise InputError(
+            f"{where}: 4-D with {frames} volumes; "
+            f"choose one frame, 0 to {frames - 1} (--frame ROLE=N)"
+        )
+    if not 0 <= (frame or 0) < frames:
+        raise InputError(f"{where}: frame {frame} was asked for; it holds 0 to {frames - 1}")
+    return frame or 0
+
+
 def check_values(volume: npt.NDArray[np.float32], where: str) -> tuple[float, float]:
     """The lowest and highest value of a volume that has finite, differing values.
 

@@ -34,7 +34,15 @@ class ContentReader(ImageReader):  # type: ignore[misc]
 
     Nothing is opened before ``get_data``, so that a refusal reaches the caller instead of making
     MONAI try its next reader.
+
+    Args:
+        role: ct, mri, spect or pet: what the values are checked for; None for any.
+        frame: which volume of a 4-D file or of a series that holds several.
     """
+
+    def __init__(self, role: str | None = None, frame: int | None = None) -> None:
+        super().__init__()
+        self.role, self.frame = role, frame
 
     def verify_suffix(self, filename: Sequence[str | Path] | str | Path) -> bool:
         """True: a name tells nothing."""

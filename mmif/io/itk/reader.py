@@ -8,13 +8,7 @@ import SimpleITK as sitk
 
 from mmif.errors import InputError
 from mmif.geometry import spacing_mm
-from mmif.io.checks import (
-    check_grid,
-    check_role,
-    check_values,
-    fill_background,
-    fill_unmeasured,
-)
+from mmif.io.checks import check_grid, check_values, choose_frame, repair
 from mmif.io.itk.header import ItkHeader, read_itk_header
 from mmif.io.meta import monai_meta
 from mmif.io.paths import ContentReader, Unread
@@ -25,16 +19,7 @@ Volume = npt.NDArray[np.float32]
 
 
 class SimpleItkReader(ContentReader):
-    """Reads a volume through SimpleITK, with its affine in RAS.
-
-    Args:
-        role: ct, mri, spect or pet: what the values are checked for; None for any.
-        frame: which volume of a 4-D file.
-    """
-
-    def __init__(self, role: str | None = None, frame: int | None = None) -> None:
-        super().__init__()
-        self.role, self.frame = role, frame
+    """Reads a volume through SimpleITK, with its affine in RAS."""
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.
@@ -54,9 +39,7 @@ class SimpleItkReader(ContentReader):
         check_grid(voxels.shape[-3:], affine, where)
         warnings = header.warnings
         if voxels.ndim == 3:
-            warnings += fill_unmeasured(voxels, where)
-            warnings += check_role(voxels, self.role, where)
-            warnings += fill_background(voxels, self.role)
+            warnings += repair(voxels, self.role, where)
         check_values(voxels, where)
         shape = voxels.shape[-3:]
         source = Source(
@@ -74,18 +57,11 @@ class SimpleItkReader(ContentReader):
 
 def _choose_image(header: ItkHeader, frame: int | None, where: str) -> sitk.Image:
     """The 3-D image that is meant, float32 or a vector of components."""
-    frames = header.frames
-    if frame is None and frames > 1:
-        raise InputError(
-            f"{where}: 4-D with {frames} volumes; "
-            f"choose one frame, 0 to {frames - 1} (--frame ROLE=N)"
-        )
-    if not 0 <= (frame or 0) < frames:
-        raise InputError(f"{where}: frame {frame} was asked for; it holds 0 to {frames - 1}")
+    frame = choose_frame(frame, header.frames, where)
     try:
         if len(header.size) == 4:
             header.reader.SetExtractSize([*header.size[:3], 0])
-            header.reader.SetExtractIndex([0, 0, 0, frame or 0])
+            header.reader.SetExtractIndex([0, 0, 0, frame])
         return header.reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{where}: pixels not readable (truncated or broken)") from error

@@ -11,17 +11,9 @@ import numpy.typing as npt
 
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, spacing_mm
-from mmif.io.checks import (
-    MAX_VOXELS,
-    check_grid,
-    check_role,
-    check_unpacked,
-    check_values,
-    fill_background,
-    fill_unmeasured,
-)
+from mmif.io.checks import MAX_VOXELS, check_grid, check_values, choose_frame, repair
 from mmif.io.meta import monai_meta
-from mmif.io.nifti.header import is_packed, nifti_errors, open_nifti
+from mmif.io.nifti.header import nifti_errors, open_nifti, read_values
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.source import Source
 from mmif.roles import unit_of
@@ -47,16 +39,7 @@ class MghInfo:
 
 
 class FreesurferReader(ContentReader):
-    """Reads a FreeSurfer volume, with its affine to scanner RAS.
-
-    Args:
-        role: ct, mri, spect or pet: what the values are checked for; None for any.
-        frame: which volume of a 4-D file.
-    """
-
-    def __init__(self, role: str | None = None, frame: int | None = None) -> None:
-        super().__init__()
-        self.role, self.frame = role, frame
+    """Reads a FreeSurfer volume, with its affine to scanner RAS."""
 
     def get_data(self, img: Unread) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         """Voxels (X, Y, Z) and MONAI's metadata.
@@ -67,19 +50,9 @@ class FreesurferReader(ContentReader):
         path, where = img.path, str(img.path)
         info = mgh_info(path)
         check_grid(info.shape, info.affine_ras, where)
-        frame = self.frame or 0
-        if self.frame is None and info.frames > 1:
-            raise InputError(
-                f"{where}: 4-D with {info.frames} volumes; "
-                f"choose one frame, 0 to {info.frames - 1} (--frame ROLE=N)"
-            )
-        if not 0 <= frame < info.frames:
-            raise InputError(
-                f"{where}: frame {frame} was asked for; it holds 0 to {info.frames - 1}"
-            )
+        frame = choose_frame(self.frame, info.frames, where)
         voxels = _voxels(path, info, frame)
-        notes = fill_unmeasured(voxels, where) + check_role(voxels, self.role, where)
-        notes += fill_background(voxels, self.role)
+        notes = repair(voxels, self.role, where)
         check_values(voxels, where)
         source = Source(
             path=path,
@@ -118,17 +91,9 @@ def mgh_info(path: Path) -> MghInfo:
 
 
 def _voxels(path: Path, info: MghInfo, frame: int) -> npt.NDArray[np.float32]:
-    """Values (X, Y, Z) of one volume; memory is taken only as bytes come."""
-    size = math.prod(info.shape) * info.dtype.itemsize
-    data = bytearray()
-    if is_packed(path):
-        end = _HEADER_BYTES + (frame + 1) * size
-        check_unpacked(end, path.stat().st_size, str(path))
-    with nifti_errors(path), open_nifti(path) as file:
-        file.seek(_HEADER_BYTES + frame * size)
-        while len(data) < size and (chunk := file.read(min(size - len(data), 1 << 24))):
-            data += chunk
-    if len(data) < size:
-        raise InputError(f"{path}: {len(data)} bytes of voxels; expected {size} (truncated)")
-    flat = np.frombuffer(data, dtype=info.dtype)
+    """Values (X, Y, Z) of one volume."""
+    count = math.prod(info.shape)
+    start = _HEADER_BYTES + frame * count * info.dtype.itemsize
+    with nifti_errors(path):
+        flat = read_values(path, start, count, info.dtype)
     return flat.reshape(info.shape, order="F").astype(np.float32, order="F")

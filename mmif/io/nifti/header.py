@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from mmif.errors import GeometryError, InputError, MmifError
 from mmif.geometry import Matrix, apply, spacing_mm
-from mmif.io.checks import MAX_VOXELS
+from mmif.io.checks import MAX_VOXELS, check_unpacked
 from mmif.io.dicom.read.headers import one_line, quiet
 
 Header = Any  # nibabel.Nifti1Header or Nifti2Header; nibabel has no types
+
+CHUNK_BYTES = 1 << 24  # read at once, so that a file cut short takes no memory for its claim
 
 DISAGREEMENT_MM = 0.1
 """Corners that sform and qform put further apart are said aloud."""
@@ -100,6 +102,27 @@ def open_nifti(path: Path) -> Iterator[BinaryIO]:
     """``path`` for reading, unpacked if its content is gzip."""
     with gzip.open(path) if is_packed(path) else path.open("rb") as file:
         yield cast(BinaryIO, file)
+
+
+def read_values(path: Path, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """``count`` stored values from byte ``start`` of what ``path`` holds, unpacked.
+
+    Memory is taken only as bytes come.
+
+    Raises:
+        InputError: there are fewer, or a packed file claims more than images unpack to.
+    """
+    size = count * dtype.itemsize
+    if is_packed(path):
+        check_unpacked(start + size, path.stat().st_size, str(path))
+    data = bytearray()
+    with open_nifti(path) as file:
+        file.seek(start)
+        while len(data) < size and (chunk := file.read(min(size - len(data), CHUNK_BYTES))):
+            data += chunk
+    if len(data) < size:
+        raise InputError(f"{path}: {len(data)} bytes of voxels; expected {size} (truncated)")
+    return np.frombuffer(data, dtype=dtype)
 
 
 def _naming_notes(path: Path) -> tuple[str, ...]:

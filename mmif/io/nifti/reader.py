@@ -6,24 +6,17 @@ taken, the sform wins over a qform that disagrees, and a file without orientatio
 
 import math
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmif.errors import InputError
 from mmif.geometry import Matrix, spacing_mm
-from mmif.io.checks import (
-    check_grid,
-    check_role,
-    check_unpacked,
-    check_values,
-    fill_background,
-    fill_unmeasured,
-)
+from mmif.io.checks import check_grid, check_values, choose_frame, repair
 from mmif.io.files import sibling
 from mmif.io.meta import monai_meta
-from mmif.io.nifti.header import Header, NiftiInfo, is_packed, nifti_errors, nifti_info, open_nifti
+from mmif.io.nifti.header import Header, NiftiInfo, nifti_errors, nifti_info, read_values
 from mmif.io.paths import ContentReader, Unread
 from mmif.io.regrid import SHEAR_MM, shear_mm, unshear
 from mmif.io.source import Source
@@ -36,16 +29,7 @@ _VECTOR_INTENTS = {1004, 1005, 1006, 1007, 1009, 2003, 2004}
 
 
 class NiftiVolumeReader(ContentReader):
-    """Reads a NIfTI volume: ``.nii``, ``.nii.gz``, or a ``.hdr``/``.img`` pair.
-
-    Args:
-        role: ct, mri, spect or pet: what the values are checked for; None for any.
-        frame: which volume of a 4-D file.
-    """
-
-    def __init__(self, role: str | None = None, frame: int | None = None) -> None:
-        super().__init__()
-        self.role, self.frame = role, frame
+    """Reads a NIfTI volume: ``.nii``, ``.nii.gz``, or a ``.hdr``/``.img`` pair."""
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) in 0..1 for RGB24, and MONAI's metadata.
@@ -73,12 +57,8 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
     with nifti_errors(path):
         stored = _stored_values(info, _frame_number(info, frame))
     voxels = _physical(stored, info)
-    filled: tuple[str, ...] = ()
-    if not info.colour:
-        filled = fill_unmeasured(voxels, where)
-        filled += check_role(voxels, role, where) + fill_background(voxels, role)
+    notes = info.warnings if info.colour else info.warnings + repair(voxels, role, where)
     check_values(voxels, where)
-    notes = (*info.warnings, *filled)
     affine = info.affine_ras
     if not info.colour and shear_mm(affine, info.shape) > SHEAR_MM:
         voxels, affine = unshear(voxels, affine, float(voxels.min()), where)
@@ -103,16 +83,7 @@ def _frame_number(info: NiftiInfo, frame: int | None) -> int:
             f"{info.path}: {info.frames} channels (components of a vector or colour); "
             "expected grey values"
         )
-    if frame is None and info.frames > 1:
-        raise InputError(
-            f"{info.path}: 4-D with {info.frames} volumes; "
-            f"choose one frame, 0 to {info.frames - 1} (--frame ROLE=N)"
-        )
-    if not 0 <= (frame or 0) < info.frames:
-        raise InputError(
-            f"{info.path}: frame {frame} was asked for; it holds 0 to {info.frames - 1}"
-        )
-    return frame or 0
+    return choose_frame(frame, info.frames, str(info.path))
 
 
 def _stored_values(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
@@ -121,18 +92,10 @@ def _stored_values(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
     if info.colour:
         dtype = np.dtype("u1")
     count = math.prod(info.shape) * (3 if info.colour else 1)
-    size = count * dtype.itemsize
     pair = bytes(info.header["magic"].tobytes())[:2] == b"ni"
     start = max(float(info.header["vox_offset"]), 0.0) if pair else _data_offset(info.header)
     image = _image_file(info.path) if pair else info.path
-    if is_packed(image):
-        check_unpacked(int(start) + (frame + 1) * size, image.stat().st_size, str(image))
-    with open_nifti(image) as file:
-        file.seek(int(start) + frame * size)
-        data = _read(file, size)
-    if len(data) < size:
-        raise InputError(f"{info.path}: {len(data)} bytes of voxels; expected {size} (truncated)")
-    flat = np.frombuffer(data, dtype=dtype)
+    flat = read_values(image, int(start) + frame * count * dtype.itemsize, count, dtype)
     if info.colour:
         return flat.reshape((3, *info.shape), order="F").transpose(1, 2, 3, 0)
     return flat.reshape(info.shape, order="F")
@@ -143,14 +106,6 @@ def _data_offset(header: Header) -> float:
     least = 544 if int(header["sizeof_hdr"]) == 540 else 352
     offset = float(header["vox_offset"])
     return max(offset, least) if math.isfinite(offset) and offset < 1 << 40 else least
-
-
-def _read(file: BinaryIO, size: int) -> bytearray:
-    """Up to ``size`` bytes; memory is taken only as bytes come."""
-    data = bytearray()
-    while len(data) < size and (chunk := file.read(min(size - len(data), 1 << 24))):
-        data += chunk
-    return data
 
 
 def _image_file(path: Path) -> Path:

@@ -64,9 +64,8 @@ class DicomSeriesReader(ContentReader):
         frame: int | None = None,
         fill_gaps: bool = False,
     ) -> None:
-        super().__init__()
-        self.role, self.series_uid, self.frame = role, series_uid, frame
-        self.fill_gaps = fill_gaps
+        super().__init__(role, frame)
+        self.series_uid, self.fill_gaps = series_uid, fill_gaps
 
     def get_data(self, img: Unread) -> tuple[Volume, dict[str, Any]]:
         """Voxels (X, Y, Z), or (3, X, Y, Z) for colours, and MONAI's metadata.

@@ -85,14 +85,6 @@ class FusionTransforms(Compose):  # type: ignore[misc]
         """
         return type(self)(self.transforms[: self._index(step)])
 
-    def starting_at(self, step: type) -> Self:
-        """The list from the first step of the class ``step`` on.
-
-        Raises:
-            ConfigError: no such step in the list.
-        """
-        return type(self)(self.transforms[self._index(step) :])
-
     def find(self, step: type) -> Any:
         """The first step of the class ``step``.
 

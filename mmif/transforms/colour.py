@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
 
 from mmif.errors import ConfigError
 from mmif.result import STUDY_KEY
@@ -184,34 +182,6 @@ def _chroma(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     red, blue = V_SCALE * v, U_SCALE * u
     green = -(LUMINANCE[0] * red + LUMINANCE[2] * blue) / LUMINANCE[1]
     return torch.cat([red, green, blue])
-
-
-class ApplyColourMap(Transform):  # type: ignore[misc]
-    """A grey image (1, ...) in 0..1 as RGB (3, ...) through a colour map; ``meta`` is kept."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        palette(name)
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """RGB (3, ...) of ``image`` (1, ...)."""
-        rgb = apply_colour_map(image, self.name)
-        return MetaTensor(rgb, meta=image.meta) if isinstance(image, MetaTensor) else rgb
-
-
-class ApplyColourMapd(MapTransform):  # type: ignore[misc]
-    """Dictionary twin of `ApplyColourMap`."""
-
-    def __init__(self, keys: KeysCollection, name: str, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = ApplyColourMap(name)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """``data`` with the images of the keys in colour."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = self.transform(result[key])
-        return result
 
 
 class ColourActivityd(Step):

@@ -1,15 +1,10 @@
 """Where the head is in a volume of any modality: a threshold, a mask, a box."""
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 import torch
-from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from scipy import ndimage
 
 from mmif.errors import GeometryError
@@ -105,23 +100,6 @@ def head_box_ras(volume: MetaTensor, margin_mm: float = 5.0) -> Points:
         first = max(filled[0] - margin, -0.5)
         edges.append((first, min(filled[-1] + margin, mask.shape[axis] - 0.5)))
     return apply(affine, np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(8, 3))
-
-
-class HeadMaskd(MapTransform):  # type: ignore[misc]
-    """The head mask of each key, under the key with ``postfix``."""
-
-    def __init__(
-        self, keys: KeysCollection, postfix: str = "_head", allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.postfix = postfix
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """``data`` with the masks added."""
-        result = dict(data)
-        for key in self.key_iterator(data):
-            result[f"{key}{self.postfix}"] = head_mask(data[key])
-        return result
 
 
 def _fill_largest(

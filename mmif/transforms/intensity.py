@@ -126,14 +126,6 @@ def apply_window(volume: MetaTensor, window: Window) -> MetaTensor:
     return SOFT_TISSUE * unit + (1 - SOFT_TISSUE) * bone
 
 
-def scale_to_unit(
-    volume: MetaTensor, config: IntensityConfig, head: MetaTensor | None = None
-) -> tuple[MetaTensor, Window]:
-    """``volume`` in 0..1 and the window that did it; see `window_of`."""
-    window = window_of(volume, config, head)
-    return apply_window(volume, window), window
-
-
 class ChooseWindowsd(Step):
     """One window a volume, for each key on the grid; `window_of` for each role.
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Transform
 from scipy import ndimage
 
 from mmif.errors import GeometryError
@@ -210,24 +209,6 @@ def from_slices(slices: torch.Tensor, like: MetaTensor) -> MetaTensor:
     if tuple(slices.shape) != expected:
         raise GeometryError(f"a stack of shape {tuple(slices.shape)}; expected {expected}")
     return on_grid(slices.permute(2, 1, 0)[None].contiguous(), grid_of(like), like=like)
-
-
-class ResampleToGrid(Transform):  # type: ignore[misc]
-    """A volume onto a grid; `to_grid` as a MONAI transform."""
-
-    def __init__(
-        self,
-        grid: Grid,
-        reference_to_source_lps: Matrix | None = None,
-        fill: float | None = None,
-    ) -> None:
-        self.grid = grid
-        self.reference_to_source_lps = reference_to_source_lps
-        self.fill = fill
-
-    def __call__(self, volume: MetaTensor) -> MetaTensor:
-        """``volume`` on the grid."""
-        return to_grid(volume, self.grid, self.reference_to_source_lps, fill=self.fill)
 
 
 def _world_to_source_ras(reference_to_source_lps: Matrix | None) -> Matrix:

@@ -7,13 +7,10 @@ import numpy as np
 import pydicom
 import pytest
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Compose
 
 from mmif.errors import ConfigError
 from mmif.transforms.colour import (
     PALETTES,
-    ApplyColourMapd,
     apply_colour_map,
     luminance,
     palette,
@@ -111,12 +108,3 @@ def test_black_white_and_grey_stay_colourless() -> None:
     grey = restore_colour(y, torch.zeros(1, 3), torch.zeros(1, 3))
     assert torch.equal(grey, y.expand(3, 3))
     assert torch.equal(restore_colour(y[:, ::2], torch.ones(1, 2), -torch.ones(1, 2))[0], y[0, ::2])
-
-
-def test_dictionary_transform_keeps_the_place_of_a_volume() -> None:
-    affine = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
-    spect = MetaTensor(torch.rand(1, 4, 5, 6), affine=affine)
-    result = Compose([ApplyColourMapd(["spect"], "hot-iron")])({"spect": spect})["spect"]
-    assert result.shape == (3, 4, 5, 6)
-    assert torch.equal(result.affine, affine)
-    assert torch.equal(result.as_tensor(), apply_colour_map(spect, "hot-iron"))

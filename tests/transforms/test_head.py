@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose
 from scipy.spatial.transform import Rotation
 
 from mmif.errors import GeometryError
 from mmif.geometry import Grid, apply
-from mmif.transforms.head import HeadMaskd, body_threshold, head_box_ras, head_mask
+from mmif.transforms.head import body_threshold, head_box_ras, head_mask
 
 RADII = (70.0, 85.0, 80.0)
 
@@ -86,10 +85,3 @@ def test_threshold_lies_between_noise_and_dark_tissue() -> None:
     noise = volume[0].numpy()[~truth]
     assert np.percentile(noise, 99.9) < body_threshold(volume) < 200
     assert body_threshold(head("ct", grid())[0]) == -400
-
-
-def test_dictionary_transform_adds_the_mask_beside_the_volume() -> None:
-    volume, _ = head("mri", grid())
-    result = Compose([HeadMaskd(["mri"])])({"mri": volume})
-    assert torch.equal(result["mri_head"], head_mask(volume))
-    assert result["mri"] is volume

@@ -15,12 +15,19 @@ from mmif.transforms.head import head_mask
 from mmif.transforms.intensity import (
     Window,
     apply_window,
-    scale_to_unit,
     window_of,
 )
 
 BRAIN_WINDOW = IntensityConfig("window", -20, 100)
 PERCENTILES = IntensityConfig("percentile", 0, 99.5)
+
+
+def unit_of(
+    volume: MetaTensor, config: IntensityConfig, head: MetaTensor | None = None
+) -> tuple[MetaTensor, Window]:
+    """``volume`` in 0..1, and the window that did it."""
+    window = window_of(volume, config, head)
+    return apply_window(volume, window), window
 
 
 def ball_in(
@@ -47,7 +54,7 @@ def far_air(head: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("noise", [0, 3, 15, 40])
 def test_noisy_air_is_black_and_dark_tissue_is_not(noise: float) -> None:
     volume, head = ball_in(noise)
-    unit, window = scale_to_unit(volume, PERCENTILES)
+    unit, window = unit_of(volume, PERCENTILES)
     voxels = unit[0].numpy()
     air = voxels[far_air(head)]
     assert (air == 0).mean() > 0.99
@@ -70,7 +77,7 @@ def test_the_air_never_takes_more_than_a_quarter_of_the_window() -> None:
 def test_ct_takes_its_window_in_hu_as_it_is() -> None:
     volume = MetaTensor(torch.tensor([-1000.0, -20, 40, 100, 1500]).reshape(1, 5, 1, 1))
     volume.meta["source"] = SimpleNamespace(units="HU")
-    unit, window = scale_to_unit(volume, BRAIN_WINDOW)
+    unit, window = unit_of(volume, BRAIN_WINDOW)
     assert window == Window(-20, 100, "HU")
     assert str(window) == "-20..100 HU"
     torch.testing.assert_close(unit.flatten().as_tensor(), torch.tensor([0, 0, 0.5, 1, 1]))
@@ -79,7 +86,7 @@ def test_ct_takes_its_window_in_hu_as_it_is() -> None:
 def test_the_window_is_one_for_the_volume_not_one_a_slice() -> None:
     volume, _ = ball_in(4)
     volume[..., 30:] *= 0.5
-    unit, window = scale_to_unit(volume, PERCENTILES)
+    unit, window = unit_of(volume, PERCENTILES)
     expected = ((volume - window.low) / (window.high - window.low)).clamp(0, 1)
     assert torch.equal(unit, expected)
     assert unit[..., 34].max() < 0.6 * unit[..., 24].max()
@@ -87,8 +94,8 @@ def test_the_window_is_one_for_the_volume_not_one_a_slice() -> None:
 
 def test_the_same_head_in_other_units_looks_the_same() -> None:
     volume, _ = ball_in(6)
-    unit, _ = scale_to_unit(volume, PERCENTILES)
-    other, _ = scale_to_unit(volume * 37.5, PERCENTILES)
+    unit, _ = unit_of(volume, PERCENTILES)
+    other, _ = unit_of(volume * 37.5, PERCENTILES)
     torch.testing.assert_close(unit, other, atol=1e-4, rtol=0)
 
 
@@ -118,7 +125,7 @@ def test_rire_air_is_black_and_its_brain_stands_in_the_middle(shared_data: Path)
         torch.as_tensor(image.get_fdata(dtype=np.float32)[None]), affine=image.affine
     )
     head = head_mask(volume)
-    unit = scale_to_unit(volume, PERCENTILES, head)[0][0].numpy()
+    unit = unit_of(volume, PERCENTILES, head)[0][0].numpy()
     assert unit[far_air(head[0].numpy())].mean() < 0.1 / 255
     assert 0.33 < np.median(unit[110:140, 110:140, 10:18]) < 0.67
 
@@ -145,7 +152,7 @@ def test_the_brain_has_the_brightness_asked_for_whatever_the_fat_and_the_scale(
     scale: float, offset: float
 ) -> None:
     volume, brain = head_with_fat(scale, offset)
-    unit, window = scale_to_unit(volume, BY_BRAIN)
+    unit, window = unit_of(volume, BY_BRAIN)
     assert window.by == "the brain, by its depth"
     shown = unit[0].numpy()[brain & (np.abs(np.arange(60) - 30) < 24)]
     assert np.percentile(shown, 99) == pytest.approx(0.65, abs=0.02)
@@ -183,7 +190,7 @@ def test_bone_is_told_apart_above_soft_tissue() -> None:
     hu = [-1000.0, -20, 40, 100, 550, 1000, 3000]
     volume = MetaTensor(torch.tensor(hu).reshape(1, 7, 1, 1))
     volume.meta["source"] = SimpleNamespace(units="HU")
-    unit, window = scale_to_unit(volume, config)
+    unit, window = unit_of(volume, config)
     expected = [0, 0, 0.375, 0.75, 0.875, 1, 1]
     torch.testing.assert_close(unit.flatten().as_tensor(), torch.tensor(expected))
     assert str(window) == "-20..100 HU (0..0.75), bone to 1000"

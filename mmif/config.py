@@ -89,6 +89,8 @@ class NetworkConfig:
     ``blocks`` of the Transformer, which sees patches of ``patch`` x ``patch`` pixels; ``margin``
     pixels are replicated around a slice, so that the edge of the picture is no edge in it.
     ``output``: what the last tanh means (`mmif.networks.s3imfusion.S3IMFusion`).
+    ``leak``: slope of the last ReLU below 0. With none, features that died for tissue pass nothing
+    back, and what is darker in the second source alone is never learnt.
     ``full_resolution``: the second scale of the detail subnetwork by larger kernels in place of
     half the resolution, and patches of single pixels, as the paper prints it; five times slower.
     """
@@ -102,6 +104,7 @@ class NetworkConfig:
     patch: int = 16
     margin: int = 8
     output: Output = "between"
+    leak: float = 0.0
     full_resolution: bool = False
 
 

@@ -174,7 +174,7 @@ class S3IMFusion(nn.Module):
         salient, detail, broad = self.mix
         mixed = salient * self.salient(features) + detail * self.detail(features)
         mixed = mixed + broad * self.correlation(features)  # (n, c, H, W)
-        level = self.fuse(F.relu(mixed))  # (n, 1, H, W)
+        level = self.fuse(F.leaky_relu(mixed, self.config.leak))  # (n, 1, H, W)
         level = torch.tanh(level) + (0 if self.config.output == "tanh" else SLOPE) * level
         margin = self.config.margin
         level = level[:, :, margin : margin + h, margin : margin + w]  # (n, 1, h, w)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,8 +24,16 @@ from mmif.training.targets import Image, reader_target
 CONTENT = 0.25
 # After them the emptiest crop is taken too; chosen, not measured
 TRIES = 4
-#: What rings next to a drawn skull is a few grey levels: its pixels count this much more.
-PHANTOM_WEIGHT = 3.0
+PHANTOM_WEIGHT, EDGE_WEIGHT = 3.0, 30.0
+"""A pixel of a drawn phantom counts this much more than one of a slice, and one next to the edge of
+its CT: what rings there is a few grey levels in two pixels of a row, lost in the mean of a crop."""
+
+EDGE_REACH = 4
+"""Pixels on both sides of such an edge; the dips of weights that ring lie in the first two."""
+
+EDGE_STEP = 0.2
+"""What counts as an edge of the CT: a skull is a step of 0.65 above the brain (soft tissue reaches
+0.75 behind the window of volumes)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +102,7 @@ def _show(config: TrainingConfig, pair: Pair, random: np.random.Generator) -> tu
     if random.random() < config.phantoms:
         drawn = phantom(crop.shape[1], crop.shape[2], random).numpy()
         shown = _with_target(drawn, drawn[1], _flat_parenchyma(drawn), pair.clean is not None)
-        shown.weight[:] = PHANTOM_WEIGHT
+        shown.weight[:] = np.where(_next_to_edges(drawn[1]), EDGE_WEIGHT, PHANTOM_WEIGHT)
         return shown, True
     if pair.clean is not None and random.random() < config.scanner:
         return mirror(show_as_scanner(crop[0], clean, pair.parenchyma, random), random), True
@@ -115,6 +125,13 @@ def mirror(shown: Shown, random: np.random.Generator) -> Shown:
         return shown
     parts = (shown.sources, shown.target, shown.weight)
     return Shown(*(np.ascontiguousarray(part[..., ::-1]) for part in parts))
+
+
+def _next_to_edges(ct: Image) -> npt.NDArray[np.bool_]:
+    """Where the CT steps within `EDGE_REACH` pixels."""
+    side = 2 * EDGE_REACH + 1
+    steps = ndimage.maximum_filter(ct, side) - ndimage.minimum_filter(ct, side)
+    return np.asarray(steps > EDGE_STEP)
 
 
 def _flat_parenchyma(drawn: Image) -> float:

@@ -115,6 +115,23 @@ def test_training_leaves_a_slope_beyond_the_range() -> None:
         assert (beyond.grad > 0).all()
 
 
+@pytest.mark.parametrize("leak", [0.0, 0.1])
+def test_what_is_darker_in_the_second_source_is_learnt_only_past_a_leak(leak: float) -> None:
+    """Tissue for which all features are below 0 passes nothing back through a plain ReLU."""
+    network = S3IMFusion(NetworkConfig(output="residual", leak=leak)).train()
+    with torch.no_grad():
+        network.mix.neg_()  # features behind a ReLU, now none of them is positive
+        network.detail.merge.weight.abs_()
+        network.detail.merge.bias.abs_()
+        network.correlation.expand.weight.zero_()
+        network.correlation.expand.bias.abs_()
+    fused = network(torch.full((2, 2, 32, 32), 0.4))
+    (fused - 0.3).square().mean().backward()  # type: ignore[no-untyped-call]
+    slope = network.hybrid.weight.grad
+    assert slope is not None
+    assert bool(slope.any()) == (leak > 0)
+
+
 def test_peak_is_max_pooling() -> None:
     x = torch.randn(2, 1, 9, 13)
     torch.testing.assert_close(max_pool_3x3(x), torch.nn.functional.max_pool2d(x, 3, 1, 1))

@@ -6,8 +6,18 @@ import torch
 
 from mmif.config import TrainingConfig
 from mmif.errors import TrainingError
-from mmif.training.batches import augment, check_crops, draw_batch, phantom, steps_per_epoch
+from mmif.training.batches import (
+    EDGE_STEP,
+    EDGE_WEIGHT,
+    PHANTOM_WEIGHT,
+    augment,
+    check_crops,
+    draw_batch,
+    phantom,
+    steps_per_epoch,
+)
 from mmif.training.pairs import Pair
+from mmif.training.targets import with_truth
 
 CONFIG = TrainingConfig(batch=4, crop=16, augmentation=0.5, seed=3)
 
@@ -52,6 +62,17 @@ def test_without_augmentation_crops_are_the_sources() -> None:
     config = replace(CONFIG, crop=0, augmentation=0.0, batch=1)
     batch = draw_batch(pairs(1), config, 0)
     assert torch.equal(batch.sources[0, 0] * 255, torch.from_numpy(pairs(1)[0].anatomical).float())
+
+
+def test_the_target_counts_most_where_the_ct_of_a_phantom_steps() -> None:
+    config = replace(CONFIG, crop=0, batch=8, phantoms=1.0)
+    batch = draw_batch(with_truth(pairs(8, (64, 64))), config, 0)
+    assert batch.weights is not None
+    steps = (batch.sources[:, 1:].diff(dim=3).abs() > 2 * EDGE_STEP).nonzero()
+    assert len(steps) > 100
+    for image, _, row, column in steps:
+        assert (batch.weights[image, 0, row, column : column + 2] == EDGE_WEIGHT).all()
+    assert (batch.weights == PHANTOM_WEIGHT).float().mean() > 0.3
 
 
 def test_a_batch_says_which_of_its_places_are_phantoms() -> None:

@@ -9,7 +9,24 @@ The names below are the public face; each is imported when it is first used.
 
 import importlib
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers
+    from mmif.config import Pipeline as Pipeline
+    from mmif.config import load_pipeline as load_pipeline
+    from mmif.errors import MmifError as MmifError
+    from mmif.fusion import fusion_transforms as fusion_transforms
+    from mmif.geometry import Grid as Grid
+    from mmif.io import load as load
+    from mmif.io.source import Source as Source
+    from mmif.io.writing import save as save
+    from mmif.metrics import METRICS as METRICS
+    from mmif.networks.s3imfusion import S3IMFusion as S3IMFusion
+    from mmif.registration import Registration as Registration
+    from mmif.registration import register as register
+    from mmif.result import FusionResult as FusionResult
+    from mmif.study import fuse as fuse
+    from mmif.weights import load_weights as load_weights
 
 try:
     __version__ = version("mmif")

@@ -10,14 +10,14 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from monai.transforms import Compose, MapTransform
 from torch import nn
 
 from mmif.config import Pipeline, load_pipeline
 from mmif.errors import ConfigError
-from mmif.options import FuseOptions
+from mmif.options import FuseOptions, OptionKeywords
 from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StepRecord, StudyRecord
 from mmif.transforms.axial_grid import ResampleToAxialGridd
 from mmif.transforms.colour import ColourActivityd
@@ -107,7 +107,7 @@ def fusion_transforms(
     output: str | Path | None = None,
     weights: FusionWeights | Sequence[FusionWeights] | None = None,
     options: FuseOptions | None = None,
-    **keywords: Any,
+    **keywords: Unpack[OptionKeywords],
 ) -> FusionTransforms:
     """The whole job as a MONAI ``Compose``: from paths to the fused (and saved) volume.
 

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypedDict
 
 from mmif.errors import ConfigError
 from mmif.roles import VOLUME_ROLES
@@ -174,7 +174,35 @@ class FuseOptions:
         return {n: getattr(self, n) for n, spec in specs(type(self)).items() if spec.shared}
 
 
-T = TypeVar("T")
+class OptionKeywords(TypedDict, total=False):
+    """The options as keywords, for type checkers: `FuseOptions` with what `FuseOptions.of` takes.
+
+    A checker cannot read them off the dataclass; tests/test_options.py holds one to the other.
+    ``weights`` is a keyword of its own wherever these are taken.
+    """
+
+    reference: str | None
+    fov: Fov | None
+    size: int | None
+    colour_map: str | None
+    format: OutputFormat
+    dicom_encoding: DicomEncoding
+    transfer_syntax: TransferSyntax
+    device: str
+    transform: Mapping[str, str | Path] | str | Path
+    register: bool | None
+    registration_timeout: float | None
+    accept_registration: bool
+    accept_other_anatomy: bool
+    accept_different_patients: bool
+    series_uid: Mapping[str, str]
+    frame: Mapping[str, int]
+    fill_gaps: bool
+    save_registered: bool
+    preview: str | Path | None
+    deidentify: bool
+    report: bool
+    overwrite: bool
 
 
 def specs(cls: type) -> dict[str, OptionSpec]:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack, overload
 
 from monai.data import MetaTensor
 
@@ -36,7 +36,7 @@ from mmif.io.dicom.deidentify import PROFILE, WITHHELD, clean_words
 from mmif.io.ownership import file_sizes, foreign_study, refuse_existing, summary_beside
 from mmif.io.source import source_of
 from mmif.io.transform_files import read_transform
-from mmif.options import FuseOptions
+from mmif.options import FuseOptions, OptionKeywords
 from mmif.pair import check_one_patient, reader_warnings
 from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StudyRecord
 from mmif.roles import VOLUME_ROLES, task_of
@@ -130,12 +130,42 @@ def run_study(
     return _write(request, steps.find(SaveFusedd), result, progress, start, made)
 
 
+class FuseKeywords(OptionKeywords, total=False):
+    """The sources of `fuse` by role, and its options."""
+
+    ct: str | Path | MetaTensor | None
+    mri: str | Path | MetaTensor | None
+    spect: str | Path | MetaTensor | None
+    pet: str | Path | MetaTensor | None
+    weights: str | None
+
+
+@overload
+def fuse(
+    *,
+    output: str | Path,
+    pipeline: str | Path | Pipeline | None = None,
+    progress: Progress = silent,
+    **inputs_and_options: Unpack[FuseKeywords],
+) -> Summary: ...
+
+
+@overload
+def fuse(
+    *,
+    output: None = None,
+    pipeline: str | Path | Pipeline | None = None,
+    progress: Progress = silent,
+    **inputs_and_options: Unpack[FuseKeywords],
+) -> FusionResult: ...
+
+
 def fuse(
     *,
     output: str | Path | None = None,
     pipeline: str | Path | Pipeline | None = None,
     progress: Progress = silent,
-    **inputs_and_options: Any,
+    **inputs_and_options: Unpack[FuseKeywords],
 ) -> Summary | FusionResult:
     """Fuse the volumes of one patient; the Python twin of ``mmif fuse``.
 
@@ -153,7 +183,7 @@ def fuse(
         MmifError: whatever cannot be done right.
         UnknownOptionError: a name that is no option; it says the nearest one.
     """
-    given = {k: v for k, v in inputs_and_options.items() if v is not None}
+    given: dict[str, Any] = {k: v for k, v in inputs_and_options.items() if v is not None}
     roles = {role: given.pop(role) for role in VOLUME_ROLES if role in given}
     options = FuseOptions.of(given, also=(*VOLUME_ROLES, "output", "pipeline", "progress"))
     chosen = (

@@ -49,6 +49,7 @@ CHANGING = frozenset(
         "created",
         "commit",
         "torch",
+        "report.html",  # its size: the page says seconds and paths
     }
 )
 """Fields that may differ between two runs of the same code."""

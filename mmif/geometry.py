@@ -22,6 +22,8 @@ Points = npt.NDArray[np.float64]
 
 # RAS to LPS and back: x and y change their sign
 FLIP_XY: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
+# A volume of fewer has no slice between two others
+MIN_SLICES = 3
 Plane = Literal["axial", "coronal", "sagittal"]
 Alignment = Literal["searched", "headers", "given"]
 """Where a transform between two volumes is from."""

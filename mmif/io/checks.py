@@ -7,10 +7,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from mmif.errors import GeometryError, InputError
-from mmif.geometry import Matrix, spacing_mm
+from mmif.geometry import MIN_SLICES, Matrix, spacing_mm
 
-# A volume of fewer has no slice between two others
-MIN_SLICES = 3
 MAX_VOXELS = 1 << 30
 """Voxels of one volume (4 GiB as float32); more are refused."""
 

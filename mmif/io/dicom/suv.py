@@ -8,10 +8,11 @@ import pydicom
 from mmif.errors import MmifError
 from mmif.io.dicom.read.headers import code_strings, first_item, number, text
 
-# Longer than any scan's uptake: a date is wrong (chosen, not measured)
+# 13 half-lives of F-18, 2 of Cu-64: beyond, one of the dates is wrong. Late scans of Zr-89 and
+# I-124, whose half-lives are days, stay in Bq/ml by it
 MAX_UPTAKE = timedelta(hours=24)
 
-_ACQUISITION_TIME = 0x00080032
+_ACQUISITION_TIME = 0x00080032  # by its tag: asked of every slice, which takes time by the keyword
 
 _AGREED = ("PatientWeight", "CorrectedImage", "DecayCorrection", "Units", "SUVType")
 """Attributes that must be one for all slices: one factor is for all of them."""

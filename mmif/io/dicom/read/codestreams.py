@@ -16,8 +16,8 @@ from mmif.io.dicom.read.jpeg import JPEG_SYNTAXES
 if TYPE_CHECKING:
     from mmif.io.dicom.read.pixels import PixelFormat
 
-# A codestream starts in the first bytes of a frame; chosen, not measured
-_SEARCHED_BYTES = 1 << 16
+# Before the size may stand a comment or profile of 65,535 bytes (ITU-T T.81 B.1.1.4), and others
+_SEARCHED_BYTES = 1 << 17
 # Markers SOF0 to SOF15 (ITU-T T.81 Table B.1) without DHT, JPG and DAC; SOF55 of JPEG-LS (T.87)
 _JPEG_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _EMPTY_SCAN = re.compile(rb"(\xff\xda\x00\x08\x01..)\x00\x00\x00", re.DOTALL)

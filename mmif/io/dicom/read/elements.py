@@ -17,8 +17,8 @@ MAX_PARSED_BYTES = 600 << 20
 
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SEQUENCE_STARTS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
-_UNDEFINED = 0xFFFFFFFF
-_ITEMS, _PIXELS = 0xFFFE, 0x7FE0
+_UNDEFINED = 0xFFFFFFFF  # a length that a delimiter ends (PS3.5 7.1.1)
+_ITEMS, _PIXELS = 0xFFFE, 0x7FE0  # groups of items (PS3.5 7.5) and of the pixels (PS3.5 8)
 
 
 def check_elements(data: bytes | mmap, start: int, implicit: bool, big: bool = False) -> None:

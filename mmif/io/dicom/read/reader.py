@@ -37,6 +37,7 @@ from mmif.io.source import Slab, Source
 
 Volume = npt.NDArray[np.float32]
 
+# Decoders work beside each other; with more the disk is the limit (not measured: on two cores)
 _THREADS = min(8, os.cpu_count() or 1)
 MAX_HU = 32767
 """No scanner's scale, not even an extended one, goes beyond."""

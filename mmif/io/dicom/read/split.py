@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mmif.errors import GeometryError, InputError, quote
+from mmif.geometry import MIN_SLICES
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import (
     JITTER_FRACTION,
     JITTER_MM,
-    MIN_SLICES,
     SAME_PLACE_MM,
     Stack,
     normal,
@@ -37,6 +37,9 @@ from mmif.io.dicom.read.labels import (
 
 TIMES = ("AcquisitionTime",)
 SAME_DIRECTION = 1e-3
+"""Of direction cosines: a quarter of a mm at the edge of a slice. In each real series of
+`benchmarks/constants.py geometry` they are the same to the last digit."""
+
 CLEARLY_MORE = 3
 """A volume is the clear choice in its series when it has so many times the others' slices."""
 

@@ -18,7 +18,7 @@ import mmif
 from mmif.config import Pipeline, shipped_path
 from mmif.fusion import FusionTransforms, fusion_transforms
 from mmif.io.atomic import staging_path
-from mmif.io.ownership import foreign_names, refuse_existing
+from mmif.io.ownership import record_files, refuse_existing
 from mmif.roles import label
 from mmif.summary import NOTICE, plain
 from mmif.transforms.fuse import FuseSlicesd
@@ -53,11 +53,7 @@ def write_bundle(pipeline: Pipeline, output: Path, overwrite: bool = False) -> P
         ConfigError: a pipeline of 2-D images.
     """
     weights = load_passes(pipeline)
-    written = [METADATA, "configs/inference.json", "docs/README.md", "LICENSE"]
-    written += [f"{_models(one)}/{name}" for one in weights for name in (MODEL, CARD)]
-    refuse_existing(
-        output, overwrite=overwrite, foreign=lambda output: foreign_names(output, written)
-    )
+    refuse_existing(output, overwrite=overwrite, inputs=[one.path for one in weights])
     steps = fusion_transforms(pipeline, output="fused", weights=weights)
     texts = {
         METADATA: _json(metadata(pipeline, weights)),
@@ -74,6 +70,7 @@ def write_bundle(pipeline: Pipeline, output: Path, overwrite: bool = False) -> P
             (bundle / name).parent.mkdir(exist_ok=True)
             (bundle / name).write_text(text, encoding="utf-8")
         shutil.copyfile(shipped_path("LICENSE"), bundle / "LICENSE")
+        record_files(bundle, mmif.__version__)  # so that what was edited is never replaced
     return output
 
 

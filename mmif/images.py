@@ -113,7 +113,7 @@ def plan_images(
         InputError: an image that cannot be used, or two of different sizes.
         OutputError: an output that exists or has no image's ending.
     """
-    check_image_output(output, overwrite=overwrite)
+    check_image_output(output, overwrite=overwrite, inputs=[anatomical, other])
     pair = read_image(anatomical), read_image(other)
     check_same_size(*pair)
     return pair, _lost_colours(pipeline, pair)

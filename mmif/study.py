@@ -6,7 +6,6 @@ the output and renamed.
 """
 
 import inspect
-import json
 import logging
 import shutil
 import time
@@ -33,7 +32,8 @@ from mmif.fusion import (
 )
 from mmif.io.atomic import commit_together, staging_folder
 from mmif.io.dicom.deidentify import PROFILE, WITHHELD, clean_words
-from mmif.io.ownership import file_sizes, foreign_study, refuse_existing, summary_beside
+from mmif.io.ownership import foreign_study, record_of, refuse_existing, summary_beside
+from mmif.io.seals import sealed_json
 from mmif.io.source import source_of
 from mmif.io.transform_files import read_transform
 from mmif.options import FuseOptions, OptionKeywords
@@ -358,11 +358,13 @@ def _write(
             _write_pages(request, result, summary, out)
         for name, content in pictures.items():
             (out / name).write_bytes(content)
+        record = record_of(out)
         seconds["total"] = time.perf_counter() - start
         summary = replace(
             summary,
             seconds={part: round(s, 3) for part, s in seconds.items()},
-            files=file_sizes(out),
+            files=record.sizes,
+            sha256=record.sha256,
         )
         _write_json(summary, out / "summary.json")
         _publish(request, out)
@@ -404,5 +406,4 @@ def _publish(request: StudyRequest, out: Path) -> None:
 
 
 def _write_json(summary: Summary, path: Path) -> None:
-    text = json.dumps(summary.plain(), indent=2, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(sealed_json(summary.plain()), encoding="utf-8")

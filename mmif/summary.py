@@ -98,8 +98,8 @@ class StepSummary:
 class Summary:
     """What was done, as ``docs/summary.md`` describes it.
 
-    ``files`` are the outputs one by one, with their sizes in bytes, but for ``summary.json``:
-    nothing else is removed when they are replaced.
+    ``files`` are the outputs one by one, with their sizes in bytes, but for ``summary.json``, and
+    ``sha256`` their checksums: nothing else is removed when they are replaced.
     ``summary["grid"]["shape"]`` reads the plain form of a field, as ``summary.json`` has it.
 
     Attributes:
@@ -143,6 +143,7 @@ class Summary:
     readability: Mapping[str, float]
     outputs: tuple[str, ...]
     files: Mapping[str, int]
+    sha256: Mapping[str, str]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
     steps: tuple[StepSummary, ...]
@@ -204,6 +205,7 @@ def summarise(result: FusionResult, pipeline: Pipeline, command: str = "") -> Su
         readability=dict(result.readability),
         outputs=(),
         files={},
+        sha256={},
         warnings=result.warnings,
         seconds={part: round(s, 3) for part, s in result.seconds.items()},
         steps=tuple(

@@ -19,14 +19,13 @@ from safetensors.torch import load_file, save
 from mmif.config import NetworkConfig, Pipeline, build, shipped_path
 from mmif.errors import ConfigError, WeightsError
 from mmif.io.atomic import commit_together, staging_folder
+from mmif.io.seals import content_sha256, file_sha256
 from mmif.networks.s3imfusion import S3IMFusion
 from mmif.roles import TASKS
 
 MODEL = "model.safetensors"
 CARD = "card.json"
 SEAL = "card_sha256"
-# Bytes hashed at once; decides memory, no result
-CHUNK = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -153,9 +152,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def card_seal(card: Mapping[str, Any]) -> str:
     """The sha256 of all of a card but the seal itself, the sha256 of its weights among it."""
-    content = {key: value for key, value in card.items() if key != SEAL}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return content_sha256(card, SEAL)
 
 
 def verify_sha256(path: Path, card: Mapping[str, Any]) -> str:
@@ -171,15 +168,6 @@ def verify_sha256(path: Path, card: Mapping[str, Any]) -> str:
             " expected the file that the card describes"
         )
     return found
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def list_weights() -> list[WeightsStatus]:

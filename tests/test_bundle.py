@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,9 +77,15 @@ def test_a_bundle_that_stands_is_kept_without_overwrite(bundle: Path, tmp_path: 
     with pytest.raises(OutputError, match="exists"):
         write_bundle(load_pipeline("ct-mri"), bundle)
     write_bundle(load_pipeline("ct-mri"), bundle, overwrite=True)
+    edited = tmp_path / "edited"
+    shutil.copytree(bundle, edited)
+    config = edited / "configs" / "inference.json"
+    config.write_text(config.read_text().replace("256", "384", 1))
+    with pytest.raises(OutputError, match=r"configs/inference\.json has been changed"):
+        write_bundle(load_pipeline("ct-mri"), edited, overwrite=True)
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "file").touch()
-    with pytest.raises(OutputError, match="none of the files"):
+    with pytest.raises(OutputError, match=r"without a summary\.json"):
         write_bundle(load_pipeline("ct-mri"), tmp_path / "theirs", overwrite=True)
 
 

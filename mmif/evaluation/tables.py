@@ -2,12 +2,12 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from mmif.evaluation.scores import Evaluation, Means, mean_ranks, ranks
+from mmif.io.seals import seal_lines, sealed_json
 from mmif.metrics import METRICS, REPORTED
 
 MEAN = "mean"
@@ -59,7 +59,7 @@ def json_text(
             "rank": ranks(together),
             "mean_rank": mean_ranks(together),
         }
-    return json.dumps(_finite(whole), indent=2) + "\n"
+    return sealed_json(_finite(whole))
 
 
 def latex_text(means: Means, caption: str) -> str:
@@ -67,7 +67,6 @@ def latex_text(means: Means, caption: str) -> str:
     places, average = ranks(means), mean_ranks(means)
     best = min(average.values())
     lines = [
-        "% mmif evaluate",
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{_escape_latex(caption)}}}",
@@ -81,7 +80,7 @@ def latex_text(means: Means, caption: str) -> str:
         cells.append(_cell(average[method], 1, average[method] == best))
         lines.append(f"    {_escape_latex(method)} & {' & '.join(cells)} " + r"\\")
     lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(seal_lines(lines, "%")) + "\n"
 
 
 def _cell(value: float, digits: int, bold: bool) -> str:

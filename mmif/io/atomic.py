@@ -3,8 +3,10 @@
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,10 @@ from mmif.errors import OutputError
 LONGEST_NAME = 200
 """Bytes that a temporary name takes over of its output's, so that 255 are never exceeded."""
 ASIDE = ".replaced"
+PENDING = ".pending"
+"""What in a temporary folder says which renames belong together, while they are under way."""
 PRIVATE = "mmif-"
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789_"  # tempfile's
 AT_FDCWD, RENAME_NOREPLACE, RENAME_EXCHANGE = -100, 1, 2  # renameat2(2)
 NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -32,14 +37,14 @@ def staging_folder(output: Path) -> Iterator[Path]:
         OutputError: the system refuses (no space, no permission, a file in the way).
     """
     parent = output.absolute().parent
+    folder = _new_name(parent, hidden_prefix(output))  # known before it is made: Ctrl-C may come
     made: list[Path] = []
-    folder: Path | None = None
     lock = -1
     try:
         made = [p for p in (parent, *parent.parents) if not p.exists()]
         parent.mkdir(parents=True, exist_ok=True)
         tidy(output)
-        folder, lock = locked_folder(parent, hidden_prefix(output))
+        lock = _make_locked(folder)
         yield folder
     except OutputError as error:  # of a writer, which knows the temporary place only
         raise OutputError(str(error).replace(f"{folder}/", f"{output}: ")) from error
@@ -51,12 +56,12 @@ def staging_folder(output: Path) -> Iterator[Path]:
             f"{output}: cannot be written ({reason}); nothing was left there"
         ) from error
     finally:
-        if folder is not None:
-            remove(folder)
-            os.close(lock)
-        for empty in made:
-            with suppress(OSError):
-                empty.rmdir()
+        try:
+            _give_up(folder, lock)
+        finally:
+            for empty in made:
+                with suppress(OSError):
+                    empty.rmdir()
 
 
 @contextmanager
@@ -82,15 +87,15 @@ def private_folder() -> Iterator[Path]:
     """
     tidy_private_folders()
     place = Path(tempfile.gettempdir())
+    folder, lock = _new_name(place, PRIVATE), -1
     try:
-        folder, lock = locked_folder(place, PRIVATE)
-    except OSError as error:
-        raise OutputError(f"{place}: takes no temporary folder ({error.strerror})") from error
-    try:
+        try:
+            lock = _make_locked(folder)
+        except OSError as error:
+            raise OutputError(f"{place}: takes no temporary folder ({error.strerror})") from error
         yield folder
     finally:
-        remove(folder)
-        os.close(lock)
+        _give_up(folder, lock)
 
 
 def tidy_private_folders() -> None:
@@ -104,36 +109,49 @@ def hidden_prefix(output: Path) -> str:
     return f".{os.fsencode(output.name)[:LONGEST_NAME].decode(errors='ignore')}."
 
 
-def locked_folder(parent: Path, prefix: str) -> tuple[Path, int]:
-    """A new folder, and the open file by which it is known to be in use: others see the lock."""
+def _new_name(parent: Path, prefix: str) -> Path:
+    """A path that nobody has: ``prefix`` and 8 letters."""
+    return parent / (prefix + "".join(secrets.choice(LETTERS) for _ in range(8)))
+
+
+def _make_locked(folder: Path) -> int:
+    """Make ``folder``; the open file by which it is known to be in use: others see the lock."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        folder.mkdir(mode=0o700)
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            with suppress(OSError):  # a file system without locks: then nobody tidies
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
         except FileNotFoundError:  # somebody took it for abandoned before the lock was there
             continue
-        except BaseException:
-            remove(folder)
-            raise
+        with suppress(OSError):  # a file system without locks: then nobody tidies
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return lock
+        os.close(lock)
+
+
+def _give_up(folder: Path, lock: int) -> None:
+    """Remove a folder of `_make_locked`, if it was made, and its lock."""
+    remove(folder)
+    if lock >= 0:
+        os.close(lock)
 
 
 def tidy(output: Path) -> None:
-    """Remove what killed runs have left for ``output``; an old result among it is put back."""
+    """Remove what killed runs have left for ``output``; an old result among it is put back.
+
+    Renames that belong together and of which some were done are all done.
+    """
     for folder in abandoned_folders(output.absolute().parent, hidden_prefix(output)):
         for aside in folder.rglob(f"{ASIDE}/*"):
             if not os.path.lexists(folder.parent / aside.name):
                 aside.rename(folder.parent / aside.name)
+        _end_pending(folder)
         remove(folder)
 
 
 def abandoned_folders(parent: Path, prefix: str) -> Iterator[Path]:
-    """The folders of `locked_folder` that no running process holds; each is ours when given."""
-    shape = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")  # tempfile's letters
+    """The folders of `_make_locked` that no running process holds; each is ours when given."""
+    shape = re.compile(f"{re.escape(prefix)}[{LETTERS}]{{8}}")
     try:
         found = [Path(e) for e in os.scandir(parent) if shape.fullmatch(e.name)]
     except OSError:
@@ -188,6 +206,7 @@ def commit_together(pairs: Sequence[tuple[Path, Path]]) -> None:
         flush_to_disk(finished)
     begun: list[tuple[Path, Path, int]] = []
     try:
+        _note_pending(pairs)
         for finished, output in pairs:
             begun.append((finished, output, _inode(finished)))
             if os.path.lexists(output):
@@ -200,6 +219,43 @@ def commit_together(pairs: Sequence[tuple[Path, Path]]) -> None:
         raise
     for folder in {output.absolute().parent for _, output in pairs}:
         sync(folder)
+    _pending(pairs).unlink(missing_ok=True)  # what is in the temporary folder now is the old one's
+
+
+def _pending(pairs: Sequence[tuple[Path, Path]]) -> Path:
+    return pairs[0][0].parent / PENDING
+
+
+def _note_pending(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Write down several renames before the first of them, for `tidy` after a kill between them."""
+    if len(pairs) < 2:
+        return
+    lines = [
+        [str(new.absolute()), _identity(new), str(out.absolute()), _identity(out)]
+        for new, out in pairs
+    ]
+    note = _pending(pairs)
+    note.write_text(json.dumps(lines), encoding="utf-8", errors="surrogateescape")
+    for path in (note, note.parent, note.parent.parent):
+        sync(path)
+
+
+def _end_pending(folder: Path) -> None:
+    """Do what is left of renames that belong together, if the first was done.
+
+    A path under which something else stands by now is left alone, and so is its fellow.
+    """
+    for note in [*folder.glob(PENDING), *folder.glob(f"*/{PENDING}")]:
+        try:
+            lines = json.loads(note.read_bytes().decode(errors="surrogateescape"))
+            known = [(Path(a), new, Path(b), old) for a, new, b, old in lines]
+        except (OSError, ValueError, TypeError):
+            continue  # torn: then nothing was renamed yet
+        if not any(_identity(output) == new for _, new, output, _ in known):
+            continue
+        for finished, new, output, old in known:
+            if _identity(finished) == new and _identity(output) == old:
+                _exchange(finished, output) if old else _rename(finished, output, RENAME_NOREPLACE)
 
 
 def _take_back(finished: Path, output: Path, inode: int) -> None:
@@ -216,6 +272,18 @@ def _take_back(finished: Path, output: Path, inode: int) -> None:
 
 def _inode(path: Path) -> int:
     return path.lstat().st_ino
+
+
+def _identity(path: Path) -> str:
+    """What tells what stands at ``path`` from anything else, wherever it is moved; "" for nothing.
+
+    Numbers of inodes are used again, times of a file's last change are not.
+    """
+    try:
+        known = path.lstat()
+    except OSError:
+        return ""
+    return f"{known.st_ino} {'' if path.is_dir() else known.st_mtime_ns}"
 
 
 def _aside(finished: Path, output: Path) -> Path:

@@ -1,16 +1,17 @@
 """Two-dimensional images in files: 8-bit grey or RGB, read and written by Pillow."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 
 from mmif.errors import InputError, OutputError
 from mmif.io.atomic import staging_path
-from mmif.io.ownership import MARK, refuse_existing
+from mmif.io.ownership import refuse_existing
+from mmif.io.seals import save_sealed
 from mmif.metrics import luminance
 
 Pixels = npt.NDArray[np.uint8]
@@ -97,17 +98,18 @@ def check_same_size(*images: Image2D) -> None:
             )
 
 
-def check_image_output(path: Path, *, overwrite: bool = False) -> None:
+def check_image_output(path: Path, *, overwrite: bool = False, inputs: Iterable[Path] = ()) -> None:
     """Nothing, where `write_image` can be asked to write ``path``.
 
     Raises:
-        OutputError: its ending names no image format, or it exists and ``overwrite`` is False.
+        OutputError: its ending names no image format, it exists and ``overwrite`` is False, or it
+            is one of the ``inputs``.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"{path}: expected an image's ending, one of {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise OutputError(f"{path} is a folder; expected the name of an image file")
-    refuse_existing(path, overwrite=overwrite)
+    refuse_existing(path, overwrite=overwrite, inputs=inputs)
 
 
 def write_image(pixels: Pixels, path: Path, *, overwrite: bool = False) -> None:
@@ -127,19 +129,9 @@ def write_image(pixels: Pixels, path: Path, *, overwrite: bool = False) -> None:
 def save_pixels(pixels: Pixels, path: Path) -> None:
     """Write ``pixels`` straight to ``path``, for callers that publish a whole folder.
 
-    The file names mmif as its software, but for BMP, which can name none.
+    The file names mmif as its software.
     """
-    image, suffix = Image.fromarray(pixels), path.suffix.lower()
-    if suffix in {".jpg", ".jpeg"}:
-        image.save(path, quality=JPEG_QUALITY, subsampling=0, comment=MARK)
-    elif suffix in {".tif", ".tiff"}:
-        image.save(path, software=MARK)
-    elif suffix == ".png":
-        software = PngInfo()
-        software.add_text("Software", MARK)
-        image.save(path, pnginfo=software)
-    else:
-        image.save(path)
+    save_sealed(pixels, path, JPEG_QUALITY)
 
 
 def _check(image: Image.Image, path: Path) -> None:

@@ -1,24 +1,31 @@
 """What may be replaced: nothing but what mmif wrote, and never an input, a link or a mount point.
 
-A folder says by its ``summary.json`` which files mmif wrote into it, and of which sizes; a single
-file says by its content who wrote it.
+A folder says by its ``summary.json`` which files mmif wrote into it, their sizes and checksums; a
+single file says by its content who wrote it (`mmif.io.seals`).
 """
 
 import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
 from mmif.errors import OutputError
+from mmif.io.atomic import tidy
+from mmif.io.seals import (
+    MOST_BYTES,
+    file_sha256,
+    is_sealed_json,
+    is_sealed_picture,
+    is_sealed_text,
+    sealed_json,
+)
 
 SUMMARY = "summary.json"
-MARK = "mmif"
-"""What pictures name as the software that made them."""
-MOST_BYTES = 64 << 20
-"""Bytes of a summary or table that are looked at."""
 
 Foreign = Callable[[Path], str]
 """What at an output is not mmif's, in words; "" where all of it is."""
@@ -42,6 +49,8 @@ def refuse_existing(
     read = [path.resolve() for path in inputs]
     for output in outputs:
         _refuse_place(output)
+        with suppress(OSError):  # who cannot put a killed run's leftovers right cannot write either
+            tidy(output)
         if not os.path.lexists(output):
             continue
         if not overwrite:
@@ -131,32 +140,59 @@ def _foreign(output: Path) -> str:
     return foreign_in_folder(output) if output.is_dir() else foreign_file(output)
 
 
+@dataclass(frozen=True)
+class Record:
+    """The files of an output as mmif wrote them, relative to it, but for ``summary.json``.
+
+    Attributes:
+        sizes: in bytes.
+        sha256: 64 hexadecimal digits each; empty in a record of mmif 0.1, which had none.
+    """
+
+    sizes: Mapping[str, int]
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def difference(self, name: str, path: Path) -> str:
+        """In what the file at ``path`` is not what was written as ``name``; "" where it is."""
+        size = path.lstat().st_size if path.is_file() and not path.is_symlink() else -1
+        if self.sizes[name] != size:
+            return f"has {size} bytes, not the {self.sizes[name]} that its {SUMMARY} says"
+        if name in self.sha256 and self.sha256[name] != file_sha256(path):
+            return f"has been changed: its sha256 is not the one that its {SUMMARY} says"
+        return ""
+
+
 def foreign_in_folder(output: Path) -> str:
-    """What in a folder its ``summary.json`` does not list as written by mmif, with its size.
+    """What in a folder its ``summary.json`` does not list as written by mmif, byte by byte.
 
     A summary that cannot be read lists nothing, so that nothing is removed by it.
     """
-    listed = listed_files(output / SUMMARY)
+    record = read_record(output / SUMMARY)
     found = file_sizes(output)
     if not found:
         return ""
-    if listed is None:
-        return f"a folder without a {SUMMARY} that lists what mmif wrote"
-    for name, size in sorted(found.items()):
-        if name != SUMMARY and name not in listed:
+    if record is None:
+        return f"a folder without a {SUMMARY} that lists what mmif wrote, as it was written"
+    for name in sorted(found.keys() - {SUMMARY}):
+        if name not in record.sizes:
             return f"{name} is not among the files that its {SUMMARY} lists"
-        if name != SUMMARY and listed[name] != size:
-            return f"{name} has {size} bytes, not the {listed[name]} that its {SUMMARY} says"
+        if difference := record.difference(name, output / name):
+            return f"{name} {difference}"
     return ""
 
 
-def listed_files(summary: Path) -> dict[str, int] | None:
-    """The files that a summary lists, with their sizes in bytes; None where it lists none."""
-    content = _json(summary)
-    listed = content.get("files") if isinstance(content, dict) else None
-    if not isinstance(listed, dict) or not all(type(size) is int for size in listed.values()):
+def read_record(summary: Path) -> Record | None:
+    """What a summary says that mmif wrote; None where it says nothing, or was edited."""
+    text = _text(summary)
+    content = _json(text)
+    sizes, sha256 = content.get("files"), content.get("sha256", {})
+    if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
         return None
-    return listed
+    if not isinstance(sha256, dict) or (sha256 and sha256.keys() != sizes.keys()):
+        return None
+    if "seal" in content and not is_sealed_json(text):
+        return None
+    return Record(sizes, sha256)
 
 
 def file_sizes(output: Path) -> dict[str, int]:
@@ -205,22 +241,32 @@ def foreign_pictures(output: Path) -> str:
     return ""
 
 
+def record_of(output: Path) -> Record:
+    """The record of the files in the folder ``output`` as they are now."""
+    sizes = file_sizes(output)
+    return Record(sizes, {n: file_sha256(output / n) for n, size in sizes.items() if size >= 0})
+
+
 def record_files(output: Path, version: str) -> None:
     """Write a ``summary.json`` into ``output`` that says nothing but what mmif wrote there."""
-    content = {"mmif_version": version, "files": file_sizes(output)}
-    (output / SUMMARY).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    record = record_of(output)
+    content = {"mmif_version": version, "files": record.sizes, "sha256": record.sha256}
+    (output / SUMMARY).write_text(sealed_json(content), encoding="utf-8")
 
 
 def foreign_pair(volume: Path) -> str:
     """As `foreign_in_folder`, of a single volume and the summary beside it, either of which may be
     missing."""
-    record = summary_beside(volume)
-    listed = listed_files(record) if record.exists() else {}
-    if listed is None or (record.exists() and set(listed) != {volume.name}):
-        return f"{record.name} is no summary of {volume.name}"
-    if volume.exists() and listed.get(volume.name) != volume.stat().st_size:
-        return f"{record.name} does not list {volume.name} in its size"
-    return ""
+    beside = summary_beside(volume)
+    record = read_record(beside) if beside.exists() else Record({})
+    if record is None or (beside.exists() and set(record.sizes) != {volume.name}):
+        return f"{beside.name} is no summary of {volume.name}, as it was written"
+    if not volume.exists():
+        return ""
+    if volume.name not in record.sizes:
+        return f"no {beside.name} lists {volume.name}"
+    difference = record.difference(volume.name, volume)
+    return difference and f"{volume.name} {difference}".replace(SUMMARY, beside.name)
 
 
 def foreign_study(volume: Path | None) -> Foreign:
@@ -239,49 +285,33 @@ def summary_beside(volume: Path) -> Path:
     return volume.with_name(f"{volume.name.removesuffix('.gz').removesuffix('.nii')}.json")
 
 
-def _json(path: Path) -> object:
-    """The content of a JSON file; None where it is none."""
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:
-        return None
+def _text(path: Path) -> str:
+    """The content of a text file; "" where it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            return ""
+        return path.read_bytes().decode("utf-8")  # line ends as they are
+    except (OSError, ValueError):
+        return ""
 
 
-def _is_own_json(path: Path) -> bool:
-    content = _json(path)
-    return isinstance(content, dict) and "mmif_version" in content
-
-
-def _begins(*starts: str) -> Callable[[Path], bool]:
-    """Whether a text begins as mmif's do."""
-
-    def test(path: Path) -> bool:
-        with path.open("rb") as file:
-            head = file.read(1 << 12)
-        return any(head.startswith(start.encode()) for start in starts)
-
-    return test
-
-
-def _is_own_picture(path: Path) -> bool:
-    from PIL import Image
-
+def _json(text: str) -> Mapping[str, object]:
+    """The keys and values of a JSON text; none where it is something else."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as image:
-            tags = getattr(image, "tag_v2", {})
-            said = (image.info.get("Software"), image.info.get("comment"), tags.get(305))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return any(one in (MARK, MARK.encode()) for one in said)
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-_TRANSFORM = "#Insight Transform File V1.0\n#Transform 0\nTransform: Euler3DTransform_double_3_3\n"
+def _is_own_csv(path: Path) -> bool:
+    """Whether a table begins as that of `mmif evaluate`; it has no place for a seal."""
+    return _text(path).startswith("method,case,image,")
+
+
 _OWN: dict[str, Callable[[Path], bool]] = {
-    ".json": _is_own_json,
-    ".csv": _begins("method,case,image,"),
-    ".tex": _begins("% mmif"),
-    **dict.fromkeys((".tfm", ".txt"), _begins(_TRANSFORM)),
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff"), _is_own_picture),
+    ".json": lambda path: is_sealed_json(_text(path)),
+    ".csv": _is_own_csv,
+    **dict.fromkeys((".tex", ".tfm", ".txt"), lambda path: is_sealed_text(_text(path))),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), is_sealed_picture),
 }

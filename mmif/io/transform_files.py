@@ -12,6 +12,7 @@ from mmif.io.atomic import private_folder
 from mmif.io.dicom.write.registration import read_spatial_registration
 from mmif.io.files import text_of
 from mmif.io.nifti.writer import disk_errors
+from mmif.io.seals import seal_lines
 from mmif.io.source import Source
 
 _TEXT_SUFFIXES = (".tfm", ".txt")
@@ -40,15 +41,15 @@ def write_itk_transform(path: Path, fixed_to_moving_lps: Matrix) -> Path:
     angles = sitk.Euler3DTransform()
     angles.SetMatrix(_orthonormal(matrix[:3, :3]).ravel().tolist(), 1e-6)
     parameters = (*angles.GetParameters()[:3], *matrix[:3, 3])
-    lines = (
+    lines = [
         "#Insight Transform File V1.0",
         "#Transform 0",
         "Transform: Euler3DTransform_double_3_3",
         "Parameters: " + " ".join(format(float(value), ".17g") for value in parameters),
         "FixedParameters: 0 0 0 0",
-    )
-    with disk_errors(path):
-        path.write_text("\n".join(lines) + "\n", encoding="ascii")
+    ]
+    with disk_errors(path):  # ITK's reader skips lines that begin with #
+        path.write_text("\n".join(seal_lines(lines, "#", at=1)) + "\n", encoding="ascii")
     return path
 
 

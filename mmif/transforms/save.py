@@ -119,7 +119,13 @@ class SaveFusedd(Step):
         """``data``, once its outputs stand; what the writers warn of is in its record."""
         volume = self.output if self.single_file else None
         targets = [self.output] if volume is None else [volume, summary_beside(volume)]
-        refuse_existing(*targets, overwrite=self.overwrite, foreign=foreign_study(volume))
+        origins = (source.origin for source in study_of(data).sources.values())
+        refuse_existing(
+            *targets,
+            overwrite=self.overwrite,
+            inputs=[origin.path for origin in origins if origin is not None],
+            foreign=foreign_study(volume),
+        )
         with staging_folder(self.output) as folder:
             out = folder / "out"
             out.mkdir()

@@ -132,6 +132,39 @@ def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
     assert names(tmp_path) == [".out.notes", "out"]
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_kill_between_renames_that_belong_together_is_put_right(
+    tmp_path: Path, at: int, touched: bool
+) -> None:
+    """A volume and its record: the next run finds both old or both new, and no user's file gone."""
+    volume, record = tmp_path / "x.nii.gz", tmp_path / "x.json"
+    volume.write_text("old voxels")
+    record.write_text("old record")
+    code = (
+        "import os, sys; from pathlib import Path; from mmif.io import atomic\n"
+        "rename, calls, out = atomic._rename, [], Path(sys.argv[1])\n"
+        "def killed(*args):\n"
+        "    os.kill(os.getpid(), 9) if len(calls) == int(sys.argv[2]) else calls.append(1)\n"
+        "    rename(*args)\n"
+        "atomic._rename = killed\n"
+        "with atomic.staging_folder(out) as f:\n"
+        "    (f / 'a').write_text('new voxels'); (f / 'b').write_text('new record')\n"
+        "    places = [(f / 'a', out), (f / 'b', out.with_name('x.json'))]\n"
+        "    atomic.commit_together(places); os.kill(os.getpid(), 9)"
+    )
+    command = [sys.executable, "-c", code, str(volume), str(at)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    if touched:  # by the user, since
+        record.unlink()
+        record.write_text("mine")
+    atomic.tidy(volume)
+    assert names(tmp_path) == ["x.json", "x.nii.gz"]
+    word = "old" if at == 0 else "new"
+    assert volume.read_text() == f"{word} voxels"
+    assert record.read_text() == ("mine" if touched else f"{word} record")
+
+
 def test_an_interrupt_while_it_tidies_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

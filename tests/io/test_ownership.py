@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mmif.errors import OutputError
 from mmif.io import ownership
-from mmif.io.images import save_pixels
+from mmif.io.images import check_image_output, save_pixels
 from mmif.io.ownership import (
     foreign_file,
     foreign_in_folder,
@@ -20,6 +21,13 @@ from mmif.io.ownership import (
     record_files,
     refuse_existing,
 )
+from mmif.io.seals import is_sealed_text, seal_lines, sealed_json
+
+TRANSFORM = (
+    "#Insight Transform File V1.0\n#Transform 0\nTransform: Euler3DTransform_double_3_3\n"
+    "Parameters: 0 0 0 1 2 3\nFixedParameters: 0 0 0 0\n"
+)
+"""As any tool of ITK's writes it."""
 
 
 @pytest.fixture
@@ -42,7 +50,14 @@ def test_what_mmif_wrote_is_replaced(out: Path) -> None:
     [
         (lambda out: (out / "notes.txt").touch(), "notes.txt is not among"),
         (lambda out: (out / "fused" / "mine.dcm").touch(), "fused/mine.dcm is not among"),
-        (lambda out: (out / "fused" / "1.dcm").write_text("edited"), None),
+        (lambda out: (out / "fused" / "1.dcm").write_text("edited"), "has been changed"),
+        (lambda out: (out / "fused" / "1.dcm").write_text("pixels"), None),
+        (
+            lambda out: (out / "summary.json").write_text(
+                (out / "summary.json").read_text().replace('"0"', '"1"')
+            ),
+            "as it was written",
+        ),
         (lambda out: (out / "fused" / "1.dcm").write_text("longer pixels"), "has 13 bytes"),
         (lambda out: (out / "empty").mkdir(), "empty is not among"),
         (lambda out: (out / "link").symlink_to(out), "link is not among"),
@@ -118,7 +133,7 @@ def test_a_single_file_and_its_record_belong_together(tmp_path: Path) -> None:
     record.write_text(json.dumps({"files": {"x.nii.gz": 6}}))
     assert (foreign(volume), foreign(record)) == ("", "")
     volume.write_text("other voxels")
-    assert "in its size" in foreign(volume)
+    assert "has 12 bytes" in foreign(volume)
     record.write_text(json.dumps({"EchoTime": 0.03}))  # a sidecar by BIDS
     assert "no summary of x.nii.gz" in foreign(record)
     record.unlink()
@@ -130,8 +145,9 @@ def test_a_single_file_and_its_record_belong_together(tmp_path: Path) -> None:
     [
         ("a.json", '{"mmif_version": "1"}', '{"a": 1}'),
         ("a.csv", "method,case,image,EN\n", "participant_id,age\n"),
-        ("a.tex", "% mmif evaluate\n", "\\documentclass{article}"),
-        ("a.tfm", ownership._TRANSFORM, "#Insight Transform File V1.0\n#Transform 0\nx"),
+        ("b.json", sealed_json({"mmif_version": "1", "a": 1}), '{"mmif_version": "1", "seal": ""}'),
+        ("a.tex", "\n".join([*seal_lines(["x"], "%"), ""]), "\\documentclass{article}"),
+        ("a.tfm", "\n".join([*seal_lines(["x", "y"], "#", 1), ""]), TRANSFORM),
         ("a", None, "x"),
     ],
 )
@@ -152,8 +168,54 @@ def test_a_picture_says_who_made_it(tmp_path: Path, suffix: str) -> None:
     ours, theirs = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     save_pixels(pixels, ours)
     Image.fromarray(pixels).save(theirs)
-    assert (foreign_file(ours) == "") == (suffix != ".bmp")
+    assert foreign_file(ours) == ""
     assert foreign_file(theirs) != ""
+    with Image.open(ours) as image:
+        assert image.size == (8, 8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_a_picture_that_was_drawn_on_is_the_users(tmp_path: Path, suffix: str) -> None:
+    """By a program that keeps what a picture says of itself."""
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 24, 3)).astype(np.uint8)
+    save_pixels(pixels, tmp_path / f"a{suffix}")
+    with Image.open(tmp_path / f"a{suffix}") as image:
+        drawn = image.convert("RGB")
+        kept = {key: image.info[key] for key in ("comment",) if key in image.info}
+        if suffix == ".tif":
+            kept["software"] = image.tag_v2[305]
+        if suffix == ".png":
+            kept["pnginfo"] = PngInfo()
+            kept["pnginfo"].add_text("Software", image.info["Software"])
+    drawn.putpixel((3, 3), (1, 2, 3))
+    drawn.save(tmp_path / f"b{suffix}", **kept)
+    assert foreign_file(tmp_path / f"b{suffix}") != ""
+    if suffix == ".bmp":
+        content = bytearray((tmp_path / "a.bmp").read_bytes())
+        content[60] ^= 1
+        (tmp_path / "b.bmp").write_bytes(content)
+        assert foreign_file(tmp_path / "b.bmp") != ""
+
+
+def test_a_picture_that_is_read_is_never_replaced(tmp_path: Path) -> None:
+    save_pixels(np.zeros((8, 8), np.uint8), tmp_path / "a.png")
+    check_image_output(tmp_path / "a.png", overwrite=True)
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    for read in ("a.png", "link.png"):
+        with pytest.raises(OutputError, match="holds the input"):
+            check_image_output(tmp_path / "a.png", overwrite=True, inputs=[tmp_path / read])
+
+
+def test_a_line_that_seals_a_text_is_broken_by_any_change() -> None:
+    text = "\n".join([*seal_lines(TRANSFORM.splitlines(), "#", 1), ""])
+    assert is_sealed_text(text)
+    for changed in (
+        text.replace("1 2 3", "1 2 4"),
+        text + "\n",
+        text[:-1],
+        text.replace("\n", "\r\n"),
+    ):
+        assert not is_sealed_text(changed)
 
 
 def test_folders_without_a_summary_are_known_by_their_names(tmp_path: Path) -> None:

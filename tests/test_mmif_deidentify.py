@@ -363,13 +363,21 @@ def test_nothing_of_an_identity_comes_out_of_a_batch(tmp_path: Path) -> None:
     assert leaks(WHO, out, planned) == []
 
 
-def test_a_transform_holds_nobody(tmp_path: Path) -> None:
-    """`mmif register` has no --deidentify: of its inputs it writes and says nothing but paths."""
-    first = write_series(tmp_path / "a", WHO, "CT")
-    second = write_series(tmp_path / "b", WHO, "MR")
+@pytest.mark.parametrize("fault", ["", "missing", "two patients", "damaged"])
+def test_nothing_of_an_identity_comes_out_of_register(tmp_path: Path, fault: str) -> None:
+    """Paths and file names are of the person; a series of a gzipped NIfTI as well."""
+    place = tmp_path / f"{WHO.family} {WHO.given}"
+    first = write_series(place / "a", WHO, "CT")
+    another = {"PatientID": "another"} if fault == "two patients" else {}
+    second = write_series(place / f"mri {WHO.day}", WHO, "MR", **another)
+    if fault == "damaged":
+        for path in list(first.iterdir())[:5]:
+            path.write_bytes(path.read_bytes()[:-1000])
     out = tmp_path / "out"
     out.mkdir()
-    said = run("register", "--fixed", second, "--moving", first, "-o", out / "t.tfm",
-               "--accept-registration")  # fmt: skip
-    assert (out / "t.tfm").exists(), said
+    moving = first / "missing" if fault == "missing" else first
+    said = run("register", "--fixed", second, "--moving", moving, "-o", out / "t.tfm",
+               "--accept-registration", "--deidentify")  # fmt: skip
+    assert (out / "t.tfm").exists() == (fault == ""), said
+    assert said.startswith("Error: ") == (fault != "")
     assert leaks(WHO, out, said) == []

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mmif.batch.jobs import Job
 from mmif.batch.plan import Plan
-from mmif.batch.results import plain_cell
 from mmif.errors import OutputError
 from mmif.io.atomic import staging_path
+from mmif.io.cells import plain_cell
 from mmif.studies.study import Rejected
 
 WITHHELD = "the reason may name the study; mmif batch --dry-run without --deidentify says it"
@@ -60,6 +60,7 @@ def write_key(key: Mapping[str, str], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *sorted(rows.items())])
     with staging_path(path) as staged:
+        staged.touch(mode=0o600)  # who may read it is the user's to say
         staged.write_text(text.getvalue(), encoding="utf-8")
 
 

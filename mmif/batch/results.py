@@ -13,6 +13,7 @@ from mmif.batch.ledger import Entry, Ledger, ledgers_of
 from mmif.batch.locks import Claims
 from mmif.errors import InputError
 from mmif.io.atomic import commit_together, staging_folder
+from mmif.io.cells import plain_cell
 
 if TYPE_CHECKING:
     from mmif.report.page import Table
@@ -148,15 +149,6 @@ def csv_text(rows: Iterable[Row]) -> str:
             }
         )
     return text.getvalue()
-
-
-def plain_cell(text: str) -> str:
-    """``text`` as a cell that no spreadsheet takes for a formula (OWASP, CSV injection).
-
-    >>> plain_cell("=HYPERLINK(1)"), plain_cell("case 7")
-    ("'=HYPERLINK(1)", 'case 7')
-    """
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def page(out: Path, rows: Sequence[Row]) -> str:

@@ -101,9 +101,14 @@ def evaluate(**options: Any) -> None:
 
 def _foreign(output: Path) -> str:
     """What at an output is not of an earlier evaluation."""
-    from mmif.io.ownership import foreign_file, foreign_pictures
+    from mmif.evaluation.tables import is_own_csv
+    from mmif.io.ownership import CHANGED, foreign_file, foreign_pictures, text_at
 
-    return foreign_pictures(output) if output.is_dir() else foreign_file(output)
+    if output.is_dir():
+        return foreign_pictures(output)
+    if output.suffix.lower() == ".csv":
+        return "" if is_own_csv(text_at(output)) else CHANGED
+    return foreign_file(output)
 
 
 def _weights(options: dict[str, Any]) -> "Weights":
@@ -175,7 +180,7 @@ def _show(
 
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=WIDTH)
-    console.print(f"{options['task']}: {selection.reason}")
+    console.print(_plain(f"{options['task']}: {selection.reason}"))
     if options["per_image"]:
         console.print(_image_table(evaluation))
     ranked = console.width >= ROOM_FOR_RANKS
@@ -197,7 +202,7 @@ def _mean_table(means: "Means", title: str, ranked: bool) -> "Table":
     table = _table(title, "method", *shown, "mean rank")
     for method in sorted(means, key=average.__getitem__):
         cells = [_cell(means[method][name], places[method].get(name), ranked) for name in shown]
-        table.add_row(method, *cells, f"{average[method]:.2f}")
+        table.add_row(_plain(method), *cells, f"{average[method]:.2f}")
     return table
 
 
@@ -206,9 +211,9 @@ def _image_table(evaluation: "Evaluation") -> "Table":
     from mmif.metrics import REPORTED
 
     method, columns = next(iter(evaluation.values.items()))
-    table = _table(f"Each image of {method}", "image", *REPORTED)
+    table = _table(f"Each image of {_plain(method)}", "image", *REPORTED)
     for index, pair in enumerate(evaluation.pairs):
-        table.add_row(pair.name, *(f"{columns[name][index]:.3f}" for name in REPORTED))
+        table.add_row(_plain(pair.name), *(f"{columns[name][index]:.3f}" for name in REPORTED))
     return table
 
 
@@ -221,6 +226,15 @@ def _table(title: str, first: str, *columns: str) -> "Table":
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
+
+
+def _plain(text: str) -> str:
+    """``text`` with a name of the user's in it, as rich shows it letter by letter."""
+    from rich.markup import escape
+
+    from mmif.studies.study import printable
+
+    return escape(printable(text))
 
 
 def _cell(value: float, rank: int | None, ranked: bool) -> str:

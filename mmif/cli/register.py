@@ -8,6 +8,7 @@ import click
 
 from mmif.cli.from_options import PATH, add_options
 from mmif.cli.progress import quiet
+from mmif.errors import MmifError, OutputError
 from mmif.roles import VOLUME_ROLES
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ SHARED = (
     "accept_other_anatomy",
     "accept_different_patients",
     "overwrite",
+    "deidentify",
 )
 """The options that mean here what they mean to ``mmif fuse``."""
 
@@ -36,7 +38,19 @@ SHARED = (
 @add_options(SHARED)
 def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
     """Register two volumes of one head rigidly; write an ITK transform (fixed to moving, LPS)."""
-    from mmif.errors import OutputError
+    if not options["deidentify"]:
+        _run({"fixed": fixed, "moving": moving}, output, options)
+        return
+    from mmif.io.dicom.deidentify import clean_error
+
+    try:
+        _run({"fixed": fixed, "moving": moving}, output, options)
+    except MmifError as error:
+        raise clean_error(error, {"FIXED": fixed, "MOVING": moving}) from None
+
+
+def _run(inputs: Mapping[str, Path], output: Path, options: Mapping[str, Any]) -> None:
+    """Read, register, write, say."""
     from mmif.io import load
     from mmif.io.atomic import staging_path
     from mmif.io.ownership import refuse_existing
@@ -44,14 +58,11 @@ def register(fixed: Path, moving: Path, output: Path, **options: Any) -> None:
 
     if output.suffix.lower() not in {".tfm", ".txt"} or output.is_dir():
         raise OutputError(f"{output}: expected the name of a file ending in .tfm or .txt")
-    refuse_existing(output, overwrite=options["overwrite"], inputs=[fixed, moving])
-    volumes = {
-        "fixed": load(fixed, role=options["fixed_role"]),
-        "moving": load(moving, role=options["moving_role"]),
-    }
+    refuse_existing(output, overwrite=options["overwrite"], inputs=inputs.values())
+    volumes = {key: load(path, role=options[f"{key}_role"]) for key, path in inputs.items()}
     result, warnings = _register(volumes, options)
-    with staging_path(output) as staged:
-        write_itk_transform(staged, result.fixed_to_moving_lps)
+    with staging_path(output) as path:
+        write_itk_transform(path, result.fixed_to_moving_lps)
     if quiet():
         return
     for warning in warnings:
@@ -66,6 +77,7 @@ def _register(
     """The registration, and what must be said of the two: by the steps of ``mmif fuse``."""
     from mmif.config import RegistrationConfig
     from mmif.fusion import FusionTransforms, run_steps
+    from mmif.io.dicom.deidentify import clean_words, deidentify_volumes
     from mmif.pair import reader_warnings
     from mmif.transforms.load import CheckOnePatientd
     from mmif.transforms.register import RegisterToReferenced
@@ -86,7 +98,11 @@ def _register(
         ]
     )
     study = study_of(run_steps(steps, volumes)[0])
-    return study.registrations["moving"], (*reader_warnings(volumes), *study.warnings)
+    if options["deidentify"]:
+        volumes = deidentify_volumes(volumes)
+    warnings = (*reader_warnings(volumes), *study.warnings)
+    said = clean_words(warnings) if options["deidentify"] else warnings
+    return study.registrations["moving"], said
 
 
 def registration_lines(result: "Registration", output: Path) -> list[str]:

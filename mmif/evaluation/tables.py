@@ -6,25 +6,50 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mmif.evaluation.scores import Evaluation, Means, mean_ranks, ranks
+from mmif.io.cells import plain_cell
 from mmif.io.seals import seal_lines, sealed_json
 from mmif.metrics import METRICS, REPORTED
 
 MEAN = "mean"
+HEAD = ["method", "case", "image", *REPORTED]
 
 
 def csv_text(evaluation: Evaluation) -> str:
     """One line a method and image, then one a method with its means, in full precision."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "case", "image", *REPORTED])
+    writer.writerow(HEAD)
     for method, columns in evaluation.values.items():
         for index, pair in enumerate(evaluation.pairs):
             row = [repr(float(columns[name][index])) for name in REPORTED]
-            writer.writerow([method, pair.case, pair.name, *row])
+            writer.writerow([*map(plain_cell, (method, pair.case, pair.name)), *row])
     for method, means in evaluation.means.items():
-        writer.writerow([method, "", MEAN, *(repr(means[name]) for name in REPORTED)])
+        writer.writerow([plain_cell(method), "", MEAN, *(repr(means[name]) for name in REPORTED)])
     return text.getvalue()
+
+
+def is_own_csv(text: str) -> bool:
+    """Whether a table is one of `csv_text`: its means, which have no other seal, fit its images."""
+    try:
+        head, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        numbers = [[float(cell) for cell in row[3:]] for row in rows]
+    except (ValueError, csv.Error):
+        return False
+    if head != HEAD or any(len(row) != len(HEAD) for row in rows):
+        return False
+    exact = all([*map(repr, found)] == row[3:] for row, found in zip(rows, numbers, strict=True))
+    images: dict[str, list[list[float]]] = {}
+    for row, found in zip(rows, numbers, strict=True):
+        if row[2] != MEAN:
+            images.setdefault(row[0], []).append(found)
+            continue
+        own = images.pop(row[0], None)
+        if own is None or not np.allclose(np.mean(own, axis=0), found, equal_nan=True):
+            return False
+    return exact and not images
 
 
 def json_text(

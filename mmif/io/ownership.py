@@ -27,6 +27,7 @@ from mmif.io.seals import (
 
 SUMMARY = "summary.json"
 
+CHANGED = "a file that mmif did not write, or that was changed since"
 Foreign = Callable[[Path], str]
 """What at an output is not mmif's, in words; "" where all of it is."""
 
@@ -183,7 +184,7 @@ def foreign_in_folder(output: Path) -> str:
 
 def read_record(summary: Path) -> Record | None:
     """What a summary says that mmif wrote; None where it says nothing, or was edited."""
-    text = _text(summary)
+    text = text_at(summary)
     content = _json(text)
     sizes, sha256 = content.get("files"), content.get("sha256", {})
     if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
@@ -220,7 +221,7 @@ def foreign_file(path: Path) -> str:
     own = _OWN.get(path.suffix.lower())
     if own is None:
         return f"{path.suffix or 'a file without ending'} does not say who wrote it"
-    return "" if own(path) else "a file that mmif did not write"
+    return "" if own(path) else CHANGED
 
 
 def foreign_names(output: Path, patterns: Iterable[str]) -> str:
@@ -285,7 +286,7 @@ def summary_beside(volume: Path) -> Path:
     return volume.with_name(f"{volume.name.removesuffix('.gz').removesuffix('.nii')}.json")
 
 
-def _text(path: Path) -> str:
+def text_at(path: Path) -> str:
     """The content of a text file; "" where it is none."""
     try:
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
@@ -304,14 +305,8 @@ def _json(text: str) -> Mapping[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def _is_own_csv(path: Path) -> bool:
-    """Whether a table begins as that of `mmif evaluate`; it has no place for a seal."""
-    return _text(path).startswith("method,case,image,")
-
-
 _OWN: dict[str, Callable[[Path], bool]] = {
-    ".json": lambda path: is_sealed_json(_text(path)),
-    ".csv": _is_own_csv,
-    **dict.fromkeys((".tex", ".tfm", ".txt"), lambda path: is_sealed_text(_text(path))),
+    ".json": lambda path: is_sealed_json(text_at(path)),
+    **dict.fromkeys((".tex", ".tfm", ".txt"), lambda path: is_sealed_text(text_at(path))),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), is_sealed_picture),
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmif.errors import InputError
+from mmif.io.cells import cell_text, plain_cell
 from mmif.roles import VOLUME_ROLES
 from mmif.studies.study import Input, Study, input_of
 
@@ -78,7 +79,9 @@ def _read_csv(path: Path) -> list[Mapping[str, Any]]:
         reader = csv.DictReader(StringIO(_read_text(path)), skipinitialspace=True, strict=True)
         columns = [name.strip().lower() for name in reader.fieldnames or []]
         reader.fieldnames = columns
-        rows: list[Mapping[str, Any]] = list(reader)
+        rows: list[Mapping[str, Any]] = [
+            {k: cell_text(v) if isinstance(v, str) else v for k, v in row.items()} for row in reader
+        ]
     except csv.Error as error:
         raise InputError(f"{path}: not a CSV list ({error})") from error
     _refuse_columns(path, columns)
@@ -127,14 +130,15 @@ def _refuse_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def write_list(studies: Iterable[Study], path: Path) -> None:
-    """``studies`` as a CSV list that `read_list` reads, with absolute paths."""
+    """``studies`` as a CSV list that `read_list` reads, with absolute paths and no formula."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         for study in studies:
             row = {role: str(_listed_path(one).absolute()) for role, one in study.inputs.items()}
             uids = {SERIES[role]: one.series_uid or "" for role, one in study.inputs.items()}
-            writer.writerow({"study": study.name, **row, **uids})
+            cells = {"study": study.name, **row, **uids}
+            writer.writerow({name: plain_cell(text) for name, text in cells.items()})
 
 
 def _listed_path(source: Input) -> Path:

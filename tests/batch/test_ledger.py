@@ -6,7 +6,6 @@ import pytest
 
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
-from mmif.batch.results import plain_cell
 
 
 def test_a_clock_set_back_does_not_bring_an_old_line_back(tmp_path: Path) -> None:
@@ -41,8 +40,3 @@ def test_a_tampered_line_counts_as_torn(tmp_path: Path, line: str) -> None:
         ledger = Ledger(tmp_path, claims)
         ledger.refresh()
     assert (ledger.entries, ledger.headers, ledger.torn) == ({}, {}, 1)
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1)", " =1", "\t=1"])
-def test_a_cell_hands_no_formula_to_a_spreadsheet(text: str) -> None:
-    assert plain_cell(text) == f"'{text}"

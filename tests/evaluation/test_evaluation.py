@@ -23,7 +23,7 @@ from mmif.evaluation import (
 )
 from mmif.evaluation.baselines import BASELINES
 from mmif.evaluation.scores import mean_ranks
-from mmif.evaluation.tables import csv_text, json_text, latex_text
+from mmif.evaluation.tables import csv_text, is_own_csv, json_text, latex_text
 from mmif.io.images import read_image, write_image
 from mmif.metrics import METRICS, REPORTED
 from mmif.metrics import evaluate as evaluate_slice
@@ -151,6 +151,35 @@ def test_tables_hold_each_image_the_means_and_the_ranks(data: Path) -> None:
     assert r"\caption{50 \% of \& all}" in table
     assert table.count(r"\\") == 5
     assert table.count(r"\textbf") >= 9
+
+
+def test_a_table_that_was_edited_is_known_by_its_means(data: Path) -> None:
+    pairs = find_pair_files("spect-mri", data)
+    text = csv_text(score(pairs, baseline_methods()))
+    assert is_own_csv(text)
+    cells = text.split(",")
+    number = len(REPORTED) + 5  # the third of the first image
+    cells[number] = repr(float(cells[number]) * 1.01)
+    for edited in (",".join(cells), text + "mine\n", text[:-40], text.replace("\n", ";\n"), ""):
+        assert not is_own_csv(edited)
+
+
+def test_names_are_no_formulas_and_no_markup(data: Path, tmp_path: Path) -> None:
+    for folder in ("MRI", "SPECT"):
+        for old, new in (("16001", "=HYPERLINK(1)001"), ("2001", "[bold][ x]\x1b[31m001")):
+            (data / folder / f"{old}.png").rename(data / folder / f"{new}.png")
+    fused, table = fused_folder(data, tmp_path / "fused"), tmp_path / "t.csv"
+    code, said = run(
+        "--task", "spect-mri", "--data", data, "--fused", fused, "--compare", f"+1={fused}",
+        "--csv", table, "--per-image",
+    )  # fmt: skip
+    assert code == 0, said
+    assert "[bold]" in said
+    assert "\x1b[31m" not in said
+    cells = [cell for row in csv.reader(table.read_text().splitlines()) for cell in row]
+    assert not [c for c in cells if c[:1] in {*"=+@"}]
+    assert "'=HYPERLINK(1)001.png" in cells
+    assert "'+1" in cells
 
 
 def test_what_is_not_finite_becomes_null(data: Path, tmp_path: Path) -> None:

@@ -144,7 +144,6 @@ def test_a_single_file_and_its_record_belong_together(tmp_path: Path) -> None:
     ("name", "own", "strange"),
     [
         ("a.json", '{"mmif_version": "1"}', '{"a": 1}'),
-        ("a.csv", "method,case,image,EN\n", "participant_id,age\n"),
         ("b.json", sealed_json({"mmif_version": "1", "a": 1}), '{"mmif_version": "1", "seal": ""}'),
         ("a.tex", "\n".join([*seal_lines(["x"], "%"), ""]), "\\documentclass{article}"),
         ("a.tfm", "\n".join([*seal_lines(["x", "y"], "#", 1), ""]), TRANSFORM),

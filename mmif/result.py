@@ -66,6 +66,8 @@ class RegisteredSource:
         origin: where it was read from; None for a volume that was made in memory.
         registration: reference to this source; None for the reference itself.
         level: (1, X, Y, Z), 0..1, before a colour map; None where ``unit`` is grey.
+        head: (1, X, Y, Z) bool, the head in ``values`` (`mmif.transforms.head.head_mask`); None
+            where it was not sought yet.
     """
 
     role: str
@@ -78,6 +80,7 @@ class RegisteredSource:
     origin: Source | None = None
     registration: Registration | None = None
     level: MetaTensor | None = None
+    head: MetaTensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,6 +100,7 @@ class ResampleToAxialGridd(Step):
                 np.ones(grid.shape[2]),
                 grid_of(reference).shape,
                 origin=source_of(reference),
+                head=head,
             )
         }
         for role, found in moved.items():

@@ -1,9 +1,11 @@
 """Where the brain is in registered volumes: what a window of the MRI is chosen by."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
@@ -44,13 +46,20 @@ def brain_in_skull(ct: Volume, covered: Mask, spacing: tuple[float, float, float
     """
     bone = (ct > BONE_HU) & covered
     close = max(1, round(GAP_MM / spacing[0]))
-    inside = np.zeros(ct.shape, dtype=bool)
-    for k in np.flatnonzero(bone.any(axis=(0, 1))):
+    inside = np.zeros(ct.shape[::-1], dtype=bool).transpose(2, 1, 0)  # slice after slice
+
+    def seek(k: int) -> None:
         shell = ndimage.binary_closing(bone[..., k], iterations=close)
-        cavity, count = ndimage.label(ndimage.binary_fill_holes(shell) & ~shell)
-        sizes = np.bincount(cavity.ravel(), minlength=count + 1)[1:]
-        if count and sizes.max() * spacing[0] * spacing[1] > CAVITY_MM2:
-            inside[..., k] = cavity == 1 + int(np.argmax(sizes))
+        parts, count = ndimage.label(~shell)
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        sizes[0] = 0
+        for edge in (parts[0], parts[-1], parts[:, 0], parts[:, -1]):
+            sizes[edge] = 0  # open to the air around the head, and so no cavity
+        if sizes.max() * spacing[0] * spacing[1] > CAVITY_MM2:
+            inside[..., k] = parts == np.argmax(sizes)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as cores:
+        list(cores.map(seek, np.flatnonzero(bone.any(axis=(0, 1)))))
     margin = [2 * round(FROM_BONE_MM / step) + 1 for step in spacing]
     near_bone = ndimage.maximum_filter(bone, size=margin)
     tissue = covered & (ct > TISSUE_HU[0]) & (ct < TISSUE_HU[1])

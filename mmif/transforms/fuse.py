@@ -126,7 +126,8 @@ class FuseSlicesd(Step):
         """
         coloured = len(second.unit) == 3
         channels = max(len(first.unit), len(second.unit))
-        whole = torch.empty((channels, *fused.shape[1:]))
+        x, y, z = fused.shape[1:]
+        whole = torch.empty((channels, z, y, x)).permute(0, 3, 2, 1)  # slice after slice
         for start in range(0, fused.shape[-1], SLAB):
             part = (..., slice(start, start + SLAB))
             a, w_a = _plain(first.unit)[part], _plain(first.coverage)[part]

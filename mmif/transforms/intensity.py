@@ -171,7 +171,7 @@ class ChooseWindowsd(Step):
         if config.kind == "window":
             return window_of(source.values, config)
         covered = source.coverage[0].numpy() > COVERED
-        head = head_mask(source.values)
+        head = head_mask(source.values) if source.head is None else source.head
         if not covered.all():
             head = on_grid(head & torch.from_numpy(covered)[None], grid_of(head))
         seen = None if brain is None else brain & covered

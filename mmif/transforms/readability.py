@@ -88,7 +88,9 @@ def readability(
     apart = (spacing[0], spacing[1], spacing[2] * step)
     bright = np.tensordot(LUMINANCE, shown, 1) if len(shown) == 3 else shown[0]
     anatomy = next(role for role in ("mri", "ct") if role in values)
-    head = head_mask(sources[anatomy].values)[0].numpy().astype(bool)[..., ::step] & covered
+    known = sources[anatomy].head
+    head = (head_mask(sources[anatomy].values) if known is None else known)[0].numpy()
+    head = head.astype(bool)[..., ::step] & covered
     figures: dict[str, float] = {}
     if "ct" in values and "mri" in values:
         brain = find_brain(values["ct"], head, covered, apart)

@@ -25,7 +25,7 @@ def volume(values: np.ndarray) -> MetaTensor:
 
 
 def source(values: np.ndarray) -> Any:
-    return SimpleNamespace(values=volume(values), coverage=torch.ones(1, *SHAPE))
+    return SimpleNamespace(values=volume(values), coverage=torch.ones(1, *SHAPE), head=None)
 
 
 @pytest.fixture(scope="module")

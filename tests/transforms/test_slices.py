@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from mmif.errors import GeometryError
 from mmif.geometry import FLIP_XY, Grid, apply, axial_grid, rigid, world_ras_lps
 from mmif.io.source import Source
+from mmif.transforms import slices
 from mmif.transforms.slices import (
     anti_alias_sigma,
     coverage,
@@ -301,3 +304,14 @@ def test_rire_reference_is_its_own_grid_and_the_ct_ends_inside_its_top_slices(
     covered = covered_fraction(coverage(ct, grid, np.linalg.inv(ct_to_mri)))
     assert (covered[:18] > 0.8).all()
     assert (covered[22:] == 0).all()
+
+
+@pytest.mark.parametrize("sigma", [(0.8, 0.0, 0.4), (0.0, 1.3, 2.1)])
+def test_smoothing_slab_by_slab_is_smoothing_in_one_piece(
+    sigma: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = np.random.default_rng(0).normal(0, 100, (23, 14, 11)).astype(np.float32)
+    monkeypatch.setattr(slices, "SLAB_VOXELS", 3 * voxels[0].size)
+    whole = ndimage.gaussian_filter(voxels, sigma[::-1], mode="nearest", truncate=3.0)
+    found = sitk.GetArrayFromImage(slices.smoothed_image(voxels, sigma))
+    np.testing.assert_allclose(found, whole, atol=1e-4)

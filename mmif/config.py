@@ -41,7 +41,7 @@ class IntensityConfig:
 
     kind: ScaleKind = "percentile"
     low: float = 0.0
-    high: float = 99.5
+    high: float = 99.5  # fat and vessels of an MRI, a SPECT's hottest voxels lie above
     bone: float | None = None
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class IntensityConfig:
 class GridConfig:
     """The fused grid: ``size`` x ``size`` square pixels over the field of view ``fov``."""
 
-    size: int = 256
+    size: int = 256  # of the paper's slices, and so of the weights
     fov: Fov = "reference"
 
     def __post_init__(self) -> None:
@@ -77,8 +77,8 @@ class GridConfig:
 class RegistrationConfig:
     """The rigid search; lengths in mm, angles in degrees."""
 
-    seed: int = 2025
-    timeout_s: float = 120.0
+    seed: int = 2025  # any: docs/registration.md has 100 starts, each with draws of its own
+    timeout_s: float = 120.0  # 20 times what a search of two heads takes of CPU
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class NetworkConfig:
     half the resolution, and patches of single pixels, as the paper prints it; five times slower.
     """
 
+    # what the paper leaves open, and how it was chosen: docs/paper.md
     channels: int = 16
     coarse_channels: int = 16
     detail_layers: int = 2
@@ -119,7 +120,7 @@ class FusionConfig:
 
     slice_batch: int | None = None
     precision: Precision = "auto"
-    transition_mm: float = 6.0
+    transition_mm: float = 6.0  # one thick slice, or several thin ones: chosen by eye
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
@@ -173,6 +174,7 @@ class TrainingConfig:
     spaced: all of them by default, so that `mmif evaluate` prints the figures of the card.
     """
 
+    # the paper's: 100 epochs of 16 whole slices at 0.001 (docs/paper.md)
     epochs: int = 100
     batch: int = 16
     crop: int = 256
@@ -186,7 +188,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     data: Literal["harvard", "roadscene"] | None = None
     validation_cases: tuple[str, ...] = ()
-    validate_every: int = 5
+    validate_every: int = 5  # a validation takes about an epoch's time
     validation_pairs: int = 100
 
     def __post_init__(self) -> None:

@@ -247,6 +247,7 @@ def _preservation_map(source: _Edges, fused: _Edges) -> Floats:
     high = np.maximum(source.strength, fused.strength)
     ratio = np.where(low == high, low, low / np.maximum(high, 1))  # strengths are 0 or above 1
     turn = 1 - np.abs(source.angle - fused.angle) / (np.pi / 2)
+    # the constants of Xydeas and Petrovic 2000, table 1
     strength = 0.9994 / (1 + np.exp(-15 * (ratio - 0.5)))
     direction = 0.9879 / (1 + np.exp(-22 * (turn - 0.8)))
     return np.asarray(strength * direction)
@@ -306,7 +307,7 @@ def _structural_similarity(F: Image, A: Image, B: Image, *data_ranges: float) ->
 
 def _similarity(moments: _Moments, data_range: float) -> float:
     """S(A, F) + S(B, F) (Wang 2004), summed over windows."""
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2  # K1 and K2 of Wang 2004
     total = 0.0
     for mean, variance, covariance in zip(
         moments.means, moments.variances, moments.covariances, strict=True

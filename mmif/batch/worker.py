@@ -47,7 +47,7 @@ class Limits:
         threads: threads of the native libraries in a worker; 0: its share of the cores.
     """
 
-    timeout_s: float = 900.0
+    timeout_s: float = 900.0  # a study takes 10 to 20 s; a machine that swaps, a hundred times more
     memory_mib: int = 0
     threads: int = 0
 

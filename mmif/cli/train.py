@@ -127,7 +127,7 @@ def _commit() -> str:
 class _Teller:
     """Says the losses and the time left every few seconds, and each validation."""
 
-    EVERY_S = 10.0
+    EVERY_S = 10.0  # six lines a minute into a log
 
     def __init__(self) -> None:
         self.last = 0.0

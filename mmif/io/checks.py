@@ -200,6 +200,7 @@ def check_role(volume: npt.NDArray[np.float32], role: str | None, where: str) ->
             )
         return ()
     sample = volume[::2, ::2, ::2]
+    # the air of a CT, with its noise, and bone: no MRI, SPECT or PET has both by chance
     air = float(np.mean((sample > -1100) & (sample < -850)))
     if air > 0.1 and high > 500:
         raise InputError(

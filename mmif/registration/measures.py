@@ -39,6 +39,9 @@ from mmif.registration.similarity import (
 MIRRORED = Ascent(level=1, iterations=22, batch=1400, bins=20, first_mm=2.5, last_mm=0.2)
 # Of the 3,000 points that an octant has at the start: time against noise; chosen
 BLOCK_SAMPLES = 1500
+# 40 for each of 20 x 20 bins, so that information by chance is below 0.01; ten batches of MIDDLE
+POINTS = 16_000
+FAR_MM = 99.0  # stands for "no outline to measure to": beyond every limit
 UNKNOWN_MM = 12.0  # as if the parts moved as far as they may
 STIFFNESS = 0.1 / 8.0**2  # a shift of 8 mm must be worth a tenth of the agreement
 # In steps of the 2 mm level, as far as the widest limit of `local_mm` (verdict.py); chosen
@@ -90,7 +93,7 @@ def measure(
     """The figures of ``refined``; ``found`` and ``start`` are fixed to moving as well."""
     pose = refined.pose
     box = corners(fixed.body_points)
-    points = draw_points(fixed, 16_000, 0.0, seed)
+    points = draw_points(fixed, POINTS, 0.0, seed)
     samples = sample(fixed.levels[2], points, MIDDLE.bins)
     dice, outline = outlines(fixed, moving, pose)
     check_timeout()
@@ -129,7 +132,7 @@ def measure_transform(
 
 def information_gain(fixed: Prepared, moving: Prepared, pose: Matrix, seed: int) -> float:
     """Normalised mutual information of ``pose`` beyond 1, inside the fixed body."""
-    points = draw_points(fixed, 16_000, 0.0, seed)
+    points = draw_points(fixed, POINTS, 0.0, seed)
     return normalised_information(moving, sample(fixed.levels[2], points, MIDDLE.bins), pose) - 1
 
 
@@ -139,7 +142,7 @@ def normalised_information(moving: Prepared, samples: Samples, pose: Matrix) -> 
     values, inside = interpolate(
         moving.levels[2], samples.points @ rotations.transpose(1, 2) + translations[:, None]
     )
-    if inside.float().mean() < 0.02:
+    if inside.float().mean() < 0.02:  # 320 points fill no joint histogram
         return 1.0
     joint, _, _ = histogram(values, inside, samples)
     parts = entropy(joint.sum(dim=2)) + entropy(joint.sum(dim=1))
@@ -165,13 +168,13 @@ def outlines(fixed: Prepared, moving: Prepared, pose: Matrix) -> tuple[float, fl
     a, b = fixed.body & shared, there == 1
     total = a.sum() + b.sum()
     if total == 0:
-        return 0.0, 99.0
+        return 0.0, FAR_MM
     dice = 2 * float((a & b).sum()) / float(total)
     spacing = spacing_mm(np.linalg.inv(fixed.levels[1].to_voxel))
     distances = [surface_distances(a, b, inner, spacing), surface_distances(b, a, inner, spacing)]
     both = np.sort(np.concatenate(distances))
     kept = both[: int(0.9 * len(both))]  # ears, nose, a holder's rest
-    return dice, float(kept.mean()) if len(kept) else 99.0
+    return dice, float(kept.mean()) if len(kept) else FAR_MM
 
 
 def resample_mask(
@@ -201,7 +204,7 @@ def surface_distances(
     """Distances in mm from the surface of ``a`` (inside ``where``) to that of ``b``."""
     surface = a & ~ndimage.binary_erosion(a) & where
     if not b.any():
-        return np.full(int(surface.sum()), 99.0)
+        return np.full(int(surface.sum()), FAR_MM)
     outside = ndimage.distance_transform_edt(~b, sampling=spacing)
     inside = ndimage.distance_transform_edt(b, sampling=spacing)
     step = min(spacing)
@@ -216,10 +219,11 @@ def mirror_ratio(
     Where the middle plane of the head lies is not known to better than the tilt of the head in
     the scanner, so planes with many tilts are tried.
     """
-    points = draw_points(fixed, 8_000, AIR_MARGIN_MM, seed)
+    points = draw_points(fixed, 8_000, AIR_MARGIN_MM, seed)  # half of POINTS: nine ascents
     coarse = sample(fixed.levels[0], points, FIRST.bins)
     middle = sample(fixed.levels[1], points, MIDDLE.bins)
     box = corners(fixed.body_points)
+    # as far as a head is turned or tilted in a scanner; FIRST closes half a step of 14 degrees
     tilts = np.tan(np.radians([-28.0, -14.0, 0.0, 14.0, 28.0]))
     normals = np.array([[1.0, yaw, roll] for yaw in tilts for roll in tilts])
     normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
@@ -245,8 +249,9 @@ def local_shift(
     """
     level = moving.levels[2]
     samples = sample(fixed.levels[2], draw_points(fixed, 24_000, 0.0, seed), MIDDLE.bins)
-    samples = keep_inside(level, samples, pose, border_mm=8.0)
-    if len(samples.bins) < 16 * 100:
+    # inside by as far as the offsets reach; 200 for each octant, else nothing can be said
+    samples = keep_inside(level, samples, pose, border_mm=OFFSETS_MM.max())
+    if len(samples.bins) < 8 * 200:
         return UNKNOWN_MM
     blocks = octants(samples.points.numpy())
     shifts = np.zeros((8, 3))
@@ -260,7 +265,8 @@ def local_shift(
                 chosen = np.flatnonzero(blocks == block)[:BLOCK_SAMPLES]
                 part = Samples(samples.points[chosen], samples.bins[chosen], samples.bin_count)
                 shifts[block, axis] += best_offset(moving, part, pose, offsets, table)
-    return float(np.sqrt((np.clip(shifts, -12, 12) ** 2).sum(axis=1).mean()))
+    held = np.clip(shifts, -UNKNOWN_MM, UNKNOWN_MM)
+    return float(np.sqrt((held**2).sum(axis=1).mean()))
 
 
 def octants(points: Points) -> npt.NDArray[np.int64]:

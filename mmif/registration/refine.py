@@ -15,7 +15,7 @@ from mmif.errors import RegistrationError
 from mmif.geometry import Matrix, apply, spacing_mm
 from mmif.registration.poses import HEAD_RADIUS_MM, inverse, mean_pose, move_poses
 from mmif.registration.prepare import Kind, Level, Prepared
-from mmif.registration.search import Ascent, CheckTimeout, draw_points
+from mmif.registration.search import Ascent, CheckTimeout, Momentum, draw_points
 from mmif.registration.similarity import Samples, information_gradient, pose_tensors, sample
 
 # Points that the steps draw from, 16 batches of FINE: memory against repetition; chosen
@@ -98,7 +98,7 @@ def refine_one_way(
         )
     generator = torch.Generator().manual_seed(seed)
     scale = np.array([HEAD_RADIUS_MM] * 3 + [1.0] * 3)
-    mean, square = np.zeros(6), np.zeros(6)
+    direction = Momentum()
     visited = []
     for k in range(plan.iterations):
         check_timeout()
@@ -106,13 +106,7 @@ def refine_one_way(
         batch = Samples(samples.points[some], samples.bins[some], samples.bin_count)
         _, _, slope = information_gradient(level, batch, *pose_tensors(pose[None]), beyond=True)
         slope_mm = slope[0].double().numpy() / scale
-        mean = 0.8 * mean + 0.2 * slope_mm
-        square = 0.95 * square + 0.05 * slope_mm**2
-        rate = plan.first_mm * (plan.last_mm / plan.first_mm) ** (k / plan.iterations)
-        direction = (mean / (1 - 0.8 ** (k + 1))) / (
-            np.sqrt(square / (1 - 0.95 ** (k + 1))) + 1e-12
-        )
-        pose = move_poses(pose, rate * direction)
+        pose = move_poses(pose, plan.rate_mm(k) * direction(slope_mm))
         if k >= plan.iterations // 2:
             visited.append(pose)
     return mean_pose(np.stack(visited))

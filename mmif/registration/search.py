@@ -56,6 +56,29 @@ class Ascent:
     first_mm: float
     last_mm: float
 
+    def rate_mm(self, step: int) -> float:
+        """How far ``step``, from 0, goes in each parameter."""
+        return float(self.first_mm * (self.last_mm / self.first_mm) ** (step / self.iterations))
+
+
+class Momentum:
+    """The direction of each step of an ascent, about 1 in each parameter (Adam, Kingma 2015).
+
+    Its memory is five slopes and twenty sizes, not Adam's ten and a thousand: ascents have 8 to 100
+    steps.
+    """
+
+    def __init__(self) -> None:
+        self.mean, self.square, self.count = np.zeros(6), np.zeros(6), 0
+
+    def __call__(self, slope: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(..., 6) the direction after one more ``slope`` (..., 6)."""
+        self.count += 1
+        self.mean = 0.8 * self.mean + 0.2 * slope
+        self.square = 0.95 * self.square + 0.05 * slope**2
+        mean = self.mean / (1 - 0.8**self.count)
+        return np.asarray(mean / (np.sqrt(self.square / (1 - 0.95**self.count)) + 1e-12))
+
 
 # Of 40 poses, 14 and 6: the fewer are left, the more steps and samples each gets. Chosen against
 # the time (2 CPU seconds a pair; docs/registration.md has what comes of it)
@@ -102,6 +125,7 @@ def global_search(
     The right pose scores far above all others, and its basin may fall between the starts. As long
     as no pose stands out, the search is made again from a grid that is turned.
     """
+    # 30 batches of SECOND, 13 of MIDDLE: no ascent sees a point twice often
     points = draw_points(sampled, 20_000, AIR_MARGIN_MM, seed)
     coarse = sample(sampled.levels[0], points, FIRST.bins)
     middle = sample(sampled.levels[1], points, MIDDLE.bins)
@@ -114,6 +138,7 @@ def global_search(
     ):
         turned = starts.copy()
         turned[:, :3] = turn @ starts[:, :3]
+        # as few as FIRST takes a step: 13,000 to 60,000 poses are looked at
         scanned = scan(other.levels[0], take(coarse, 500), turned, check_timeout, device)
         more = refine_candidates(other, scanned, coarse, middle, box, seed, check_timeout)
         found = rank(join(found, more))
@@ -132,6 +157,7 @@ def refine_candidates(
     check_timeout: CheckTimeout,
 ) -> Candidates:
     """The best of ``found`` after ascents on the 8 mm and the 4 mm level, fewer at every step."""
+    # apart: less than the scan's steps, then about twice what the ascent before could close
     found = keep_distinct(found, box, apart_mm=20.0, most=40)
     found = ascend(other, coarse, found.poses, FIRST, seed, check_timeout)
     found = keep_distinct(found, box, apart_mm=12.0, most=14)
@@ -162,6 +188,8 @@ def runner_up_ratio(found: Candidates, pose: Matrix, box: Points, apart_mm: floa
 def start_poses(sampled: Prepared, other: Prepared) -> Matrix:
     """(n, 4, 4) all rotations of the grid, each with shifts as far as the bodies' sizes differ."""
     apart = np.abs(np.sort(sampled.body_size_mm) - np.sort(other.body_size_mm)).max()
+    # half of what one body is longer than the other, and half a step of the grid; at least a step
+    # of 24 mm, at most what lies between a head's centre and a neck's
     reach = np.clip(apart / 2 + 16.0, 24.0, 90.0)
     steps = int(np.ceil(reach / TRANSLATION_STEP_MM))
     line = np.linspace(-reach, reach, 2 * min(steps, 2) + 1)
@@ -250,19 +278,13 @@ def ascend(
     level = other.levels[plan.level]
     generator = torch.Generator().manual_seed(seed)
     scale = np.array([HEAD_RADIUS_MM] * 3 + [1.0] * 3)
-    mean, square = np.zeros((len(poses), 6)), np.zeros((len(poses), 6))
+    direction = Momentum()
     for k in range(plan.iterations):
         check_timeout()
         some = torch.randint(len(samples.bins), (plan.batch,), generator=generator)
         batch = Samples(samples.points[some], samples.bins[some], samples.bin_count)
         _, _, slope = information_gradient(level, batch, *pose_tensors(poses))
         slope_mm = slope.double().numpy() / scale
-        mean = 0.8 * mean + 0.2 * slope_mm
-        square = 0.95 * square + 0.05 * slope_mm**2
-        rate = plan.first_mm * (plan.last_mm / plan.first_mm) ** (k / plan.iterations)
-        direction = (mean / (1 - 0.8 ** (k + 1))) / (
-            np.sqrt(square / (1 - 0.95 ** (k + 1))) + 1e-12
-        )
-        poses = move_poses(poses, rate * direction)
+        poses = move_poses(poses, plan.rate_mm(k) * direction(slope_mm))
     gain, overlap = mutual_information(level, take(samples, 3 * plan.batch), *pose_tensors(poses))
     return Candidates(poses, (gain * overlap).double().numpy())

@@ -132,6 +132,7 @@ def slice_row(view: StudyView, k: int) -> list[Picture]:
 
 def content_box(*planes: Floats) -> Box:
     """Rows and columns that hold all that is bright in ``planes``, and a margin; all if none."""
+    # above a CT's noise in air as its window shows it, below the skin
     bright = np.any([plane > 0.08 for plane in planes], axis=0)
     spans = []
     for axis in (1, 0):

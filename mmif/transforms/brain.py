@@ -75,10 +75,12 @@ def brain_by_depth(head: Mask, spacing: tuple[float, float, float]) -> Mask:
     """
     if not head.any():
         return head
+    # distances to 2.5 mm are enough for a depth of SCALP_MM, and take a tenth of the time
     strides = tuple(max(1, int(2.5 / step)) for step in spacing)
     coarse = np.pad(head[:: strides[0], :: strides[1], :: strides[2]], ((1, 1), (1, 1), (0, 0)))
     steps = np.multiply(spacing, strides)
     depth = ndimage.distance_transform_edt(coarse, sampling=steps)[1:-1, 1:-1]
+    # of a head so small that nothing lies that deep (a child, few slices) the inner part
     deep = depth > min(SCALP_MM, 0.6 * float(depth.max()))
     top = int(np.flatnonzero(deep.any(axis=(0, 1)))[-1])
     deep[..., : max(0, top - round(BRAIN_MM / steps[2]))] = False

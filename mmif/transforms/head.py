@@ -39,7 +39,7 @@ def body_threshold(values: npt.ArrayLike) -> float:
     # `flat`, where `ravel` would copy: volumes lie in memory slice after slice, not as their axes
     sample = every.flat[:: max(1, every.size // 1_000_000)]
     low, high = np.percentile(sample, [0, 99.5])
-    if low < -500:
+    if low < -500:  # no other modality has values that low
         return CT_AIR_HU
     if low == high:
         return float(high)

@@ -65,6 +65,10 @@ LEAST = 500
 HARDLY_VISIBLE = 0.5
 """Below this gain a reader is warned."""
 
+LEAST_RHO = 0.9
+"""Below this correlation too: hot-iron and grey, in which brightness says both sources at once,
+have 0.87 and 0.62 on the sample head, the others 0.90 and more (benchmarks/colour_maps.py)."""
+
 
 def readability(
     fused: npt.NDArray[Any],
@@ -116,10 +120,10 @@ def readability_warnings(figures: Mapping[str, float]) -> tuple[str, ...]:
             "the CT's bone is hardly visible in the fused volume (brightness "
             f"{figures['bone']:.2f}, expected at least {HARDLY_VISIBLE:g})"
         )
-    if figures.get("activity_rho", 1.0) < 0.9:
+    if figures.get("activity_rho", 1.0) < LEAST_RHO:
         said.append(
             "the activity can hardly be read from the colours (correlation "
-            f"{figures['activity_rho']:.2f}, expected at least 0.9)"
+            f"{figures['activity_rho']:.2f}, expected at least {LEAST_RHO:g})"
         )
     return tuple(said)
 

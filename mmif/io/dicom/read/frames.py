@@ -278,6 +278,7 @@ def _frame(
     position = _require_numbers(groups, "ImagePositionPatient", 3)
     row, column = _directions(_require_numbers(groups, "ImageOrientationPatient", 6))
     between_rows, between_columns = _require_numbers(groups, "PixelSpacing", 2)
+    # a micrometre and a metre: beyond, a unit or an exponent is wrong; positions likewise
     if not all(1e-3 < spacing < 1e3 for spacing in (between_rows, between_columns)):
         raise GeometryError(f"PixelSpacing is {between_rows:g}\\{between_columns:g} mm")
     if max(map(abs, position)) > 1e5:
@@ -311,6 +312,7 @@ def _directions(
     """Row and column directions as exact, perpendicular unit vectors."""
     row, column = np.array(cosines[:3]), np.array(cosines[3:])
     lengths = np.linalg.norm(row), np.linalg.norm(column)
+    # writers round to two or three digits; a degree off the right angle is 2e-2
     if max(abs(length - 1) for length in lengths) > 1e-2 or abs(row @ column) > 1e-2:
         raise GeometryError("ImageOrientationPatient holds no two perpendicular unit vectors")
     row = row / lengths[0]

@@ -86,6 +86,7 @@ class Contributions:
             return self._references
         normal, along = self._along
         reach = float(np.max(np.diff(np.sort(along))))
+        # not yet twice as thick: what is smoothed on the way (`anti_alias_sigma`) is averaged
         thickness = planes.slice_mm if planes.slice_mm > 1.5 * reach else 0.0
         corners = apply(self._series_to_source_lps, planes.corners(index, thickness)) @ normal
         inside = reach - 1e-3

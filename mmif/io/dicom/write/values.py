@@ -125,6 +125,7 @@ def _percentile_window(stored: Stack) -> tuple[float, float]:
     """Centre and width from the 1st to the 99.5th percentile of what is not zero."""
     sampled = stored.ravel()[:: 1 + stored.size // 1_000_000]
     shown = sampled[sampled != 0]
+    # as the pipelines' percentile window has it (`IntensityConfig`)
     low, high = np.percentile(shown, (1, 99.5)) if shown.size else (0.0, 1.0)
     low = min(low, 0.0) if stored.min() >= 0 else low
     return float(low + high) / 2, float(high - low)

@@ -48,6 +48,20 @@ class OutputError(MmifError):
     """An output exists already or cannot be written."""
 
 
+def printable(line: str) -> str:
+    """``line`` without what steers a terminal or cannot be shown: file names are others' input."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+
+
+def on_one_line(text: str) -> str:
+    """``text`` on one line, `printable`.
+
+    >>> on_one_line("two\\nlines \\x1b[31m")
+    'two lines �[31m'
+    """
+    return printable(" ".join(text.split()))
+
+
 def quote(text: str) -> str:
     """``text`` of a file, marked as such within a message: ‘head 2 mm’.
 

@@ -172,10 +172,10 @@ def verify_sha256(path: Path, card: Mapping[str, Any]) -> str:
 
 def list_weights() -> list[WeightsStatus]:
     """The shipped weights, each verified."""
-    return [verify(path) for path in _shipped_files()]
+    return [verify_weights(path) for path in _shipped_files()]
 
 
-def verify(name_or_file: str | Path) -> WeightsStatus:
+def verify_weights(name_or_file: str | Path) -> WeightsStatus:
     """Whether weights are what their card says; what is wrong stands in ``reason``.
 
     Raises:

@@ -19,7 +19,7 @@ from mmif.weights import (
     load_weights,
     read_card,
     save_weights,
-    verify,
+    verify_weights,
 )
 
 SMALL = NetworkConfig(channels=4, coarse_channels=4, width=8, blocks=1)
@@ -60,7 +60,7 @@ def test_an_altered_file_is_refused(saved: Path) -> None:
     saved.write_bytes(content)
     with pytest.raises(WeightsError, match="sha256"):
         load_weights(saved)
-    status = verify(saved)
+    status = verify_weights(saved)
     assert not status.intact
     assert "sha256" in status.reason
 
@@ -86,7 +86,7 @@ def test_a_missing_card_is_refused(saved: Path) -> None:
     (saved.parent / CARD).unlink()
     with pytest.raises(WeightsError, match=f"no {CARD} beside it"):
         load_weights(saved)
-    assert verify(saved).task == "unknown"
+    assert verify_weights(saved).task == "unknown"
 
 
 def test_a_broken_card_is_refused(saved: Path) -> None:

@@ -94,10 +94,10 @@ class FuseWork:
             if not self.options.deidentify:
                 raise
             raise type(error)(WITHHELD) from None
-        return figures(summary)
+        return ledger_figures(summary)
 
 
-def figures(summary: "Summary") -> dict[str, Any]:
+def ledger_figures(summary: "Summary") -> dict[str, Any]:
     """What the ledger keeps of the summary of a study; of several registrations the worst."""
     found, fusion = summary.registrations.values(), summary.fusion
     errors = [one.error_estimate_mm for one in found if one.error_estimate_mm is not None]

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from mmif.batch.jobs import Job
-from mmif.errors import InputError
+from mmif.errors import InputError, on_one_line
 from mmif.roles import TASKS, VOLUME_TASKS, label
 from mmif.studies.discover import find_studies
 from mmif.studies.study import (
@@ -14,7 +14,6 @@ from mmif.studies.study import (
     Rejected,
     Study,
     choose_tasks,
-    printable,
     unique_names,
 )
 
@@ -68,7 +67,7 @@ def _one_row_each(rejected: Iterable[Rejected]) -> Iterator[Rejected]:
     by_id = sorted(rejected, key=lambda one: one.id)
     for _, same in groupby(by_id, key=lambda one: one.id):
         every = list(same)
-        reasons = dict.fromkeys(printable(one.reason) for one in every)
+        reasons = dict.fromkeys(on_one_line(one.reason) for one in every)
         yield replace(every[0], reason="; ".join(reasons))
 
 

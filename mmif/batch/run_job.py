@@ -16,10 +16,9 @@ from typing import Any, Protocol
 
 from mmif.batch.jobs import Job
 from mmif.batch.ledger import Ledger
-from mmif.errors import MmifError
+from mmif.errors import MmifError, on_one_line
 from mmif.io.atomic import flush_to_disk, sync, tidy
 from mmif.io.ownership import file_sizes
-from mmif.studies.study import printable
 
 # A worker that dies may have been a neighbour's fault, once or twice; chosen, not measured
 MAX_TRIES = 3
@@ -199,7 +198,7 @@ def error_line(error: BaseException) -> tuple[str, str]:
     """
     for one in chain(error):
         if isinstance(one, MmifError):
-            return "refused", printable(str(one))
+            return "refused", on_one_line(str(one))
         if isinstance(one, MemoryError):
             return "memory", "out of memory (MemoryError)"
     last = (places(error) or ["an unknown place"])[-1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mmif.errors import MmifError
+from mmif.errors import MmifError, on_one_line, printable
 from mmif.startup import start_quickly
 
 COMMANDS = {
@@ -28,13 +28,6 @@ COMMANDS = {
     "slicer": "Fuse two volumes as a module inside 3D Slicer.",
     "weights": "List or verify the shipped weights.",
 }
-
-
-def printable(line: str) -> str:
-    """``line`` without what steers a terminal or cannot be shown: file names are others' input."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
-    )
 
 
 def _say(level: int) -> None:
@@ -90,7 +83,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except MmifError as error:
-            click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
+            click.echo(f"Error: {on_one_line(str(error))}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Interrupted; nothing unfinished was left", err=True)

@@ -93,14 +93,14 @@ def say_plan(plan: "Plan", root: Path | None, done: Collection[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mmif.studies.study import printable
+    from mmif.errors import on_one_line
 
     table = Table("Study", "Task", "Sources, or why not", box=None)
     for job in plan.jobs:
         study, _, task = job.id.partition("/")
         paths = {role: source.path for role, source in job.inputs.items()}
         sources = "  ".join(
-            role if root is None else f"{role} {printable(str(_below(root, path)))}"
+            role if root is None else f"{role} {on_one_line(str(_below(root, path)))}"
             for role, path in paths.items()
         )
         said = "done already" if job.id in done else sources

@@ -232,9 +232,9 @@ def _plain(text: str) -> str:
     """``text`` with a name of the user's in it, as rich shows it letter by letter."""
     from rich.markup import escape
 
-    from mmif.studies.study import printable
+    from mmif.errors import on_one_line
 
-    return escape(printable(text))
+    return escape(on_one_line(text))
 
 
 def _cell(value: float, rank: int | None, ranked: bool) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mmif.cli import printable
+from mmif.errors import printable
 
 if TYPE_CHECKING:
     from mmif.io.dicom.read.series import SeriesInfo

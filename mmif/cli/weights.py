@@ -32,10 +32,9 @@ def verify(names: tuple[str, ...]) -> None:
     Exit code 1 where one differs from its card.
     """
     from mmif.errors import WeightsError
-    from mmif.weights import list_weights
-    from mmif.weights import verify as verify_one
+    from mmif.weights import list_weights, verify_weights
 
-    found = [verify_one(name) for name in names] if names else list_weights()
+    found = [verify_weights(name) for name in names] if names else list_weights()
     for status in found:
         click.echo(_line(status))
     broken = [status for status in found if not status.intact]

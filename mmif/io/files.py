@@ -86,14 +86,14 @@ def sibling(path: Path, endings: tuple[str, ...]) -> Path | None:
     stem = Path(name).stem
     for ending in endings:
         exact = path.with_name(stem + ending)
-        if _is_ordinary(exact):
+        if is_ordinary(exact):
             return own_file(path, exact.name)
     wanted = {(stem.lower() + ending): number for number, ending in enumerate(endings)}
     try:
         beside = [p for p in sorted(path.parent.iterdir()) if p.name.lower() in wanted]
     except OSError:
         return None
-    beside = [p for p in beside if _is_ordinary(p)]
+    beside = [p for p in beside if is_ordinary(p)]
     own = [p for p in beside if p.stem.split(".")[0] == stem.split(".")[0]]
     beside = own or (beside if len(beside) == 1 else [])  # M.IMG beside m.hdr
     if not beside:
@@ -114,7 +114,7 @@ def own_file(header: Path, name: str) -> Path:
     homes = {header.parent.resolve(), header.resolve().parent}
     if data.resolve().parent not in homes:
         raise InputError(f"{header}: {name!r} is a link out of its folder; expected a file there")
-    if not _is_ordinary(data):
+    if not is_ordinary(data):
         raise InputError(f"{header}: {name!r} is missing or no regular file")
     return data
 
@@ -149,7 +149,7 @@ def walk(folder: Path) -> Iterator[FoundFile]:
         ]
         left += reversed(folders)
         for path in map(Path, entries):
-            if not (_is_ordinary(path) or is_dead_link(path)):
+            if not (is_ordinary(path) or is_dead_link(path)):
                 continue
             count += 1
             if count > MAX_FILES:
@@ -294,7 +294,7 @@ def is_dead_link(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def _is_ordinary(path: Path) -> bool:
+def is_ordinary(path: Path) -> bool:
     """Whether ``path`` is a regular file; a pipe or a device would block the reader."""
     try:
         return stat.S_ISREG(path.stat().st_mode)

@@ -102,7 +102,9 @@ def measure(
     return Measures(
         nmi_before=normalised_information(moving, samples, start),
         nmi_after=normalised_information(moving, samples, pose),
-        overlap=max(coverage(fixed, moving, pose), coverage(moving, fixed, inverse(pose))),
+        overlap=max(
+            share_in_view(fixed, moving, pose), share_in_view(moving, fixed, inverse(pose))
+        ),
         spread_mm=spread(found, pose, box),
         rival=runner_up_ratio(found, pose, box),
         forward_backward_mm=distance_mm(refined.forward, refined.backward, fixed.body_points[::5]),
@@ -149,7 +151,7 @@ def normalised_information(moving: Prepared, samples: Samples, pose: Matrix) -> 
     return float(parts / entropy(joint.flatten(1)).clamp_min(1e-6))
 
 
-def coverage(sampled: Prepared, other: Prepared, pose: Matrix) -> float:
+def share_in_view(sampled: Prepared, other: Prepared, pose: Matrix) -> float:
     """The fraction of the body of ``sampled`` that lies in the field of view of ``other``."""
     return float(within(other, apply(pose, sampled.body_points)).mean())
 

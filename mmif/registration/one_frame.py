@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from mmif.config import RegistrationConfig
 from mmif.geometry import Matrix
 from mmif.registration.estimate import estimate_error
-from mmif.registration.measures import coverage, information_gain, mirror_ratio
+from mmif.registration.measures import information_gain, mirror_ratio, share_in_view
 from mmif.registration.poses import corners, distance_mm, inverse, move_poses
 from mmif.registration.prepare import Kind, Prepared
 from mmif.registration.refine import FINE, Refined, refine_one_way
@@ -119,8 +119,8 @@ def measure_headers(pair: Pair) -> HeaderMeasures:
         best_gain=best_gain,
         moved_mm=distance_mm(best, headers, pair.fixed.body_points[::5]),
         overlap=max(
-            coverage(pair.fixed, pair.moving, headers),
-            coverage(pair.moving, pair.fixed, inverse(headers)),
+            share_in_view(pair.fixed, pair.moving, headers),
+            share_in_view(pair.moving, pair.fixed, inverse(headers)),
         ),
         mirrored=mirror_ratio(pair.fixed, pair.moving, best, pair.seed, pair.clock),
     )

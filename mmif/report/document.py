@@ -13,17 +13,17 @@ from mmif.report.alignment import motion
 from mmif.report.figures import before_and_after, slice_row, thumbnails
 from mmif.report.page import render
 from mmif.report.pictures import LOST_RGB
-from mmif.report.readability import figures, legend
+from mmif.report.readability import legend, readability_rows
 from mmif.report.study_view import StudyView, is_blurred
 from mmif.report.text import (
     HEADLINES,
     check_rows,
     error_words,
+    flat_settings,
     input_facts,
     input_origin,
     loop_words,
     methods,
-    parameters,
     weights_of,
     worst_verdict,
     worst_words,
@@ -180,7 +180,7 @@ def _readability(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     sources = view.result.sources
     colour_map = (summary.get("pipeline") or {}).get("colour_map")
     return {
-        "readable": figures(summary.get("readability") or {}, len(sources)),
+        "readable": readability_rows(summary.get("readability") or {}, len(sources)),
         "legend": legend(sources, colour_map),
     }
 
@@ -237,11 +237,11 @@ def _how(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
         "methods": methods(view, summary),
         "weights": weights_of(fusion),
         "settings": [
-            *parameters(facts, "fusion"),
+            *flat_settings(facts, "fusion"),
             *((f"windows.{role}", str(window)) for role, window in view.result.windows.items()),
-            *parameters(summary.get("pipeline") or {}, "pipeline"),
+            *flat_settings(summary.get("pipeline") or {}, "pipeline"),
         ],
-        "versions": list(parameters(summary.get("versions") or versions())),
+        "versions": list(flat_settings(summary.get("versions") or versions())),
         "steps": steps,
         "longest": max(steps.values(), default=1.0) or 1.0,
         "total": seconds.get("total", sum(steps.values())),

@@ -58,7 +58,7 @@ class Table:
 
 
 @cache
-def environment() -> Environment:
+def template_environment() -> Environment:
     """The templates of ``mmif/report/templates``, with autoescape and no silent gaps."""
     env = Environment(
         loader=PackageLoader("mmif.report"),
@@ -122,7 +122,7 @@ def render(
     sheets = [(STATIC / name).read_text(encoding="utf-8") for name in ("page.css", *styles)]
     hashes = " ".join(_hash(source) for source in sources) or "'none'"
     return (
-        environment()
+        template_environment()
         .get_template(template)
         .render(
             policy=POLICY.format(hashes=hashes),

@@ -99,7 +99,7 @@ class Figure:
     meaning: str
 
 
-def figures(readability: Mapping[str, Any], sources: int) -> list[Figure]:
+def readability_rows(readability: Mapping[str, Any], sources: int) -> list[Figure]:
     """The rows of the table; the slopes of luminance hold for two sources alone.
 
     Args:

@@ -192,11 +192,11 @@ def worst_words(count: int) -> str:
     )
 
 
-def parameters(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+def flat_settings(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as (dotted name, value)."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from parameters(inner, f"{path}.{key}" if path else str(key))
+            yield from flat_settings(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, Sequence) and not isinstance(value, str):
         yield path, ", ".join(str(inner) for inner in value)
     else:

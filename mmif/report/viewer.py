@@ -175,7 +175,7 @@ def _volumes(
         return inside if len(slices) == volume.shape[-1] else inside[..., slices]
 
     def shrink(volume: Voxels, by: int = factor) -> Voxels:
-        return average(crop(volume), by)
+        return average_pixels(crop(volume), by)
 
     small = factor * SHARE_FACTOR
 
@@ -202,7 +202,7 @@ def _quantise(volume: Voxels, steps: int) -> Voxels:
     return np.asarray(np.round(volume * steps) / steps)
 
 
-def average(volume: Voxels, factor: int) -> Voxels:
+def average_pixels(volume: Voxels, factor: int) -> Voxels:
     """(C, X, Y, Z) with ``factor`` x ``factor`` pixels of a slice averaged into one."""
     if factor == 1:
         return volume

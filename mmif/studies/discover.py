@@ -25,7 +25,7 @@ from mmif.studies.dicom import dicom_studies
 from mmif.studies.lists import exists, read_list
 from mmif.studies.names import loose_by_case, sort_names, study_by_names, unnamed_volumes
 from mmif.studies.study import Rejected, Study, safe_id
-from mmif.studies.walk import Found, walk
+from mmif.studies.walk import Found, walk_studies
 
 
 def find_studies(where: Path) -> tuple[list[Study], list[Rejected]]:
@@ -42,7 +42,7 @@ def find_studies(where: Path) -> tuple[list[Study], list[Rejected]]:
 def studies_below(root: Path) -> tuple[list[Study], list[Rejected]]:
     """The studies in the folder tree ``root``, and what could not become one."""
     found = Found()
-    for folder, folders, names in walk(root, found.unreadable.append):
+    for folder, folders, names in walk_studies(root, found.unreadable.append):
         sort_names(found, root, folder, folders, names)
     owned = loose_by_case(found)
     studies = [

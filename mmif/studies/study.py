@@ -140,12 +140,3 @@ def _suffix(study: Study) -> str:
         said += [*sorted(source.files), source.series_uid or ""]
     text = "\n".join([*said, *sorted(study.problems), study.uid])
     return f"-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:6]}"
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, without anything that a terminal would obey or a file not take.
-
-    >>> printable("two\\nlines \\x1b[31m")
-    'two lines �[31m'
-    """
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))

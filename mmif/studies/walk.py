@@ -1,11 +1,12 @@
 """A walk through a folder tree, and what it meets."""
 
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from mmif.io.files import is_ordinary
 
 VOLUMES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 NAMED_ONLY = (*VOLUMES, ".dcm", ".zip")
@@ -35,7 +36,7 @@ class Found:
     unreadable: list[OSError] = field(default_factory=list)
 
 
-def walk(
+def walk_studies(
     root: Path, refused: Callable[[OSError], None]
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Folders with their subfolders and ordinary files; links are followed, each folder once.
@@ -52,15 +53,8 @@ def walk(
         if "dataset_description.json" in names:
             folders[:] = [name for name in folders if name not in BIDS_ASIDE]
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = [n for n in sorted(names) if not n.startswith(".") and _is_ordinary(Path(top, n))]
+        files = [n for n in sorted(names) if not n.startswith(".") and is_ordinary(Path(top, n))]
         yield Path(top), folders, files
-
-
-def _is_ordinary(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
 
 
 def split_suffix(name: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from mmif.batch.fuse_job import FuseWork, parameters
 from mmif.batch.plan import Plan, make_plan, plan_of
 from mmif.batch.pseudonyms import WITHHELD, pseudonymise, write_key
 from mmif.config import load_pipeline
-from mmif.errors import InputError, OutputError
+from mmif.errors import InputError, OutputError, on_one_line
 from mmif.options import FuseOptions
 from mmif.roles import VOLUME_TASKS
 from mmif.studies.lists import read_list, write_list
@@ -19,7 +19,6 @@ from mmif.studies.study import (
     Rejected,
     Study,
     input_of,
-    printable,
     safe_id,
     unique_names,
 )
@@ -189,7 +188,7 @@ def test_names_become_safe() -> None:
 
 
 def test_what_is_said_of_a_study_stays_on_its_line() -> None:
-    assert printable("two\nlines \x1b[31m \udcff") == "two lines \ufffd[31m \ufffd"
+    assert on_one_line("two\nlines \x1b[31m \udcff") == "two lines \ufffd[31m \ufffd"
 
 
 def test_names_that_collide_once_safe_are_told_apart_however_the_tree_is_given(

@@ -2,13 +2,13 @@ import base64
 import hashlib
 import re
 
-from mmif.report.page import Cell, Table, environment, render
+from mmif.report.page import Cell, Table, render, template_environment
 
 MARKUP = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 
 def test_texts_are_escaped_in_tables() -> None:
-    template = environment().from_string(
+    template = template_environment().from_string(
         "{% from 'macros.html' import data_table %}{{ data_table(table) }}"
     )
     cell = Cell(MARKUP, sort=MARKUP, link=MARKUP)
@@ -28,7 +28,7 @@ def test_policy_allows_the_scripts_of_the_page_and_nothing_else() -> None:
 
 
 def test_a_table_shows_links_pictures_and_verdicts() -> None:
-    template = environment().from_string(
+    template = template_environment().from_string(
         "{% from 'macros.html' import data_table %}{{ data_table(table) }}"
     )
     row = [Cell("a", link="a/report.html"), Cell("fail", tone="fail"), Cell("1.5", sort=1.5)]

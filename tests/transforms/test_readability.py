@@ -10,7 +10,7 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 
-from mmif.report.readability import WANTED, colour_bar, figures
+from mmif.report.readability import WANTED, colour_bar, readability_rows
 from mmif.transforms.oklch import colour_at
 from mmif.transforms.readability import readability, readability_warnings
 
@@ -114,11 +114,11 @@ def test_an_empty_volume_has_no_figures() -> None:
 
 
 def test_the_table_says_what_is_not_met() -> None:
-    rows = figures({"mri_gain": 0.3, "bone": 0.99}, 2)
+    rows = readability_rows({"mri_gain": 0.3, "bone": 0.99}, 2)
     assert [(row.name, row.tone) for row in rows] == [("MRI gain", "review"), ("Bone", "pass")]
     slopes = {"anatomy_slope": 0.1, "activity_slope": 0.1}
-    assert figures(slopes, 3) == []
-    assert len(figures(dict.fromkeys(WANTED, 0.5), 2)) == len(WANTED)
+    assert readability_rows(slopes, 3) == []
+    assert len(readability_rows(dict.fromkeys(WANTED, 0.5), 2)) == len(WANTED)
 
 
 def test_the_legend_has_the_colours_of_the_fused_volume() -> None:

@@ -12,7 +12,7 @@ from pydicom.tag import Tag
 
 from mmif.errors import GeometryError, InputError
 from mmif.io.dicom.read.frames import SINGLE, Frame
-from mmif.io.dicom.read.headers import Header, integer, plain, text
+from mmif.io.dicom.read.headers import Header, integer, short_ascii, text
 from mmif.io.files import FoundFile, is_dead_link
 
 ALL_OR_NONE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
@@ -52,8 +52,8 @@ def check_one_place(datasets: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
         rare = modalities.most_common()[-1][0]
         odd = next(dataset for dataset in datasets if text(dataset, "Modality") == rare)
         raise InputError(
-            f"Modality {plain(rare)} at {plain(text(odd, 'ImagePositionPatient'))} "
-            f"among {plain(modalities.most_common()[0][0])} images of one series; "
+            f"Modality {short_ascii(rare)} at {short_ascii(text(odd, 'ImagePositionPatient'))} "
+            f"among {short_ascii(modalities.most_common()[0][0])} images of one series; "
             "expected one modality"
         )
     notes: tuple[str, ...] = ()
@@ -153,15 +153,14 @@ def check_one_scale(datasets: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
     for keyword in ONE_UNIT:
         units = sorted({text(dataset, keyword) for dataset in _of_kinds(single, keyword)} - {""})
         if len(units) > 1:
-            raise InputError(
-                f"{keyword} {' and '.join(map(plain, units))} in one volume; expected one unit"
-            )
+            found = " and ".join(map(short_ascii, units))
+            raise InputError(f"{keyword} {found} in one volume; expected one unit")
     is_pet = text(single[0], "Modality") == "PT"
     notes = []
     for keyword in ONE_FORM if is_pet else (*ONE_FORM, *ONE_SCALE):
         kinds = sorted({text(dataset, keyword) for dataset in _of_kinds(single, keyword)})
         if len(kinds) > 1:
-            listed = ", ".join(plain(kind) or "none" for kind in kinds[:3])
+            listed = ", ".join(short_ascii(kind) or "none" for kind in kinds[:3])
             notes.append(
                 f"{keyword} changes between the slices ({listed}): each is read by its own"
             )

@@ -176,7 +176,7 @@ def unquote(error: BaseException) -> str:
     return "".join(letter for letter in message if letter.isprintable() and letter.isascii())
 
 
-def plain(label: str) -> str:
+def short_ascii(label: str) -> str:
     """A short attribute for a message: printable ASCII, at most 60 characters."""
     return "".join(letter for letter in label if " " <= letter <= "~")[:60]
 

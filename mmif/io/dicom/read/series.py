@@ -48,10 +48,10 @@ from mmif.io.dicom.read.headers import (
     one_line,
     patient_key,
     person_key,
-    plain,
     prefix_errors,
     quiet,
     read_header,
+    short_ascii,
     text,
 )
 from mmif.io.dicom.read.labels import LABEL_KEYWORDS, PRIVATE_TAGS
@@ -444,7 +444,7 @@ def _series_key(header: Header, file: FoundFile) -> str:
     uid = text(header.dataset, "SeriesInstanceUID")
     if uid:
         return clean(uid)
-    modality = plain(text(header.dataset, "Modality"))
+    modality = short_ascii(text(header.dataset, "Modality"))
     of = f" of modality {modality}" if modality else ""
     return f"without SeriesInstanceUID{of} in {quote(str(_folder(file)))}"
 

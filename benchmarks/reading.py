@@ -62,7 +62,7 @@ def load_with(reader: str, folder: Path) -> tuple[float, np.ndarray, object]:
     if reader == "mmif":
         from mmif.io import load
         from mmif.io.dicom.read.reader import read_scan  # noqa: F401 - imports are not timed
-        from mmif.io.meta import to_volume  # noqa: F401
+        from mmif.io.monai_reader import to_volume  # noqa: F401
 
         start = time.perf_counter()
         volume = load(folder, role="ct")
@@ -113,7 +113,7 @@ def import_only(reader: str) -> None:
         import SimpleITK  # noqa: F401
     elif reader == "mmif":
         import mmif.io.dicom.read.reader
-        import mmif.io.meta  # noqa: F401
+        import mmif.io.monai_reader  # noqa: F401
     else:
         import monai.transforms  # noqa: F401
 

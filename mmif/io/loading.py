@@ -65,7 +65,7 @@ def _from_scan(
 ) -> "MetaTensor":
     """The series that is meant in a folder or zip; or the one volume file that is there instead."""
     from mmif.io.dicom.read.reader import read_scan
-    from mmif.io.meta import monai_meta, to_volume
+    from mmif.io.monai_reader import monai_meta, to_volume
 
     strays = len(scan.volumes) == 1 and not any(
         describe(s, frame, fill_gaps).spacing_mm for s in scan.series
@@ -86,7 +86,7 @@ def _from_scan(
 
 def _from_file(path: Path, kind: Kind | None, role: str | None, frame: int | None) -> "MetaTensor":
     """The volume in a file that is not DICOM."""
-    from mmif.io.meta import to_volume
+    from mmif.io.monai_reader import to_volume
 
     reader = _reader(kind, role, frame)
     volume = to_volume(*reader.get_data(reader.read(path)))

@@ -23,7 +23,7 @@ from mmif.io import (
     source_of,
 )
 from mmif.io.checks import check_grid
-from mmif.io.meta import to_volume
+from mmif.io.monai_reader import to_volume
 
 pytestmark = pytest.mark.filterwarnings("ignore:NvImgCodec")
 
@@ -270,7 +270,7 @@ def test_loaded_volumes_can_be_batched(tmp_path: Path) -> None:
 
 def test_colours_keep_their_channels() -> None:
     reader_result = np.zeros((3, 2, 4, 5), dtype=np.float32)
-    from mmif.io.meta import monai_meta
+    from mmif.io.monai_reader import monai_meta
     from mmif.io.source import Source
 
     source = Source(Path("x"), "dicom", "MR", (2, 4, 5), (1.0, 1.0, 1.0))

@@ -10,8 +10,7 @@ from mmif.errors import InputError
 from mmif.geometry import spacing_mm
 from mmif.io.checks import check_grid, check_values, choose_frame, repair
 from mmif.io.itk.header import ItkHeader, read_itk_header
-from mmif.io.meta import monai_meta
-from mmif.io.paths import ContentReader, Unread
+from mmif.io.monai_reader import ContentReader, Unread, monai_meta
 from mmif.io.source import Source
 from mmif.roles import unit_of
 

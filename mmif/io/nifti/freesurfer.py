@@ -12,9 +12,8 @@ import numpy.typing as npt
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import MAX_VOXELS, check_grid, check_values, choose_frame, repair
-from mmif.io.meta import monai_meta
+from mmif.io.monai_reader import ContentReader, Unread, monai_meta
 from mmif.io.nifti.header import nifti_errors, open_nifti, read_values
-from mmif.io.paths import ContentReader, Unread
 from mmif.io.source import Source
 from mmif.roles import unit_of
 

@@ -15,9 +15,8 @@ from mmif.errors import InputError
 from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import check_grid, check_values, choose_frame, repair
 from mmif.io.files import sibling
-from mmif.io.meta import monai_meta
+from mmif.io.monai_reader import ContentReader, Unread, monai_meta
 from mmif.io.nifti.header import Header, NiftiInfo, nifti_errors, nifti_info, read_values
-from mmif.io.paths import ContentReader, Unread
 from mmif.io.regrid import SHEAR_MM, shear_mm, unshear
 from mmif.io.source import Source
 from mmif.roles import unit_of

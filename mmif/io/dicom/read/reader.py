@@ -30,8 +30,7 @@ from mmif.io.dicom.read.pixels import (
 from mmif.io.dicom.read.select import select
 from mmif.io.dicom.read.series import FileIndex, Series, SeriesInfo, describe, index_files
 from mmif.io.dicom.suv import suv_factor
-from mmif.io.meta import monai_meta
-from mmif.io.paths import ContentReader, Unread
+from mmif.io.monai_reader import ContentReader, Unread, monai_meta
 from mmif.io.regrid import onto_grid
 from mmif.io.source import Slab, Source
 

@@ -26,6 +26,8 @@ from mmif.roles import TASKS
 MODEL = "model.safetensors"
 CARD = "card.json"
 SEAL = "card_sha256"
+MAX_CARD_BYTES = 16 << 20
+"""Of a card: the shipped ones have 6 to 9 KB, and one of 100,000 cases would have 3 MB."""
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +135,10 @@ def read_card(path: Path) -> dict[str, Any]:
     if not card_path.is_file():
         raise WeightsError(f"{path}: no {CARD} beside it, expected one with its sha256")
     try:
+        if card_path.stat().st_size > MAX_CARD_BYTES:
+            raise WeightsError(
+                f"{card_path}: more than {MAX_CARD_BYTES >> 20} MiB; expected a card"
+            )
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{card_path}: not readable as JSON ({error})") from error

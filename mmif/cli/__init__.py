@@ -30,6 +30,14 @@ COMMANDS = {
 }
 
 
+class _PlainFormatter(logging.Formatter):
+    """The message alone, on one line: what it quotes of files forges no other line of a journal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The message, printable."""
+        return printable(record.message)
+
+
 def _say(level: int) -> None:
     logging.getLogger().setLevel(level)
     logging.getLogger("mmif").setLevel(level)
@@ -153,6 +161,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files need not be text
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PlainFormatter())
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("pydicom").disabled = True  # it repeats odd values of headers,
     warnings.filterwarnings("ignore", module="pydicom")  # which can be a patient's

@@ -73,15 +73,18 @@ def evaluate(**options: Any) -> None:
     from mmif.evaluation import choose_pairs, published_rows, score
     from mmif.io.atomic import staging_path
     from mmif.io.ownership import refuse_existing
-    from mmif.studies.slice_pairs import find_pair_files
+    from mmif.studies.slice_pairs import find_pair_files, image_files
 
     outputs = [options[name] for name in ("save_fused", "csv", "json", "latex") if options[name]]
-    read = [options["data"], *[options["fused"]] * bool(options["fused"]), *compared.values()]
     twice = {str(path) for path in outputs if outputs.count(path) > 1}
     if twice:
         raise click.UsageError(f"two outputs are named {twice.pop()}; expected different ones")
-    refuse_existing(*outputs, overwrite=options["overwrite"], inputs=read, foreign=_foreign)
     found = find_pair_files(options["task"], options["data"])
+    fused = [*[options["fused"]] * bool(options["fused"]), *compared.values()]
+    images = [path for pair in found for path in (pair.anatomical, pair.other)]
+    images += [path for folder in fused for path in image_files(folder).values()]
+    read = [options["data"], *fused, *images]
+    refuse_existing(*outputs, overwrite=options["overwrite"], inputs=read, foreign=_foreign)
     weights = None if options["fused"] else _weights(options)
     cases = tuple(filter(None, (options["cases"] or "").split(",")))
     selection = choose_pairs(found, cases, weights.card if weights else None)

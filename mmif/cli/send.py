@@ -51,15 +51,16 @@ def send(path: Path, to: str | None, stow: str | None, ae_title: str, retries: i
             )
         else:
             replies = sending.stow(instances, str(stow), retries=retries, progress=progress)
+    there = to or sending.shown_url(str(stow))
     taken = [reply for reply in replies if reply.taken]
     if not quiet():
         for reply in taken:
             name = reply.instance.path.relative_to(path) if path.is_dir() else path
             click.echo(f"{name}: {reply.instance.sop_instance_uid} taken ({reply.words})")
-        click.echo(f"{to or stow}: took {len(taken)} of {len(replies)}")
+        click.echo(f"{there}: took {len(taken)} of {len(replies)}")
     if len(taken) < len(replies):
         first = next(reply for reply in replies if not reply.taken)
         raise OutputError(
-            f"{to or stow} took {len(taken)} of {len(replies)} instances; expected all; "
+            f"{there} took {len(taken)} of {len(replies)} instances; expected all; "
             f"{first.instance.path}: {first.words}"
         )

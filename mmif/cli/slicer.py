@@ -30,7 +30,7 @@ def slicer(**options: Any) -> None:
     """Fuse two volumes as a module inside 3D Slicer.
 
     Slicer calls this itself, by deploy/slicer/MmifFuse in its module paths. An output that stands
-    already is replaced, for Slicer makes the names.
+    already is replaced, for Slicer makes the names; an input, a link or a folder is not.
     """
     if options["xml"]:
         click.echo(description(), nl=False)
@@ -39,12 +39,20 @@ def slicer(**options: Any) -> None:
         raise click.UsageError("expected --fixed and --moving, or --xml")
     if options["fixedrole"] == options["movingrole"]:
         raise ConfigError(f"both volumes are {label(options['fixedrole'])}; expected two roles")
+    from mmif.io.ownership import refuse_existing
+
     outputs = {name: options[name] for name in ENDINGS if options[name] is not None}
     if not outputs:
         raise click.UsageError(f"expected at least one of {', '.join(f'--{n}' for n in ENDINGS)}")
     for name, path in outputs.items():
         if path.suffix.lower() not in ENDINGS[name]:
             raise OutputError(f"{path}: expected a name ending in {' or '.join(ENDINGS[name])}")
+    refuse_existing(
+        *outputs.values(),
+        overwrite=True,
+        inputs=[options["fixed"], options["moving"]],
+        foreign=lambda path: "a folder" if path.is_dir() else "",
+    )
     _fuse(options, outputs)
 
 

@@ -40,7 +40,7 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
     import torch
 
     from mmif.errors import OutputError
-    from mmif.io.ownership import foreign_names, refuse_existing
+    from mmif.io.ownership import foreign_names, refuse_existing, refuse_links
     from mmif.training import Job, find_training_pairs, join_ranks, split_by_case
     from mmif.training import train as run
     from mmif.training.card import Origin
@@ -50,7 +50,9 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
     init, resume = options["init"], options["resume"]
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    if not resume:
+    if resume:
+        refuse_links(output)
+    else:
         refuse_existing(
             output,
             overwrite=options["overwrite"],

@@ -1,5 +1,6 @@
 """Two-dimensional images in files: 8-bit grey or RGB, read and written by Pillow."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ Pixels = npt.NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 # The most that Pillow's handbook advises; above it files grow for nothing
 JPEG_QUALITY = 95
+MAX_PIXELS = 1 << 26
+"""Of one image: 64 Mi are 8192 x 8192, and fused they take about 5 GB; a file of 0.2 MB can say
+more. Pillow itself warns from 85 Mi on."""
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 """All that Pillow may open: others start interpreters (EPS) or follow their own rules."""
 
@@ -71,7 +75,10 @@ def read_image(path: Path) -> Image2D:
         found = "a folder" if path.is_dir() else "nothing"
         raise InputError(f"{path}: found {found}, expected an image file")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            opened = Image.open(path, formats=FORMATS)
+        with opened as image:
             _check(image, path)
             name = image.format or "unknown"
             upright = ImageOps.exif_transpose(image)
@@ -135,7 +142,12 @@ def save_pixels(pixels: Pixels, path: Path) -> None:
 
 
 def _check(image: Image.Image, path: Path) -> None:
-    """Refuse what would lose something as 8-bit grey or RGB."""
+    """Refuse what would lose something as 8-bit grey or RGB, or is too large."""
+    columns, rows = image.size
+    if columns * rows > MAX_PIXELS:
+        raise InputError(
+            f"{path}: found {rows} x {columns} pixels, expected at most {MAX_PIXELS >> 20} Mi"
+        )
     pages = getattr(image, "n_frames", 1)
     if pages != 1:
         raise InputError(f"{path}: found {pages} pages, expected one image")

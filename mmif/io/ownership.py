@@ -127,6 +127,20 @@ def _links_below(folder: Path, output: Path) -> Iterator[Path]:
         yield from (path.resolve() for path in paths if path.is_symlink())
 
 
+def refuse_links(output: Path) -> None:
+    """Refuse to write on in a folder that holds a link, a pipe or a device: it leads elsewhere.
+
+    Raises:
+        OutputError: it does.
+    """
+    for name, size in sorted(file_sizes(output).items()) if output.is_dir() else ():
+        path = output / name
+        if size < 0 and not (path.is_dir() and not path.is_symlink()):
+            raise OutputError(
+                f"{path} is a link, a pipe or a device; expected a file that mmif wrote"
+            )
+
+
 def mount_points() -> list[Path]:
     """Every mount point of this process, bind mounts too (proc_pid_mountinfo(5))."""
     try:

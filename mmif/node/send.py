@@ -2,12 +2,14 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from dicomweb_client.api import DICOMwebClient
@@ -19,6 +21,7 @@ from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 
 from mmif.errors import InputError, OutputError
+from mmif.io.files import require_path
 from mmif.node.peers import Peer
 
 log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ def dicom_instances(path: Path) -> list[Instance]:
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected DICOM files")
-    files = [path] if path.is_file() else sorted(_files_below(path))
+    files = [require_path(path)] if not path.is_dir() else sorted(_files_below(path))
     found = [one for file in files if (one := _instance(file)) is not None]
     if not found:
         raise InputError(f"{path}: no DICOM files; expected a folder that mmif fuse wrote")
@@ -81,10 +84,16 @@ def dicom_instances(path: Path) -> list[Instance]:
 def _files_below(folder: Path) -> Iterator[Path]:
     for top, _, names in os.walk(folder):
         for name in names:
-            yield Path(top, name)
+            if (path := Path(top, name)).is_file():  # a pipe would be waited for without end
+                yield path
 
 
 def _instance(path: Path) -> Instance | None:
+    """What a DICOM file says of itself; None where it is none.
+
+    Raises:
+        InputError: it may not be read.
+    """
     try:
         meta = read_file_meta_info(path)
         return Instance(
@@ -93,6 +102,8 @@ def _instance(path: Path) -> Instance | None:
             UID(meta.MediaStorageSOPInstanceUID),
             UID(meta.TransferSyntaxUID),
         )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (InvalidDicomError, AttributeError, EOFError, ValueError):
         return None
 
@@ -220,8 +231,9 @@ def stow(
     Raises:
         OutputError: not a URL.
     """
-    if not url.startswith(("http://", "https://")):
-        raise OutputError(f"{url}: expected http:// or https://, to a DICOMweb service")
+    place = urlsplit(url)
+    if place.scheme not in ("http", "https") or not place.hostname:
+        raise OutputError(f"{shown_url(url)}: expected http:// or https://, to a DICOMweb service")
     client = DICOMwebClient(url=url, timeout=TIMEOUT_S)
     client.set_http_retry_params(retry=False)  # ours, that are said
     replies: list[Reply] = []
@@ -235,6 +247,15 @@ def stow(
         replies.append(reply)
         progress("send", number / len(instances))
     return replies
+
+
+def shown_url(url: str) -> str:
+    """``url`` without the name and password that may stand before its host.
+
+    >>> shown_url("https://me:secret@archive.example/dicom-web")
+    'https://archive.example/dicom-web'
+    """
+    return re.sub(r"//[^/?#]*@", "//", url)
 
 
 def _post(client: DICOMwebClient, instance: Instance) -> Reply:

@@ -1,7 +1,6 @@
 """The node itself: what comes is spooled, complete studies are fused, results are sent on."""
 
 import logging
-import shutil
 import threading
 import time
 import uuid
@@ -19,7 +18,9 @@ from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
 from mmif.batch.plan import Plan, plan_of
 from mmif.batch.run_job import Outcome, Task, error_line, is_finished
-from mmif.errors import OutputError
+from mmif.errors import OutputError, without_quotes
+from mmif.io.atomic import remove
+from mmif.io.ownership import foreign_in_folder
 from mmif.node.commitment import Commitments
 from mmif.node.config import NodeConfig
 from mmif.node.deliver import DAY_S, Deliveries
@@ -139,14 +140,17 @@ class Node:
             self._end_job(outcome)
         if time.monotonic() - self._tidied > TIDY_EVERY_S:
             self._tidied = time.monotonic()
-            self._tidy()
+            try:
+                self._tidy()
+            except OSError as error:  # what cannot be removed today keeps nobody waiting
+                log.error("nothing old was removed; %s", error_line(error)[1])
 
     def _plan(self, folder: Path) -> None:
         """Hand the jobs of a patient to the workers, but those that are done."""
         plan = plan_patient(folder, self._config.tasks)
         self._ledger.refresh()
         for rejected in plan.rejected:
-            log.warning("%s: not fused; %s", rejected.id, rejected.reason)
+            log.warning("%s: not fused; %s", rejected.id, without_quotes(rejected.reason))
         for job in plan.jobs:
             if is_finished(job, self._ledger, self._ledger.out):
                 self._deliver(job.id)
@@ -166,7 +170,8 @@ class Node:
             self._ledger.refresh()
             self._deliver(job_id)
         elif outcome.state == "failed":
-            log.error("%s: not fused (%s); %s", job_id, outcome.cause, outcome.reason)
+            reason = without_quotes(outcome.reason)  # a series' description can hold a name
+            log.error("%s: not fused (%s); %s", job_id, outcome.cause, reason)
         elif outcome.state == "died":
             log.warning("%s: %s; tried again", job_id, outcome.reason)
             self._executor.submit(self._tasks[job_id])
@@ -192,7 +197,10 @@ class Node:
             made, output = float(entry.line["time"]), self._ledger.out / "studies" / job_id
             old = entry.state == "done" and made < before and output.is_dir()
             if old and self._deliveries.is_over(job_id, made):
-                shutil.rmtree(output)
+                if strange := foreign_in_folder(output):
+                    log.warning("%s: stays; %s", job_id, strange)
+                    continue
+                remove(output)
                 results += 1
                 if not any(output.parent.iterdir()):
                     output.parent.rmdir()

@@ -19,6 +19,7 @@ from mmif.io.atomic import sync
 from mmif.io.dicom.read.headers import patient_key, quiet, text
 
 IDENTIFIERS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+PATIENT = re.compile(r"patient-[0-9a-f]{16}")
 LOOKED_AT = [*IDENTIFIERS, "PatientID", "SpecificCharacterSet", "ManufacturerModelName"]
 
 
@@ -98,7 +99,9 @@ class Spool:
         return count
 
     def _folders(self) -> list[Path]:
-        return [path for path in self.root.iterdir() if not path.name.startswith(".")]
+        """The patients' folders; what else lies in the spool is somebody's own."""
+        found = (path for path in self.root.iterdir() if PATIENT.fullmatch(path.name))
+        return [path for path in found if path.is_dir() and not path.is_symlink()]
 
     def _patient(self, header: Dataset) -> str:
         identity = patient_key(header) or str(header.StudyInstanceUID)

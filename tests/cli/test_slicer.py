@@ -119,3 +119,17 @@ def test_the_module_is_one_plain_executable() -> None:
     shell = shutil.which("sh")
     assert shell
     assert subprocess.run([shell, "-n", str(MODULE)], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["input", "link", "pipe", "folder"])
+def test_what_slicer_did_not_name_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    """Before anything is read."""
+    (tmp_path / "mri.nrrd").write_text("mine")
+    out = tmp_path / ("mri.nrrd" if kind == "input" else "out.nrrd")
+    make = {"link": lambda: out.symlink_to(tmp_path / "mri.nrrd"), "pipe": lambda: os.mkfifo(out)}
+    make.get(kind, out.mkdir if kind == "folder" else out.exists)()
+    words = ["--fixed", tmp_path / "mri.nrrd", "--moving", tmp_path, "--fused", out]
+    done = CliRunner().invoke(main, ["slicer", *map(str, words)])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: {out}")
+    assert (tmp_path / "mri.nrrd").read_text() == "mine"

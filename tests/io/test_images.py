@@ -190,3 +190,18 @@ def test_other_formats_are_not_opened_whatever_they_are_called(
     with pytest.raises(InputError, match="not a readable image"):
         read_image(path)
     assert not (tmp_path / "started").exists()
+
+
+def test_a_small_file_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    """It has 169 million, in 0.2 MB; Pillow would take it with a warning."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + check
+
+    size = (13_000).to_bytes(4, "big") * 2
+    pixels = chunk(b"IDAT", zlib.compress(bytes(13_001 * 16)))
+    parts = (chunk(b"IHDR", size + bytes([8, 0, 0, 0, 0])), pixels, chunk(b"IEND", b""))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(InputError, match="found 13000 x 13000 pixels, expected at most 64 Mi"):
+        read_image(tmp_path / "a.png")

@@ -1,5 +1,6 @@
 """`mmif send`: what an archive has afterwards, and what is said of what it refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from pydicom import dcmread
 
 import mmif
 from mmif.cli import main
-from mmif.errors import ConfigError
+from mmif.errors import ConfigError, InputError
 from mmif.node.peers import Peer
+from mmif.node.send import dicom_instances
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -82,3 +84,29 @@ def test_a_folder_without_dicom_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("more", [[], ["--to", "A@h:1", "--stow", "http://h"]])
 def test_just_one_way_to_send_is_expected(more: list[str], tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["send", str(tmp_path), *more]).exit_code == 2
+
+
+def test_what_would_never_end_or_may_not_be_read_is_not_waited_for(result: Path) -> None:
+    os.mkfifo(result / "pipe.dcm")
+    (result / "zero.dcm").symlink_to("/dev/zero")
+    assert len(dicom_instances(result)) == 3
+    os.mkfifo(result.parent / "pipe")
+    for path in (result.parent / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="neither a file nor a folder"):
+            dicom_instances(path)
+    if os.geteuid():
+        next((result / "series").iterdir()).chmod(0)
+        with pytest.raises(InputError, match="Permission denied"):
+            dicom_instances(result)
+
+
+def test_a_password_in_a_url_is_never_said(result: Path) -> None:
+    for url in (
+        "http://me:secret@127.0.0.1:9/dicom",
+        "ftp://me:secret@archive",
+        "http://me:secret@",
+    ):
+        done = CliRunner().invoke(main, ["send", str(result), "--stow", url, "--retries", "0"])
+        assert done.exit_code == 1, done.output
+        assert "Error: " in done.output
+        assert "secret" not in done.output

@@ -17,6 +17,7 @@ from pydicom import dcmread
 
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
+from mmif.io.ownership import record_files
 from mmif.node import service
 from mmif.node.config import NodeConfig
 from mmif.node.spool import Spool
@@ -85,6 +86,13 @@ class Idle:
         return None
 
 
+class AllDelivered:
+    """Archives that have everything."""
+
+    def is_over(self, job_id: str, made: float) -> bool:
+        return True
+
+
 @pytest.mark.parametrize(("error", "told_again"), [(ValueError, False), (OSError, True)])
 def test_one_patients_files_keep_no_other_waiting(
     error: type[Exception], told_again: bool, tmp_path: Path, sample_data: Path, monkeypatch, caplog
@@ -107,6 +115,28 @@ def test_one_patients_files_keep_no_other_waiting(
     assert "Secret" not in caplog.text
     time.sleep(0.01)
     assert bool(spool.complete(0.001)) is told_again
+
+
+def test_an_old_result_with_somebodys_file_in_it_stays(tmp_path: Path, caplog) -> None:
+    peer = "PACS@127.0.0.1:9"
+    config = NodeConfig(output=str(tmp_path), accept=("SCANNER",), send_to=(peer,))
+    with Claims(tmp_path) as claims:
+        ledger = Ledger(tmp_path, claims, clock=lambda: 1.0)
+        ledger.begin({})
+        for study in ("1.2", "1.3"):
+            output = tmp_path / "studies" / study / "ct-mri"
+            output.mkdir(parents=True)
+            (output / "fused.dcm").write_text("pixels")
+            record_files(output, "0")
+            ledger.append(f"{study}/ct-mri", "done")
+        (output / "my notes.txt").write_text("mine")
+        ledger.refresh()
+        node = service.Node(config, Spool(tmp_path / "spool"), ledger, Idle(), AllDelivered())
+        node.turn()
+    assert (output / "my notes.txt").read_text() == "mine"
+    assert (output / "fused.dcm").exists()
+    assert not (tmp_path / "studies" / "1.2").exists()
+    assert "1.3/ct-mri: stays; my notes.txt is not among" in caplog.text
 
 
 @pytest.mark.skipif(STORESCU is None, reason="storescu of dcmtk is not installed")

@@ -96,9 +96,14 @@ def test_old_patients_are_removed_unless_they_are_coming(spool: Spool, sample_da
     assert spool.remove_old(before=1e12) == 0
     spool._clock.now += 60
     (folder,) = spool.complete(60)
+    (spool.root / "notes.txt").write_text("mine")
+    (spool.root / "patient of mine").mkdir()
+    (spool.root / f"patient-{'0' * 16}").symlink_to(spool.root / "patient of mine")
     assert spool.remove_old(before=0) == 0
     assert spool.remove_old(before=1e12) == 1
     assert not folder.exists()
+    assert (spool.root / "notes.txt").exists()  # somebody's own
+    assert (spool.root / "patient of mine").exists()
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc/passwd", "1.2.", "1" * 65])

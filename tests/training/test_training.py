@@ -314,6 +314,16 @@ def test_a_tampered_checkpoint_costs_one_line_and_runs_nothing(
     assert not Path("ran").exists()
 
 
+def test_a_training_is_not_resumed_through_a_link(data: Path, tmp_path: Path) -> None:
+    run(data, "out", "--max-steps", "1")
+    losses, mine = data.parent / "out" / "losses.csv", tmp_path / "mine.csv"
+    losses.unlink()
+    mine.write_text("step,mine\n900,1\n")
+    losses.symlink_to(mine)
+    assert "losses.csv is a link" in refusal(run(data, "out", "--resume"))
+    assert mine.read_text() == "step,mine\n900,1\n"
+
+
 def test_a_full_disk_costs_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -93,6 +93,7 @@ class FuseWork:
         except MmifError as error:
             if not self.options.deidentify:
                 raise
+            # reasons quote paths and headers; the traceback would as well
             raise type(error)(WITHHELD) from None
         return ledger_figures(summary)
 

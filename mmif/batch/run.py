@@ -136,6 +136,7 @@ def _work_through(
     while left:
         outcome = executor.next(POLL_S)
         if outcome is None:
+            # another run had these: it may have died with them, or its result is there now
             for task in elsewhere:
                 executor.submit(task)
             elsewhere.clear()

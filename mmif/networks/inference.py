@@ -132,6 +132,7 @@ def fuse_slices(
     run = _Run(network, chosen, precision, fitting)
     fused = torch.empty(anatomical.shape, dtype=torch.float32)
     done, total = 0, len(fused)
+    # a lane is a core of its own with slices of its own: cores that share one wait for each other
     with _cores(run.lanes) as cores:
         while done < total:
             last = min(total, done + run.lanes * run.batch)
@@ -139,6 +140,7 @@ def fuse_slices(
             sides = ([stack[part] for part in parts] for stack in (anatomical, other))
             for part, result in zip(parts, cores.map(run.fuse, *sides), strict=True):
                 if result is None:
+                    # out of memory: what is done stays, the rest goes on with fewer slices at once
                     run.shrink(part.stop - part.start, tuple(anatomical.shape[1:]))
                     break
                 if not bool(torch.isfinite(result).all()):

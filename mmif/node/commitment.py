@@ -79,6 +79,7 @@ class Commitments:
                 )
                 if status.get("Status") != SUCCESS:
                     return answer
+                # it may come over this association (PS3.4 J.3.3), which must not close before
                 answer.came.wait(min(SAME_ASSOCIATION_S, timeout_s))
             end = time.monotonic() + timeout_s
             while not (stopped.is_set() or answer.came.wait(POLL_S) or time.monotonic() > end):

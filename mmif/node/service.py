@@ -62,11 +62,13 @@ def serve(config: NodeConfig, stop: threading.Event) -> None:
         deliveries = stack.enter_context(sent)
         pipelines = pipelines_of(config.tasks or VOLUME_TASKS, config.pipelines)
         work = FuseWork(pipelines, config.options, config.options.device)
+        # before the workers: they ask its owner, and none of them loads the networks
         own_gpu(work, stack)
         jobs = config.jobs or resources.default_jobs()
         executor = stack.enter_context(LocalExecutor(work, config.work, jobs))
         ledger = _open_ledger(out, claims, parameters(pipelines, config.options))
         node = Node(config, spool, ledger, executor, deliveries)
+        # before anything comes: what an earlier life left is at work first
         node.take_up()
         stack.enter_context(Receiver(config, spool, commitments))
         log.info("%s: listening at port %d, results below %s", config.ae_title, config.port, out)

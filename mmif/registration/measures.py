@@ -34,17 +34,17 @@ from mmif.registration.similarity import (
     sample,
 )
 
-# As MIDDLE, but further down: two scores that are held against each other to 2 % must have arrived;
-# chosen against the time
+# As MIDDLE, but further down: two scores that are held against each other to 2 % must have arrived.
+# No verdict of benchmarks/constants.py changes at half or twice its steps, bins and sizes
 MIRRORED = Ascent(level=1, iterations=22, batch=1400, bins=20, first_mm=2.5, last_mm=0.2)
-# Of the 3,000 points that an octant has at the start: time against noise; chosen
+# Of the 3,000 points that an octant has at the start; half and twice as many change no verdict
 BLOCK_SAMPLES = 1500
 # 40 for each of 20 x 20 bins, so that information by chance is below 0.01; ten batches of MIDDLE
 POINTS = 16_000
 FAR_MM = 99.0  # stands for "no outline to measure to": beyond every limit
 UNKNOWN_MM = 12.0  # as if the parts moved as far as they may
 STIFFNESS = 0.1 / 8.0**2  # a shift of 8 mm must be worth a tenth of the agreement
-# In steps of the 2 mm level, as far as the widest limit of `local_mm` (verdict.py); chosen
+# In steps of the 2 mm level, as far as the widest limit of `local_mm` (verdict.py)
 OFFSETS_MM = np.array([-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0, 8.0])
 
 
@@ -171,6 +171,7 @@ def outlines(fixed: Prepared, moving: Prepared, pose: Matrix) -> tuple[float, fl
     total = a.sum() + b.sum()
     if total == 0:
         return 0.0, FAR_MM
+    # in the common field of view alone: what one scan cut off is no disagreement
     dice = 2 * float((a & b).sum()) / float(total)
     spacing = spacing_mm(np.linalg.inv(fixed.levels[1].to_voxel))
     distances = [surface_distances(a, b, inner, spacing), surface_distances(b, a, inner, spacing)]
@@ -316,6 +317,7 @@ def best_offset(
     best = int(np.argmax(gain))
     if best in (0, len(gain) - 1):
         return float(OFFSETS_MM[best])
+    # between the offsets by the parabola through the best and its neighbours
     left, middle, right = gain[best - 1 : best + 2]
     bend = left - 2 * middle + right
     return float(

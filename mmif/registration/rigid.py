@@ -243,6 +243,7 @@ def in_one_frame(pair: Pair) -> Registration:
     """The headers' pose, unless the images clearly match better at another one."""
     identity = pair.headers
     found = search_candidates(pair)
+    # the headers refined, and the best of a search: either must beat the headers as they are
     near = refine(pair.fixed, pair.moving, identity, pair.seed, pair.clock)
     far = refine(pair.fixed, pair.moving, found.poses[0], pair.seed, pair.clock)
     stay, move, jump = (
@@ -269,6 +270,7 @@ def in_one_frame(pair: Pair) -> Registration:
     )
     if moved_mm < 10 or result.verdict != "pass":
         return result
+    # nobody moves that far between two scans on one table without getting up
     reason = f"the headers say one frame, the images say {moved_mm:.0f} mm apart"
     return replace(result, verdict="review", reasons=(*result.reasons, reason))
 

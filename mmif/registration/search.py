@@ -33,12 +33,13 @@ from mmif.registration.similarity import (
 Scores = npt.NDArray[np.float64]
 CheckTimeout = Callable[[], None]
 
-# About 30 degrees apart (the cube root of 8 pi^2 / 480), against the time of the scan; chosen
+# What each constant below moves at half and at twice its value: docs/registration.md, "Constants"
+# (benchmarks/constants.py). About 30 degrees apart (the cube root of 8 pi^2 / 480): 0.1 mm
 ROTATIONS = 480
-# About what neighbouring rotations are apart at the surface of a head (70 mm); chosen like them
+# About what neighbouring rotations are apart at the surface of a head (70 mm): 0.2 mm
 TRANSLATION_STEP_MM = 32.0
 CHUNK = 400_000  # sample positions at once
-# Of air about the body, so that its outline counts: 1.5 voxels of the 8 mm level; chosen
+# Of air about the body, so that its outline counts: 1.5 voxels of the 8 mm level: 0.2 mm
 AIR_MARGIN_MM = 12.0
 # Of 12 far starts of the sample SPECT one attempt missed 7; up to four missed none of 16
 ATTEMPTS = 4
@@ -80,12 +81,11 @@ class Momentum:
         return np.asarray(mean / (np.sqrt(self.square / (1 - 0.95**self.count)) + 1e-12))
 
 
-# Of 40 poses, 14 and 6: the fewer are left, the more steps and samples each gets. Chosen against
-# the time (2 CPU seconds a pair; docs/registration.md has what comes of it)
+# Of 40 poses, 14 and 6: the fewer are left, the more steps and samples each gets: 0.28 mm
 FIRST = Ascent(level=0, iterations=8, batch=500, bins=16, first_mm=8.0, last_mm=4.0)
-# From about where FIRST ends, down to less than half a voxel of the 4 mm level; chosen
+# From about where FIRST ends, down to less than half a voxel of the 4 mm level: 0.23 mm
 SECOND = Ascent(level=0, iterations=16, batch=700, bins=16, first_mm=5.0, last_mm=1.5)
-# Down to an eighth of a voxel of the 4 mm level; refine.py does the rest; chosen
+# Down to an eighth of a voxel of the 4 mm level; refine.py does the rest: 0.32 mm
 MIDDLE = Ascent(level=1, iterations=20, batch=1500, bins=20, first_mm=2.5, last_mm=0.5)
 
 

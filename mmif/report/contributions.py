@@ -113,6 +113,7 @@ def _share_of_slice(
 
     ff, rr, mm = (np.maximum(moment(n, n), 0) for n in range(3))
     rm, fr, fm = moment(1, 2), moment(0, 1), moment(0, 2)
+    # least squares of F on R and M in each window, by their moments
     det = (rr + RIDGE) * (mm + RIDGE) - rm**2
     a = (fr * (mm + RIDGE) - fm * rm) / det
     b = (fm * (rr + RIDGE) - fr * rm) / det
@@ -122,6 +123,7 @@ def _share_of_slice(
     np.divide(of_moving, total, out=share, where=total > 1e-6)
     strength[:] = np.clip(np.sqrt(ff) / VISIBLE, 0, 1)
     left = np.maximum(ff - 2 * (a * fr + b * fm) + a * a * rr + b * b * mm + 2 * a * b * rm, 0)
+    # what of R the other does not show as well: its variance behind a fit of M
     strong_r = rr - rm**2 / (mm + RIDGE) > STRONG**2
     strong_m = mm - rm**2 / (rr + RIDGE) > STRONG**2
     lost_r, lost_m = strong_r & (a < LOST), strong_m & (b < LOST)

@@ -103,6 +103,7 @@ def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> Befor
         sized = to_aspect(pixels, 1.0, 1.0, PICTURE)
         return _picture(sized, f"{words}, {when} registration")
 
+    # far apart by their headers: the cut shows nothing of the moving volume, and it is said
     empty = not bool((before > 0.1).any()) and bool((after > 0.1).any())
     return BeforeAfter(
         plane, picture(before, covered_before, "before"), picture(after, covered, "after"), empty

@@ -83,6 +83,7 @@ def split_by_case(pairs: Sequence[Pair], validation_cases: Iterable[str], seed: 
             " made by case"
         )
     held = set(validation_cases)
+    # the recipe names cases of its own data; elsewhere these names mean nothing
     if held.isdisjoint(cases):
         drawn = _draw(pairs, cases, seed)
         if held:

@@ -80,12 +80,14 @@ def window_of(
         place = _with_signal(values, place)
         shown = values[place] if place.any() else values[mask] if mask.any() else values
         dark, bright = (float(p) for p in np.percentile(shown, BRAIN_PERCENTILES))
+        # the line through both brightnesses, carried on to 0 and 1
         slope = (bright - dark) / (config.high - config.low)
         low, high = dark - config.low * slope, dark + (1 - config.low) * slope
     else:
         by = "the head"
         shown = values[mask] if mask.any() else values
         low, high = (float(p) for p in np.percentile(shown, [config.low, config.high]))
+    # noise of the background is black, but not at the cost of dark tissue: DARK_SHARE at most
     air = _air_level(values, mask, spacing)
     if air is not None:
         low = max(low, min(air, low + DARK_SHARE * (high - low)))

@@ -143,6 +143,7 @@ def _detail(bright: Volume, mri: Volume, ct: Volume, brain: Mask) -> dict[str, f
     grain = [
         (u - ndimage.gaussian_filter(u, (GRAIN_PIXELS, GRAIN_PIXELS, 0)))[brain] for u in units
     ]
+    # grain that stands in the fused volume as in the CT is its noise, not structure
     (_, ct_grain), *_ = np.linalg.lstsq(np.stack(grain[1:], 1), grain[0], rcond=None)
     f, m, c = (_without_course(unit, brain) for unit in units)
     if min(m.std(), f.std()) < 1e-6:
@@ -189,6 +190,7 @@ def _activity(rgb: Volume, anatomy: Volume, activity: Volume, inside: Mask) -> d
     random = np.random.default_rng(0)
     chosen = random.permutation(len(level))[: 2 * COLOURS]
     learnt, asked = chosen[::2], chosen[1::2]
+    # an eye: colours are told apart no finer, and read by those that were seen before
     blur = random.normal(0, JUST_NOTICEABLE, (len(asked), 3))
     _, near = cKDTree(oklab(colours[learnt])).query(oklab(colours[asked]) + blur, k=NEIGHBOURS)
     seen = level[learnt][near].mean(axis=1)

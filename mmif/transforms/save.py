@@ -217,6 +217,7 @@ class SaveFusedd(Step):
         return DerivedSeries(
             reference=_require_source(study.sources[study.reference]),
             others=tuple(_require_source(source) for source in others),
+            # of three sources the first: references beside it go without a place on the grid
             fixed_to_moving_lps=registrations[0].fixed_to_moving_lps,
             alignment=registrations[0].alignment,
             kind=kind,

@@ -162,6 +162,7 @@ def coverage(
         depth_mm = np.full((len(k[part]), rows, columns), np.inf, dtype=np.float32)
         for axis, step in enumerate(source.spacing_mm):
             a, b, c, offset = to_index[axis]
+            # the index along this axis, and how deep it lies below the nearer face of the box
             index = (a * i + b * j + (c * k[part] + offset)).astype(np.float32)
             np.minimum(depth_mm, (index - (low[axis] - 0.5)) * step, out=depth_mm)
             np.minimum(depth_mm, (high[axis] + 0.5 - index) * step, out=depth_mm)

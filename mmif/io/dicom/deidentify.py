@@ -159,6 +159,7 @@ def deidentify_header(header: Dataset, mapper: UidMapper) -> Dataset:
     for keyword in NEW_UIDS:
         if known.get(keyword):
             setattr(ds, keyword, mapper.uid(str(known[keyword].value)))
+    # a UID that is not the standard's can hold a site's own number
     if UID(str(known.get("SOPClassUID", ""))) in UID_dictionary:
         ds.SOPClassUID = known.SOPClassUID
     doses = sequence_items(header, "RadiopharmaceuticalInformationSequence")

@@ -71,6 +71,7 @@ def read_itk_header(path: Path) -> ItkHeader:
     what = foreign_content(path)
     if what:
         raise InputError(f"{path}: {what}; expected an image volume")
+    # before ITK opens it: a header can name other files, and claim more than they hold
     fields = _geometry_fields(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -88,6 +89,7 @@ def read_itk_header(path: Path) -> ItkHeader:
     pixel = sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent() * components
     data = _data_file(path, fields)
     compressed = fields.get("CompressedData", "").lower().startswith(("t", "1"))
+    # a compressed file says nothing of its size but by the ratio that is believed
     plain = not compressed and fields.get("encoding", "raw") == "raw"
     if plain and data.stat().st_size < voxels * pixel:
         raise InputError(f"{path}: claims {voxels} voxels; expected no more than the file can hold")

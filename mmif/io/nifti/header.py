@@ -168,6 +168,7 @@ def _affine(
         raise GeometryError(f"{path}: no valid orientation ({codes}); expected a valid sform")
     if sform is None and int(header["sform_code"]) > 0:
         notes += ("the sform is not valid; the qform is used",)
+    # tools write the identity where nobody set an sform; pixdim then tells it from a real one
     if sform is not None and _is_never_set(sform, header):
         if qform is None:
             steps = " x ".join(f"{float(step):g}" for step in header["pixdim"][1:4])
@@ -185,6 +186,7 @@ def _affine(
     scaled = np.diag([scale, scale, scale, 1.0]) @ affine
     if unit in _UNIT_NAMES:
         notes += (f"lengths are in {_UNIT_NAMES[unit]}; converted to mm",)
+    # both valid: ITK and most viewers take one of the two, so their difference is said
     if sform is not None and qform is not None:
         apart = scale * _apart_mm(sform, qform, shape)
         if apart > DISAGREEMENT_MM:

@@ -235,6 +235,7 @@ def _nuclear_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
     spacing = number(dataset, "SpacingBetweenSlices")
     if not spacing and count > 1:
         raise GeometryError("SpacingBetweenSlices is missing; the slices' places are unknown")
+    # a writer without the vector numbers frames as it stores them
     slices = _vector(dataset, "SliceVector", count) or tuple(range(1, count + 1))
     vectors = {label: _vector(dataset, key, count) for key, label in NM_VECTORS.items()}
     normal = np.cross(first.row_lps, first.column_lps)

@@ -125,6 +125,7 @@ def fit_grid(stack: Stack, fill_gaps: bool = False) -> Placement:
     depths, i_mm, j_mm = points @ along, points @ row, points @ column
     step, jitter = regular_step(depths)
     _check_is_covered(frames, float(np.diff(depths).max()))
+    # irregular: slices that are lost, or a protocol of two spacings; only the first is refused
     tolerance = min(JITTER_FRACTION * step, JITTER_MM)
     if jitter >= tolerance:
         axes = np.stack([row, column, along], axis=1)
@@ -133,6 +134,7 @@ def fit_grid(stack: Stack, fill_gaps: bool = False) -> Placement:
         ):
             return filled
         _check_nothing_missing(depths)
+    # a tilted gantry slides slices sideways: by the same each (drift), or they are out of line
     drift = max(_drift(depths, i_mm), _drift(depths, j_mm))
     sideways = max(_residual(depths, i_mm), _residual(depths, j_mm))
     regular_depths = jitter < tolerance
@@ -188,6 +190,7 @@ def _fit_with_gaps(frames: tuple[Frame, ...], axes: Matrix, places_mm: Vector) -
         return None
     if len(lost) > max(1.0, MAX_FILLED * len(frames)):
         return None
+    # the row through all slices that are there: one rounded position moves it least
     step, first = (float(number) for number in np.polyfit(index, depths, 1))
     off = float(np.abs(depths - first - step * index).max())
     sideways = max(max(_drift(depths, mm), _residual(depths, mm)) for mm in places_mm[:, :2].T)
@@ -351,6 +354,7 @@ def _check_nothing_missing(depths: Vector) -> None:
         around = [runs[i] for i in (number - 1, number + 1) if 0 <= i < len(runs)]
         firsts = [start - 1, start + len(run)]
         neighbours = [float(gaps[i]) for i in firsts if 0 <= i < len(gaps)]
+        # an odd gap between two runs of equal ones is a hole; at an end it takes a longer run
         settled = len(around) == 2 or any(len(other) > 1 for other in around)
         if len(run) <= 2 and settled and _is_hole(float(gaps[start]), neighbours):
             holes.append(start)

@@ -149,10 +149,12 @@ def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
     if found.bits_allocated not in {8, 16, 32} or not 0 < stored <= allocated:
         raise InputError(f"{stored} of {allocated} bits a pixel; expected 8, 16 or 32")
     high = integer(dataset, "HighBit")
+    # compressed ones have their own depth, by which they are checked (codestreams.py)
     if syntax in {*_NATIVE, RLELossless} and high is not None and high >= stored:
         raise InputError(f"HighBit is {high} with BitsStored {stored}; expected {stored - 1}")
     if not 0 < found.frames <= MAX_FRAMES or found.samples not in {1, 3}:
         raise InputError(f"{found.frames} frames of {found.samples} samples a pixel")
+    # a decoder would read beyond the frame, or leave two thirds of it
     if found.samples != (3 if found.photometric.upper() in _THREE_SAMPLES else 1):
         raise InputError(f"{found.samples} samples a pixel in {found.photometric or 'no colours'}")
     if columns * rows * found.frames > MAX_VOXELS:
@@ -278,6 +280,7 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
         with header_errors(name):
             if stored.transfer_syntax.is_encapsulated:
                 check_codestream(dataset.PixelData, stored, index)
+            # pydicom's door to GDCM turns away 12 bits, and sees no end that is missing (jpeg.py)
             if stored.transfer_syntax in JPEG_SYNTAXES and stored.samples == 1:
                 frame = get_frame(dataset.PixelData, index, number_of_frames=stored.frames)
                 pixels = decode_jpeg(frame, stored)

@@ -204,6 +204,7 @@ def _stack(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[str,
         share = 100 * kept / volume.size
         notes += (f"the padding value is tissue too ({share:.1f} % of the voxels): kept there",)
     if padded:
+        # only after all slices: what air is in an MRI, the whole volume says
         air = AIR_HU if is_ct else fill_padding(volume)
         share = 100 * padded / volume.size
         notes += (f"padding ({share:.1f} % of the voxels) was set to air ({air:g})",)

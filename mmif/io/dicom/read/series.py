@@ -224,6 +224,7 @@ class Series:
                 left_out.append(str(error))
             if len(frames) > MAX_FRAMES:
                 raise InputError(f"more than {MAX_FRAMES} images in one series")
+        # a few images without a place are localisers or screenshots; most of them are the series
         if not frames or 2 * len(left_out) > len(self.headers):
             raise InputError(left_out[0])
         datasets = [self.headers[n].dataset for n in {frame.file for frame in frames}]
@@ -234,6 +235,7 @@ class Series:
         try:
             found, notes = split_volumes(frames)
         except GeometryError as error:
+            # archives send a slice twice under a new UID; only the pixels say that it is the same
             once = self._without_equal_pixels(frames)
             if len(once) == len(frames):
                 raise InputError(self._name(str(error))) from error
@@ -382,6 +384,7 @@ def _scan_of_file(path: Path, complete: bool, gunzip: Gunzip) -> FileIndex:
 
 def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip) -> FileIndex:
     """Sort ``files`` into series, volumes of other formats, and the rest with reasons."""
+    # a tree of a hospital would not fit into memory: only what is looked at is kept of it
     complete = complete and len(files) <= KEPT_HEADERS
     only = () if complete else _LOOKED_AT
     groups: dict[str, list[tuple[FoundFile, Header]]] = defaultdict(list)
@@ -402,6 +405,7 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip
                     ignored.append(IgnoredFile(file.name, "a DICOMDIR; files are found by content"))
                     continue
                 groups[_series_key(header, file)].append((file, header))
+                # counted by folder: what is broken beside a series may be one of its slices
                 damaged[_folder(file)] += lacks_pixels(header) or _is_cut_short(header)
             elif kind in {"nifti", "itk", "mgh"}:
                 volumes.append(file)
@@ -528,6 +532,7 @@ def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> Seri
     )
     try:
         stack, placement, notes = series.volume(frame, fill_gaps)
+        # one file is enough for what a listing says; all of them are checked when they are read
         for number in {frame.file for frame in stack.frames[:1]}:
             pixel_format(series.headers[number].dataset)
         unit = units_of(dataset) if modality == "CT" else ""

@@ -95,6 +95,7 @@ def select_volume(found: Sequence[Stack], frame: int | None) -> tuple[Stack, tup
         )
     if len(found) == 1:
         return found[0], ()
+    # what is far smaller than the largest is a scout, a report or a stray, never what is meant
     large = [s for s in found if CLEARLY_MORE * len(s.frames) > len(found[0].frames)]
     rest = sum(len(stack.frames) for stack in found) - sum(len(s.frames) for s in large)
     notes: tuple[str, ...] = ()

@@ -1,11 +1,15 @@
 """What depends on the constants that were chosen: each halved and doubled, and the data they judge.
 
     python benchmarks/constants.py registration [--only NAME ...]
+    python benchmarks/constants.py heads
     python benchmarks/constants.py geometry [FOLDER ...]
 
 ``registration`` brings RIRE's CT and MR together from a random start, and the sample head's SPECT
 and MRI, with one constant of `mmif.registration` at half and at twice its value at a time: the
-error against the truth, how far the pose moved, CPU seconds and verdicts. ``geometry`` says of the
+error against the truth, how far the pose moved, CPU seconds and verdicts. ``heads`` says of real
+and drawn CTs of heads how much of the volume is body, and around how many mm and ml a skull closes
+where bone begins at half of `mmif.registration.anatomy.SKULL_HU`, at it and above.
+``geometry`` says of the
 real DICOM series (of the test data, or below FOLDER) how far slices lie from a regular row, how
 their directions differ, how wide gaps are, and how much stands before the pixels: what the limits
 of `mmif.io.dicom.read` have to let through.
@@ -29,9 +33,10 @@ from registration_pairs import DATA, MODALITY, Pair, Said, real_heads, rire_pair
 
 from mmif.config import RegistrationConfig
 from mmif.errors import MmifError
-from mmif.geometry import apply, world_ras_lps
+from mmif.geometry import apply, spacing_mm, world_ras_lps
 from mmif.io import load
-from mmif.registration import refine, register, search
+from mmif.registration import anatomy, refine, register, search
+from mmif.registration.prepare import prepare
 
 SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 UNHURRIED = RegistrationConfig(timeout_s=3600)
@@ -48,6 +53,7 @@ def main() -> None:
     one = sections.add_parser("registration")
     one.add_argument("--only", nargs="+", default=[*SCALARS, *ASCENTS])
     one.set_defaults(run=lambda options: registration(options.only))
+    sections.add_parser("heads").set_defaults(run=lambda options: heads())
     two = sections.add_parser("geometry")
     two.add_argument("folders", nargs="*", type=Path, default=[DATA / "dicom", SAMPLE / "ct"])
     two.set_defaults(run=lambda options: geometry(options.folders))
@@ -149,6 +155,35 @@ def constant(name: str, value: Any) -> Iterator[None]:
             setattr(module, name, before)
         for function, defaults in kept.items():
             function.__defaults__ = defaults
+
+
+# --- heads ----------------------------------------------------------------------------------------
+
+
+def heads() -> None:
+    """A row for each CT of a head."""
+    volumes = DATA / "volumes"
+    files = {
+        "RIRE": volumes / "rire_training_001" / "training_001_ct_on_mr_grid.nii.gz",
+        "template": next((volumes / "clinical_ct_template").glob("*.nii*")),
+        "slicer_cthead_64": DATA / "dicom" / "slicer_cthead_64",
+        "sample": SAMPLE / "ct",
+    }
+    levels = [anatomy.SKULL_HU * factor for factor in (0.5, 1, 1.6, 2)]
+    print(f"| head | body | {' | '.join(f'{hu:g} HU: mm, ml' for hu in levels)} |")
+    print("|---|---|" + "---|" * len(levels))
+    for name, path in files.items():
+        volume = load(path, role="ct")
+        volume.meta["source"] = Said("CT")
+        ct = prepare(volume, name)
+        steps = np.array(spacing_mm(np.linalg.inv(ct.levels[anatomy.FINE_LEVEL].to_voxel)))
+        cells = []
+        for hu in levels:
+            with constant("SKULL_HU", hu):
+                cavity = anatomy.skull_cavity(ct)
+            height = cavity.any(axis=(0, 1)).sum() * steps[2]
+            cells.append(f"{height:.0f}, {cavity.sum() * steps.prod() / 1000:.0f}")
+        print(f"| {name} | {ct.body.mean():.2f} | {' | '.join(cells)} |", flush=True)
 
 
 # --- geometry -------------------------------------------------------------------------------------

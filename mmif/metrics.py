@@ -33,7 +33,7 @@ Metric = Callable[[Image, Image, Image], float]
 # Wang et al. 2004, 11 x 11 pixels and a standard deviation of 1.5
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5  # pixels
-# Slices measured at once; chosen, not measured
+# Slices measured at once, as NumPy lets go of Python's lock (not measured beyond two cores)
 THREADS = 2
 STRIP = 64  # rows that are worked on at once, so that what is in between stays in the cache
 

@@ -15,7 +15,7 @@ from mmif.io.images import grey_of, save_pixels
 from mmif.metrics import METRICS, REPORTED, evaluate_each
 from mmif.studies.slice_pairs import PairFiles
 
-# Pairs in memory at once; chosen, not measured
+# Pairs in memory at once: 8 MB of 256 x 256 slices; more gain nothing, for they are read one by one
 CHUNK = 16
 PUBLISHED = Path(__file__).parent / "published.yaml"
 

@@ -32,10 +32,13 @@ to 420 where the field of view is filled; a newborn's are about 60, and adults' 
 have 450 and more."""
 
 FILLED = 0.99
-"""Of all voxels: a CT that is body throughout shows no air, and is not in HU; chosen."""
+"""Of all voxels: a CT that is body throughout shows no air, and is not in HU. RIRE's and the
+sample's are body to 0.25 and 0.37, two without air to 1.00 (`benchmarks/constants.py heads`)."""
 
 SKULL_HU = 250.0
-"""Above brain and fresh blood (below 100), below bone that is not thin; chosen."""
+"""Above brain and fresh blood (below 100) and most contrast agent, below bone that is not thin.
+From 125 to 500 RIRE's skull closes around 100 to 48 mm, four times `LEAST_SKULL_MM` and more,
+the sample's around 126 to 130 mm (`benchmarks/constants.py heads`)."""
 
 SUTURE_MM = 4.0
 """Sutures, foramina and thin bone leave gaps of up to twice this in the skull."""

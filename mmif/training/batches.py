@@ -22,7 +22,8 @@ from mmif.training.targets import Image, reader_target
 
 #: Crops with less than this share of non-empty pixels are drawn again (a few times).
 CONTENT = 0.25
-# After them the emptiest crop is taken too; chosen, not measured
+# Of the Harvard slices no crop of 128 or 144 is so empty, of 64 one in seven: four tries leave 1 in
+# 2,500, which is taken as it is
 TRIES = 4
 PHANTOM_WEIGHT, EDGE_WEIGHT = 3.0, 30.0
 """A pixel of a drawn phantom counts this much more than one of a slice, and one next to the edge of

@@ -45,7 +45,7 @@ BRAIN_TOP = 0.85
 
 # HU: the soft tissue window of pipelines/ct-mri.yaml
 CT_RANGE = (-20.0, 100.0)
-# HU: the cortex of bone lies above it; chosen, not measured
+# HU: cortical bone lies above it, cancellous bone and contrast agent mostly below
 BONE_HU = 500.0
 SLICES = 24
 """At most so many slices are measured, evenly spread; more move no figure by 0.01 (measured)."""

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,32 @@ def test_links_pipes_and_mounts_are_never_replaced(
         monkeypatch.setattr(ownership, "mount_points", lambda mounted=mounted: [mounted.resolve()])
         with pytest.raises(OutputError, match="mount point"):
             refuse_existing(out, overwrite=True)
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_real_mount_keeps_the_output(out: Path, what: str) -> None:
+    """In a namespace of its own, so that no right is needed and nothing stays mounted."""
+    mount = {
+        "folder": f"mount -t tmpfs none '{out}/fused'",
+        "file": f"touch '{out}.mine' && mount --bind '{out}.mine' '{out}/report.html'",
+    }[what]
+    code = (
+        "import sys; from pathlib import Path; from mmif.io.ownership import refuse_existing\n"
+        "refuse_existing(Path(sys.argv[1]), overwrite=True)"
+    )
+    run = f'{mount} || exit 77; exec "$0" -c "$1" "$2"'
+    try:
+        done = subprocess.run(
+            ["unshare", "-Urm", "sh", "-c", run, sys.executable, code, out],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare(1)")
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no namespace in which something may be mounted")
+    assert "is or holds a mount point" in done.stderr
 
 
 def test_mount_points_are_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ from mmif.roles import PAIR_TASKS
 
 if TYPE_CHECKING:
     from mmif.config import Pipeline
+    from mmif.training import PairSet
+    from mmif.training.card import Origin
     from mmif.training.loop import Progress
+    from mmif.weights import Weights
 
 
 @click.command()
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile.")
+@click.option(
+    "--deidentify",
+    is_flag=True,
+    help="Name no case and no path in the card, the checkpoint and the record.",
+)
 def train(task: str, data: Path, output: Path, **options: Any) -> None:
     """Train the fusion network of TASK on DATA; weights, card and record go to OUTPUT.
 
@@ -41,9 +50,8 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
 
     from mmif.errors import OutputError
     from mmif.io.ownership import foreign_names, refuse_existing, refuse_links
-    from mmif.training import Job, find_training_pairs, join_ranks, split_by_case
+    from mmif.training import Job, join_ranks
     from mmif.training import train as run
-    from mmif.training.card import Origin
     from mmif.training.loop import WRITTEN
     from mmif.weights import load_weights
 
@@ -64,12 +72,9 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
     slices = output.absolute().with_name(f"{output.absolute().name}.slices")
     with join_ranks(options["device"]) as ranks:
         with ranks.one_after_the_first():
-            pairs = split_by_case(
-                find_training_pairs(recipe, data, slices),
-                recipe.training.validation_cases,
-                recipe.training.seed,
-            )
-        origin = Origin(_command(), _commit(), f"{start.name} {start.sha256}" if start else None)
+            find = _find_nameless if options["deidentify"] else _find
+            pairs, recipe = find(recipe, data, slices)
+        origin = _origin(start, options["deidentify"])
         tensors = start.network.state_dict() if start else None
         steps = options["max_steps"] or 0
         job = Job(recipe, output, origin, steps, resume, tensors, options["compiled"])
@@ -84,6 +89,51 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
         click.echo(
             f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}"
         )
+
+
+def _find(recipe: Pipeline, data: Path, slices: Path) -> tuple[PairSet, Pipeline]:
+    """The pairs, and the recipe as it was."""
+    from mmif.training import find_training_pairs, split_by_case
+
+    plan = recipe.training
+    found = find_training_pairs(recipe, data, slices)
+    return split_by_case(found, plan.validation_cases, plan.seed), recipe
+
+
+def _find_nameless(recipe: Pipeline, data: Path, slices: Path) -> tuple[PairSet, Pipeline]:
+    """As `_find`, with numbers in place of the names of cases, and nothing said that has one.
+
+    Raises:
+        InputError: the data cannot be used; why is not said.
+    """
+    from dataclasses import replace
+
+    from mmif.errors import InputError, MmifError
+
+    log = logging.getLogger("mmif")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        pairs, _ = _find(recipe, data, slices)
+    except MmifError as error:
+        raise InputError(
+            "the data cannot be used, and the reason may name somebody; mmif train without "
+            "--deidentify says it"
+        ) from error
+    finally:
+        log.setLevel(level)
+    plan = replace(recipe.training, validation_cases=())
+    return pairs.without_names(), replace(recipe, training=plan)
+
+
+def _origin(start: Weights | None, deidentify: bool) -> Origin:
+    """Where the training begins; without the command and names of folders to ``deidentify``."""
+    from mmif.io.dicom.deidentify import WITHHELD
+    from mmif.training.card import Origin
+
+    name = "" if start is None or deidentify else f"{start.name} "
+    started_from = f"{name}{start.sha256}" if start else None
+    return Origin(WITHHELD if deidentify else _command(), _commit(), started_from)
 
 
 def _recipe(task: str, name: str | None, epochs: int | None, seed: int | None) -> Pipeline:

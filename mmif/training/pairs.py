@@ -5,7 +5,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,22 @@ class PairSet:
             side: dict(sorted(Counter(p.case for p in pairs).items()))
             for side, pairs in sides.items()
         }
+
+    def without_names(self) -> "PairSet":
+        """The same pairs under numbers: ``case-1``, ``case-1 slice 2``, in the order of the names.
+
+        The same data gets the same numbers, so that a training can be resumed.
+        """
+        names = sorted({pair.case for pair in (*self.training, *self.validation)})
+        numbers = {case: f"case-{k:0{len(str(len(names)))}}" for k, case in enumerate(names, 1)}
+        counts: Counter[str] = Counter()
+
+        def rename(pair: Pair) -> Pair:
+            case = numbers[pair.case]
+            counts[case] += 1
+            return replace(pair, name=f"{case} slice {counts[case]}", case=case)
+
+        return PairSet(tuple(map(rename, self.training)), tuple(map(rename, self.validation)))
 
 
 def find_pairs(task: str, folder: Path) -> list[Pair]:

@@ -314,6 +314,30 @@ def test_a_tampered_checkpoint_costs_one_line_and_runs_nothing(
     assert not Path("ran").exists()
 
 
+def test_a_deidentified_training_names_no_case_and_no_path(data: Path) -> None:
+    """Cases are called after persons, in the recipe too; it can be resumed."""
+    folder = data.rename(data.with_name("Doe"))
+    for path in list(folder.glob("*/*.png")):
+        path.rename(path.with_name(f"Secret {path.name}"))
+    recipe = yaml.safe_load((data.parent / "recipe.yaml").read_text())
+    recipe["training"]["validation_cases"] = ["Secret 2"]
+    (data.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    said = run(folder, "out", "--max-steps", "1", "--deidentify")
+    assert said.exit_code == 0, said.output
+    more = run(folder, "out", "--deidentify", "--resume")
+    assert more.exit_code == 0, more.output
+    card = load_weights(data.parent / "out" / "weights", "ct-mri").card
+    assert card["data"]["cases"] == {"training": {"case-1": 4}, "validation": {"case-2": 2}}
+    assert card["command"] == "withheld (de-identified)"
+    texts = [said.output.encode(), more.output.encode()]
+    texts += [path.read_bytes() for path in (data.parent / "out").rglob("*") if path.is_file()]
+    assert not [text for text in texts if b"Secret" in text or b"Doe" in text]
+    (folder / "CT" / "Secret 3001.png").touch()
+    line = refusal(run(folder, "again", "--deidentify"))
+    assert "without --deidentify says it" in line
+    assert "Secret" not in line
+
+
 def test_a_training_is_not_resumed_through_a_link(data: Path, tmp_path: Path) -> None:
     run(data, "out", "--max-steps", "1")
     losses, mine = data.parent / "out" / "losses.csv", tmp_path / "mine.csv"

@@ -147,6 +147,11 @@ def read_card(path: Path) -> dict[str, Any]:
     missing = [key for key in ("task", "sha256", "network") if key not in card]
     if missing:
         raise WeightsError(f"{card_path}: {', '.join(missing)} missing from the card")
+    kinds = {"task": str, "sha256": str, "network": dict}
+    for key, kind in kinds.items():
+        if not isinstance(card[key], kind):
+            found = type(card[key]).__name__
+            raise WeightsError(f"{card_path}: {key} is a {found}, expected a {kind.__name__}")
     if SEAL not in card:
         log.warning("%s: no %s; a card of mmif 0.1, whose text is not verified", card_path, SEAL)
     elif card[SEAL] != card_seal(card):

@@ -130,10 +130,24 @@ def test_a_changed_card_is_refused(saved: Path) -> None:
         load_weights(saved)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", "[" * 100_000, '{"task": []}'])
+WRONG_KINDS = [
+    '{"task": {}, "sha256": "", "network": {}}',
+    '{"task": "ct-mri", "sha256": 3, "network": {}}',
+    '{"task": "ct-mri", "sha256": "", "network": 3}',
+]
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "[" * 100_000, '{"task": []}', *WRONG_KINDS])
 def test_a_card_that_is_none_is_refused(saved: Path, text: str) -> None:
     (saved.parent / CARD).write_text(text)
     with pytest.raises(WeightsError, match=r"card\.json"):
+        load_weights(saved)
+
+
+def test_a_card_of_gigabytes_is_not_read(saved: Path) -> None:
+    with (saved.parent / CARD).open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(WeightsError, match="more than 16 MiB"):
         load_weights(saved)
 
 

@@ -2,6 +2,8 @@
 
 import base64
 import csv
+import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +16,14 @@ from mmif.batch.locks import Claims
 from mmif.errors import InputError
 from mmif.io.atomic import commit_together, staging_folder
 from mmif.io.cells import plain_cell
+from mmif.io.seals import file_sha256
 
 if TYPE_CHECKING:
     from mmif.report.page import Table
 
 METRICS = ("EN", "AG", "MI", "SSIM", "PSNR", "Qabf", "SCD", "SF")
+log = logging.getLogger(__name__)
+_KNOWN = re.compile(rb"<!-- summary\.csv sha256 ([0-9a-f]{64}) -->\s*\Z")
 COLUMNS = (
     "study",
     "task",
@@ -120,10 +125,31 @@ def write_answer(out: Path) -> list[Row]:
         claims.write_lock("summary.csv"),
         staging_folder(out / "index.html") as new,
     ):
+        _keep_edited(out)
         (new / "summary.csv").write_text(csv_text(rows), encoding="utf-8")
-        (new / "index.html").write_text(page(out, rows), encoding="utf-8")
+        known = f"<!-- summary.csv sha256 {file_sha256(new / 'summary.csv')} -->\n"
+        (new / "index.html").write_text(page(out, rows) + known, encoding="utf-8")
         commit_together([(new / name, out / name) for name in ("summary.csv", "index.html")])
     return rows
+
+
+def _keep_edited(out: Path) -> None:
+    """Move a ``summary.csv`` that is not as it was written aside: what somebody noted in it stays.
+
+    The page that was written with it says what it was.
+    """
+    table, last = out / "summary.csv", out / "index.html"
+    if not (table.is_file() and last.is_file()):
+        return
+    with last.open("rb") as file:
+        file.seek(max(0, last.stat().st_size - 200))
+        said = _KNOWN.search(file.read())
+    if said is None or said[1].decode() == file_sha256(table):
+        return
+    names = (out / f"summary-edited-{n}.csv" for n in range(1, 10_000))
+    aside = next(path for path in names if not os.path.lexists(path))
+    table.rename(aside)
+    log.warning("%s was changed since it was written; it is %s now", table, aside.name)
 
 
 def csv_text(rows: Iterable[Row]) -> str:

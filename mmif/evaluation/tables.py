@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmif.errors import on_one_line
 from mmif.evaluation.scores import Evaluation, Means, mean_ranks, ranks
 from mmif.io.cells import plain_cell
 from mmif.io.seals import seal_lines, sealed_json
@@ -114,9 +115,9 @@ def _cell(value: float, digits: int, bold: bool) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    for sign in "\\&%$#_{}":
-        text = text.replace(sign, f"\\{sign}" if sign != "\\" else "/")
-    return text
+    """``text`` letter by letter: TeX reads ``^^5c`` as a backslash, and a command behind it."""
+    plain = {"\\": "/", "^": r"\^{}", "~": r"\~{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
+    return "".join(plain.get(letter, letter) for letter in on_one_line(text))
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@ import pytest
 
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
+from mmif.batch.results import write_answer
 
 
 def test_a_clock_set_back_does_not_bring_an_old_line_back(tmp_path: Path) -> None:
@@ -40,3 +41,21 @@ def test_a_tampered_line_counts_as_torn(tmp_path: Path, line: str) -> None:
         ledger = Ledger(tmp_path, claims)
         ledger.refresh()
     assert (ledger.entries, ledger.headers, ledger.torn) == ({}, {}, 1)
+
+
+def test_notes_in_the_table_of_a_batch_stay(tmp_path: Path) -> None:
+    """A new answer stands in its place; the old one is kept only if somebody has changed it."""
+    with Claims(tmp_path) as claims:
+        ledger = Ledger(tmp_path, claims)
+        ledger.begin({})
+        ledger.append("s/ct-mri", "failed", cause="refused", reason="=1")
+        write_answer(tmp_path)
+        ledger.append("t/ct-mri", "failed", cause="refused", reason="x")
+        write_answer(tmp_path)
+        table = tmp_path / "summary.csv"
+        assert [path.name for path in tmp_path.glob("*.csv")] == ["summary.csv"]
+        mine = table.read_text() + "seen by me\n"
+        table.write_text(mine)
+        write_answer(tmp_path)
+    assert (tmp_path / "summary-edited-1.csv").read_text() == mine
+    assert "seen by me" not in table.read_text()

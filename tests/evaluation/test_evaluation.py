@@ -182,6 +182,13 @@ def test_names_are_no_formulas_and_no_markup(data: Path, tmp_path: Path) -> None
     assert "'+1" in cells
 
 
+def test_a_name_is_no_command_of_tex() -> None:
+    means = {"^^5cinput{/etc/passwd}\n\\x": dict.fromkeys(METRICS, 1.0)}
+    text = latex_text(means, "~a")
+    assert r"\^{}\^{}5cinput\{/etc/passwd\} /x &" in text
+    assert r"\caption{\~{}a}" in text
+
+
 def test_what_is_not_finite_becomes_null(data: Path, tmp_path: Path) -> None:
     for role in ("MRI", "CT"):
         write_image(np.full((12, 12), 9, np.uint8), tmp_path / "same" / role / "1001.png")

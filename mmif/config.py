@@ -387,6 +387,13 @@ def build(cls: type[T], data: object, where: str) -> T:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def _one_of(choices: tuple[object, ...], value: object, where: str) -> object:
+    if value not in choices:
+        expected = ", ".join(map(str, choices))
+        raise ConfigError(f"{where}: found {value!r}, expected one of {expected}")
+    return value
+
+
 def _value(hint: Any, value: object, where: str) -> object:
     """``value`` as the type ``hint``, or a ConfigError that says what was expected."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -397,11 +404,7 @@ def _value(hint: Any, value: object, where: str) -> object:
             return None
         return _value(next(a for a in args if a is not type(None)), value, where)
     if origin is Literal:
-        if value not in args:
-            raise ConfigError(
-                f"{where}: found {value!r}, expected one of {', '.join(map(str, args))}"
-            )
-        return value
+        return _one_of(args, value, where)
     if origin is tuple and isinstance(value, list):
         inner = args[:1] * len(value) if args[-1] is Ellipsis else args
         if len(inner) == len(value):

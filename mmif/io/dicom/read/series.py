@@ -211,22 +211,7 @@ class Series:
         Raises:
             MmifError: the images are no slices, or form no volumes.
         """
-        frames: list[Frame] = []
-        left_out: list[str] = []
-        empty = sum(map(lacks_pixels, self.headers))
-        if empty:
-            total = len(self.headers)
-            raise InputError(f"{empty} of {total} images are without pixel data (truncated?)")
-        for number, header in enumerate(self.headers):
-            try:
-                frames += frames_of(header, number)
-            except InputError as error:
-                left_out.append(str(error))
-            if len(frames) > MAX_FRAMES:
-                raise InputError(f"more than {MAX_FRAMES} images in one series")
-        # a few images without a place are localisers or screenshots; most of them are the series
-        if not frames or 2 * len(left_out) > len(self.headers):
-            raise InputError(left_out[0])
+        frames, left_out = self._frames()
         datasets = [self.headers[n].dataset for n in {frame.file for frame in frames}]
         check_nothing_gone(self.files)
         place_notes = check_one_place(datasets)
@@ -253,6 +238,29 @@ class Series:
                 "slices may be missing at its ends",
             )
         return found, notes
+
+    def _frames(self) -> tuple[list[Frame], list[str]]:
+        """Its images, and why others are none.
+
+        Raises:
+            InputError: images without pixels, too many, or hardly any with a place.
+        """
+        empty, total = sum(map(lacks_pixels, self.headers)), len(self.headers)
+        if empty:
+            raise InputError(f"{empty} of {total} images are without pixel data (truncated?)")
+        frames: list[Frame] = []
+        left_out: list[str] = []
+        for number, header in enumerate(self.headers):
+            try:
+                frames += frames_of(header, number)
+            except InputError as error:
+                left_out.append(str(error))
+            if len(frames) > MAX_FRAMES:
+                raise InputError(f"more than {MAX_FRAMES} images in one series")
+        # a few images without a place are localisers or screenshots; most of them are the series
+        if not frames or 2 * len(left_out) > total:
+            raise InputError(left_out[0])
+        return frames, left_out
 
     def _without_equal_pixels(self, frames: list[Frame]) -> list[Frame]:
         """``frames`` of single-frame files without those equal in place and pixels to another."""

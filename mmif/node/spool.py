@@ -45,7 +45,8 @@ class Spool:
         self._lock = threading.Lock()
         try:
             shutil.rmtree(self.receiving, ignore_errors=True)  # of transfers that were cut off
-            self.receiving.mkdir(parents=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)  # images with their identities
+            self.receiving.mkdir()
             self._key = _key(root / ".key")
             self._latest = {folder.name: clock() for folder in self._folders()}
         except OSError as error:

@@ -62,6 +62,10 @@ def test_no_name_in_the_spool_tells_the_patient(spool: Spool, sample_data: Path)
     assert {p.name for p in other.root.iterdir()} != {p.name for p in spool.root.iterdir()}
 
 
+def test_the_spool_is_its_owners_alone(spool: Spool) -> None:
+    assert spool.root.stat().st_mode & 0o077 == 0
+
+
 def test_a_new_spool_takes_up_what_an_earlier_one_has_kept(spool: Spool, sample_data: Path) -> None:
     keep(spool, sample_data / "spect.dcm")
     (spool.receiving / "torn").write_bytes(b"half an ima")

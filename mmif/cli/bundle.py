@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mmif.cli.from_options import PATH
-from mmif.cli.progress import quiet
+from mmif.cli.progress import quiet, say
 from mmif.roles import VOLUME_TASKS
 
 
@@ -30,4 +30,4 @@ def bundle(task: str, output: Path, pipeline: str | None, overwrite: bool) -> No
         raise ConfigError(f"pipeline {pipeline}: of task {chosen.task}, expected {task}")
     write_bundle(chosen, output, overwrite)
     if not quiet():
-        click.echo(f"{output}: a MONAI bundle of {task}")
+        say(f"{output}: a MONAI bundle of {task}")

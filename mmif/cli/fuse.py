@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmif.cli.from_options import PATH, add_options, chosen_options
-from mmif.cli.progress import quiet
+from mmif.cli.progress import quiet, say
 from mmif.errors import ConfigError, MmifError
 from mmif.options import FuseOptions, specs
 from mmif.roles import ACTIVITY_ROLES, IMAGE_ROLES, VOLUME_ROLES, label, task_of
@@ -133,19 +133,17 @@ def _fuse_images(inputs: dict[str, Path], options: dict[str, Any]) -> None:
         overwrite=overwrite,
     )
     if not quiet():
-        click.echo(f"{output}: fused")
+        say(f"{output}: fused")
 
 
 def _say_image_plan(images: "dict[str, Image2D]", output: Path, warnings: tuple[str, ...]) -> None:
     """The dry run of two images on the terminal."""
     for role, image in images.items():
         colour = "colour" if image.is_colour else "grey"
-        click.echo(
-            f"{role}: {image.path} ({image.format}, {' x '.join(map(str, image.size))}, {colour})"
-        )
-    click.echo(f"would write {output}")
+        say(f"{role}: {image.path} ({image.format}, {' x '.join(map(str, image.size))}, {colour})")
+    say(f"would write {output}")
     for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
 
 
 def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
@@ -282,16 +280,16 @@ def _say_plan(planned: "StudyPlan") -> None:
     for item in planned.inputs:
         shape = " x ".join(map(str, item.shape))
         spacing = " x ".join(f"{s:.3g}" for s in item.spacing_mm)
-        click.echo(f"{item.role}: {item.path} ({item.format}, {shape}, {spacing} mm)")
+        say(f"{item.role}: {item.path} ({item.format}, {shape}, {spacing} mm)")
         if item.selection:
-            click.echo(f"    {item.selection}")
+            say(f"    {item.selection}")
     grid = planned.grid
     spacing = " x ".join(f"{s:.3g}" for s in grid.spacing_mm)
-    click.echo(f"grid of the {planned.reference}: {' x '.join(map(str, grid.shape))}, {spacing} mm")
+    say(f"grid of the {planned.reference}: {' x '.join(map(str, grid.shape))}, {spacing} mm")
     for name in planned.outputs:
-        click.echo(f"would write {name}")
+        say(f"would write {name}")
     for warning in planned.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
 
 
 def _say_summary(output: Path, summary: "Summary") -> None:
@@ -300,16 +298,16 @@ def _say_summary(output: Path, summary: "Summary") -> None:
         return
     for item in summary.inputs:
         if item.selection:
-            click.echo(f"{item.role}: {item.selection}")
+            say(f"{item.role}: {item.selection}")
     for warning in summary.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
     for role, registration in summary.registrations.items():
         near, far = registration.error_estimate_mm, registration.error_farthest_mm
         about = "" if near is None else f", estimated error {near:.1f} mm"
         about += "" if far is None else f", {far:.1f} mm at the far end"
         of = f" of the {label(role)}" if len(summary.registrations) > 1 else ""
-        click.echo(f"registration{of}: {registration.verdict}{about}")
+        say(f"registration{of}: {registration.verdict}{about}")
     if (loop := summary.loop_closure) is not None:
         way = " to ".join(map(label, loop.path))
-        click.echo(f"loop from {way}: {loop.residue_mm:.1f} mm, limit {loop.expected_mm:.1f} mm")
-    click.echo(f"{output}: {', '.join(summary.outputs)} in {summary.seconds['total']:.1f} s")
+        say(f"loop from {way}: {loop.residue_mm:.1f} mm, limit {loop.expected_mm:.1f} mm")
+    say(f"{output}: {', '.join(summary.outputs)} in {summary.seconds['total']:.1f} s")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mmif.errors import printable
+from mmif.cli.progress import say
 
 if TYPE_CHECKING:
     from mmif.io.dicom.read.series import SeriesInfo
@@ -31,7 +31,7 @@ def info(path: Path, as_json: bool) -> None:
         click.echo(json.dumps(found.to_json(), indent=2))
         return
     for line in _lines(found):
-        click.echo(printable(line))
+        say(line)
 
 
 def _lines(found: "Inventory") -> list[str]:

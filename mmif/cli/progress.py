@@ -6,6 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import click
+
+from mmif.errors import printable
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print ``line`` without what would steer a terminal: names of files are others' input."""
+    click.echo(printable(line), err=err)
+
 
 def quiet() -> bool:
     """Whether ``-q`` asked for errors only."""

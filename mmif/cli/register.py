@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmif.cli.from_options import PATH, add_options
-from mmif.cli.progress import quiet
+from mmif.cli.progress import quiet, say
 from mmif.errors import MmifError, OutputError
 from mmif.roles import VOLUME_ROLES
 
@@ -66,9 +66,9 @@ def _run(inputs: Mapping[str, Path], output: Path, options: Mapping[str, Any]) -
     if quiet():
         return
     for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
     for line in registration_lines(result, output):
-        click.echo(line)
+        say(line)
 
 
 def _register(

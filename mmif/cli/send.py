@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mmif.cli.from_options import PATH
-from mmif.cli.progress import quiet, show_progress
+from mmif.cli.progress import quiet, say, show_progress
 from mmif.errors import ConfigError, OutputError
 
 
@@ -56,8 +56,8 @@ def send(path: Path, to: str | None, stow: str | None, ae_title: str, retries: i
     if not quiet():
         for reply in taken:
             name = reply.instance.path.relative_to(path) if path.is_dir() else path
-            click.echo(f"{name}: {reply.instance.sop_instance_uid} taken ({reply.words})")
-        click.echo(f"{there}: took {len(taken)} of {len(replies)}")
+            say(f"{name}: {reply.instance.sop_instance_uid} taken ({reply.words})")
+        say(f"{there}: took {len(taken)} of {len(replies)}")
     if len(taken) < len(replies):
         first = next(reply for reply in replies if not reply.taken)
         raise OutputError(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mmif.cli.from_options import PATH
+from mmif.cli.progress import say
 from mmif.errors import ConfigError, OutputError
 from mmif.roles import VOLUME_ROLES, label
 
@@ -87,7 +88,7 @@ def _fuse(options: dict[str, Any], outputs: dict[str, Path]) -> None:
             pairs.append((staged, path))
         commit_together(pairs)
     for warning in result.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        say(f"Warning: {warning}", err=True)
     click.echo(f"registration: {source.registration.verdict}")
 
 

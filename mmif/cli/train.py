@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmif.cli.progress import quiet
+from mmif.cli.progress import quiet, say
 from mmif.roles import PAIR_TASKS
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
                 f"{output}: cannot be written ({error.strerror}); what was saved before is kept"
             ) from error
     if best is not None and not quiet():
-        click.echo(
-            f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}"
-        )
+        say(f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}")
 
 
 def _find(recipe: Pipeline, data: Path, slices: Path) -> tuple[PairSet, Pipeline]:
@@ -192,14 +190,12 @@ class _Teller:
             means = "  ".join(
                 f"{name} {value:.3f}" for name, value in progress.validation.means.items()
             )
-            click.echo(
-                f"validation  mean rank {progress.validation.mean_rank:.3f}  {means}", err=True
-            )
+            say(f"validation  mean rank {progress.validation.mean_rank:.3f}  {means}", err=True)
         elif now - self.last < self.EVERY_S:
             return
         self.last = now
         losses = "  ".join(f"{name} {value:.4f}" for name, value in progress.losses.items())
-        click.echo(
+        say(
             f"step {progress.step}/{progress.steps}  {losses}  {progress.seconds_left:.0f} s left",
             err=True,
         )

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mmif.cli.progress import say
+
 if TYPE_CHECKING:
     from mmif.weights import WeightsStatus
 
@@ -21,7 +23,7 @@ def list_() -> None:
     from mmif.weights import list_weights
 
     for status in list_weights():
-        click.echo(_line(status))
+        say(_line(status))
 
 
 @weights.command()
@@ -36,7 +38,7 @@ def verify(names: tuple[str, ...]) -> None:
 
     found = [verify_weights(name) for name in names] if names else list_weights()
     for status in found:
-        click.echo(_line(status))
+        say(_line(status))
     broken = [status for status in found if not status.intact]
     if broken:
         raise WeightsError("; ".join(status.reason for status in broken))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -13,6 +14,7 @@ from mmif import cli
 from mmif.cli import main
 
 LONG = "x" * 300
+ROOT = Path(__file__).parents[2]
 
 
 def run(*words: object) -> Result:
@@ -131,3 +133,14 @@ def test_memory_may_run_out_below_another_error() -> None:
     wrapped.__cause__ = MemoryError()
     assert cli._is_memory(wrapped)
     assert not cli._is_memory(RuntimeError("applying transform"))
+
+
+def test_names_that_others_gave_steer_no_terminal(sample_data: Path, tmp_path: Path) -> None:
+    """An escape code in a folder's name, in a card and in a member of a folder."""
+    odd = tmp_path / "\x1b[31mred\n"
+    shutil.copytree(ROOT / "weights" / "ct-mri", odd)
+    (odd / "x\x1b[2J.txt").touch()
+    for words in (("weights", "verify", odd), ("info", tmp_path), ("info", odd / "card.json")):
+        said = CliRunner().invoke(main, list(map(str, words)), color=True).output
+        assert "red" in said
+        assert "\x1b" not in said

@@ -367,7 +367,7 @@ def _write(
             sha256=record.sha256,
         )
         _write_json(summary, out / "summary.json")
-        _publish(request, out)
+        _commit_outputs(request, out)
     return summary
 
 
@@ -389,7 +389,7 @@ def _write_pages(request: StudyRequest, result: FusionResult, summary: Summary, 
         write_preview(result, out.parent / "preview.png")
 
 
-def _publish(request: StudyRequest, out: Path) -> None:
+def _commit_outputs(request: StudyRequest, out: Path) -> None:
     """Move the finished work to its place, unless another run was there first.
 
     The preview may go to another disk: it is there, unfinished, before anything is shown.

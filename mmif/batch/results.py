@@ -112,7 +112,7 @@ def count(rows: Iterable[Row]) -> Counter[str]:
     return Counter(row.state for row in rows)
 
 
-def write_answer(out: Path) -> list[Row]:
+def write_results(out: Path) -> list[Row]:
     """Write ``summary.csv`` and ``index.html`` of ``out`` from its ledgers; the rows.
 
     Raises:

@@ -12,7 +12,7 @@ from mmif.batch.executors import Executor
 from mmif.batch.ledger import Entry, Ledger, ledgers_of
 from mmif.batch.locks import Claims
 from mmif.batch.plan import Plan
-from mmif.batch.results import STATES, write_answer
+from mmif.batch.results import STATES, write_results
 from mmif.batch.run_job import ANOTHER, Outcome, Task, is_finished, is_of_another
 from mmif.errors import ConfigError, OutputError
 from mmif.io.atomic import tidy, tidy_private_folders
@@ -111,7 +111,7 @@ def run_batch(
         finally:
             _tidy(plan, out)  # workers that were given up are killed in the middle of their work
         ledger.refresh()
-    write_answer(out)
+    write_results(out)
     return tally
 
 

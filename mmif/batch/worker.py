@@ -29,8 +29,6 @@ START_TIMEOUT_S = 300.0
 POLL_S = 0.1
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 """Signals of a defect in native code: the same input would end the next worker too."""
-# Bytes
-MIB = 1 << 20
 
 
 class WorkerError(MmifError):
@@ -236,7 +234,7 @@ def resident_mib(pid: int) -> int:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") // MIB
+    return pages * os.sysconf("SC_PAGE_SIZE") // resources.MIB
 
 
 def _record_death(task: Task, reason: str, would_again: bool) -> Outcome:

@@ -111,9 +111,9 @@ def batch(context: click.Context, /, **options: Any) -> None:
 
 def _summary(out: Path) -> int:
     """Merge the ledgers of ``out``; the exit code that its rows mean."""
-    from mmif.batch.results import missing_shards, write_answer
+    from mmif.batch.results import missing_shards, write_results
 
-    rows = write_answer(out)
+    rows = write_results(out)
     say_rows(out, rows)
     missing = missing_shards(out)
     if missing:

@@ -13,6 +13,7 @@ from mmif.evaluation.scores import Evaluation, Means, mean_ranks, ranks
 from mmif.io.cells import plain_cell
 from mmif.io.seals import seal_lines, sealed_json
 from mmif.metrics import METRICS, REPORTED
+from mmif.summary import plain
 
 MEAN = "mean"
 HEAD = ["method", "case", "image", *REPORTED]
@@ -85,7 +86,7 @@ def json_text(
             "rank": ranks(together),
             "mean_rank": mean_ranks(together),
         }
-    return sealed_json(_finite(whole))
+    return sealed_json(plain(whole))
 
 
 def latex_text(means: Means, caption: str) -> str:
@@ -118,12 +119,3 @@ def _escape_latex(text: str) -> str:
     """``text`` letter by letter: TeX reads ``^^5c`` as a backslash, and a command behind it."""
     plain = {"\\": "/", "^": r"\^{}", "~": r"\~{}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
     return "".join(plain.get(letter, letter) for letter in on_one_line(text))
-
-
-def _finite(value: Any) -> Any:
-    """``value`` with null for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

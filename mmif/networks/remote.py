@@ -116,10 +116,10 @@ def serve(listener: Listener, networks: "Mapping[str, nn.Module]", device: str) 
         except (AuthenticationError, EOFError, OSError):  # a stranger, or one that gave up
             continue
         arguments = (connection, networks, device, one_at_a_time)
-        threading.Thread(target=_answer, args=arguments, daemon=True).start()
+        threading.Thread(target=_fuse_for, args=arguments, daemon=True).start()
 
 
-def _answer(
+def _fuse_for(
     connection: "Connection[Any, Any]",
     networks: "Mapping[str, nn.Module]",
     device: str,

@@ -115,7 +115,7 @@ def prepare(
         RegistrationError: not one 3-D volume of at least 3 slices, not finite, constant or empty.
     """
     array, affine = check_volume(volume, name)
-    kind = kind_of(volume, array)
+    kind = scan_kind(volume, array)
     emptied = kind is Kind.MR and is_emptied(array)
     array, affine = average_blocks(array, affine, finest_mm)
     array = greys(array, kind, name)
@@ -150,7 +150,7 @@ def check_volume(volume: MetaTensor, name: str) -> tuple[Array, Matrix]:
     return array, np.asarray(volume.affine, dtype=np.float64)
 
 
-def kind_of(volume: MetaTensor, array: Array) -> Kind:
+def scan_kind(volume: MetaTensor, array: Array) -> Kind:
     """CT, MR or emission: by the DICOM modality where it is known, else by the values."""
     modality = modality_of(volume)
     known = {"CT": Kind.CT, "MR": Kind.MR, "NM": Kind.EMISSION, "PT": Kind.EMISSION}

@@ -6,7 +6,7 @@ import pytest
 
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
-from mmif.batch.results import write_answer
+from mmif.batch.results import write_results
 
 
 def test_a_clock_set_back_does_not_bring_an_old_line_back(tmp_path: Path) -> None:
@@ -49,13 +49,13 @@ def test_notes_in_the_table_of_a_batch_stay(tmp_path: Path) -> None:
         ledger = Ledger(tmp_path, claims)
         ledger.begin({})
         ledger.append("s/ct-mri", "failed", cause="refused", reason="=1")
-        write_answer(tmp_path)
+        write_results(tmp_path)
         ledger.append("t/ct-mri", "failed", cause="refused", reason="x")
-        write_answer(tmp_path)
+        write_results(tmp_path)
         table = tmp_path / "summary.csv"
         assert [path.name for path in tmp_path.glob("*.csv")] == ["summary.csv"]
         mine = table.read_text() + "seen by me\n"
         table.write_text(mine)
-        write_answer(tmp_path)
+        write_results(tmp_path)
     assert (tmp_path / "summary-edited-1.csv").read_text() == mine
     assert "seen by me" not in table.read_text()

@@ -1,196 +1,260 @@
-"""Feed the readers damaged files: only refusals may come out, in bounded time and memory.
+"""Feed the readers damaged inputs and hold what they make of them against the untouched volume.
 
-    python benchmarks/fuzz_reader.py [--first 0] [--cases 100000] [--workers 2] [--seed 2025]
+    python benchmarks/fuzz_reader.py [--first 0] [--cases 100000] [--seed 2026] [--tally FILE]
 
-Small valid files of every kind (CT, MR, NM, enhanced, RLE, JPEG-LS, JPEG 2000, deflated, NIfTI,
-MetaImage, zip) are mutated and cut at random. Batches run in worker processes, so that a crash of
-a decoder is seen too. Printed: cases by outcome, the slowest case, the peak memory; the exit code
-is 1 if anything but a refusal or a volume came out. Damaging files are kept in --keep. Each case
-follows from its number and the seed, so that 100,000 can be run in slices: --first says where one
-begins.
+A small valid input of every kind (`fuzz_inputs.py`) is damaged in one file: bytes changed, put in,
+taken out or cut off, or an attribute changed, emptied or taken away. What comes out must be
+
+- a refusal in one line, in bounded time and memory;
+- the untouched volume, bit for bit;
+- another volume with a warning that the untouched one has not;
+- another volume without one, where nothing in the input can tell: only bytes of the pixels
+  themselves were changed (no format here keeps a checksum of them), or the one header of the
+  volume says another thing and contradicts nothing. Both are counted apart, by what changed.
+
+Anything else is kept in --keep, and the exit code is 1. A case follows from its number and the
+seed: 100,000 are run in slices, --first says where one begins, and --tally adds them up in a file.
+One process reads all cases; it is replaced where a decoder ends it or a case takes too long.
 """
 
 import argparse
-import hashlib
+import faulthandler
+import json
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-import zipfile
+import warnings
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pydicom
-import SimpleITK as sitk
-from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
-)
+from fuzz_inputs import write_kinds
+from fuzz_judge import what_changed
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "io"))
-BATCH = 500
-SECONDS_A_CASE = 10.0
+SECONDS_A_CASE = 60
+"""A case takes some 20 ms of CPU; on a machine at a load of 20 a second passes."""
+MAX_MIB = 2048.0
+SAME_MM = 0.2
+"""Jitter of slice positions that readers even out; a qform and an sform may differ by 0.1 mm."""
 TELLING = (0, 1, 0x30, 0x39, 0x5C, 0x7F, 0x80, 0xFE, 0xFF)
+VALUES = ("", "0", "1", "2", "3.5", "-1", "1e9", "\\", "1\\2", "1.2.3", "M", "ORIGINAL\\PRIMARY\\P")
+PASSING = ("refused", "the same", "warned", "only its own pixels", "says another")
 
 
-def valid_files(folder: Path) -> list[Path]:
-    """A small valid file of every kind."""
-    from dicom_corpus import CT, MR, part, scan, write_enhanced, write_nuclear, write_series
-
-    made = part(scan(size=(40, 44)), range(10, 14))
-    write_series(folder / "ct", made, CT)
-    write_series(folder / "mr", made, MR, EchoTime=12.0, PixelPaddingValue=0)
-    write_nuclear(folder / "nm", made)
-    write_enhanced(folder / "enhanced", made)
-    files = [*(folder / name for name in ("nm", "enhanced"))]
-    files += [min((folder / name).iterdir()) for name in ("ct", "mr")]
-    for name, syntax in [
-        ("rle", RLELossless),
-        ("jls", JPEGLSLossless),
-        ("j2k", JPEG2000Lossless),
-        ("enhanced_rle", RLELossless),
-    ]:
-        ds = pydicom.dcmread(folder / "enhanced" if "enh" in name else folder / "nm")
-        ds.compress(syntax, generate_instance_uid=False)
-        ds.save_as(folder / name, enforce_file_format=True)
-        files.append(folder / name)
-    ds = pydicom.dcmread(folder / "nm")
-    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    ds.save_as(folder / "deflated", enforce_file_format=True)
-    grey = np.random.default_rng(1).integers(0, 99, (6, 7, 8), dtype=np.int16)
-    nib.Nifti1Image(grey, np.eye(4)).to_filename(folder / "v.nii")
-    nib.Nifti2Image(grey, np.eye(4)).to_filename(folder / "v2.nii.gz")
-    sitk.WriteImage(sitk.GetImageFromArray(grey), str(folder / "v.mha"), True)
-    sitk.WriteImage(sitk.GetImageFromArray(grey), str(folder / "v.nrrd"))
-    with zipfile.ZipFile(folder / "study.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in (folder / "ct").iterdir():
-            archive.write(path, path.name)
-    names = ("deflated", "v.nii", "v2.nii.gz", "v.mha", "v.nrrd", "study.zip")
-    return files + [folder / name for name in names]
-
-
-def damaged(data: bytes, chance: random.Random) -> bytes:
-    """``data`` with some bytes changed, moved or cut off; mostly in the header."""
+def damage_bytes(data: bytes, chance: random.Random) -> bytes:
+    """``data`` with some bytes changed, put in, taken out or cut off; mostly in the header."""
     broken = bytearray(data)
-    for _ in range(chance.choice([0, 1, 1, 2, 4, 16])):
+    for _ in range(chance.choice([0, 1, 1, 1, 2, 4, 16])):
         reach = len(broken) if chance.random() < 0.4 else min(len(broken), 1500)
         at = chance.randrange(reach)
         broken[at] = chance.choice(TELLING) if chance.random() < 0.6 else chance.randrange(256)
-    if chance.random() < 0.2:
+    if chance.random() < 0.1:
         at, size = chance.randrange(len(broken)), chance.randrange(1, 64)
         broken[at:at] = broken[max(at - size, 0) : at]
-    if chance.random() < 0.3:
+    if chance.random() < 0.1:
+        at = chance.randrange(len(broken))
+        del broken[at : at + chance.randrange(1, 64)]
+    if chance.random() < 0.15:
         del broken[chance.randrange(len(broken)) :]
     return bytes(broken)
 
 
-def child(folder: Path, first: int, count: int, seed: int, keep: Path) -> None:
-    """Read ``count`` damaged files; print one outcome a line."""
-    from mmif.errors import MmifError
+def damage_attribute(path: Path, chance: random.Random) -> None:
+    """Change, empty or take away one attribute of a DICOM file, at any depth."""
+    ds = pydicom.dcmread(path)
+    holder: pydicom.Dataset = ds
+    while True:
+        element = chance.choice([e for e in holder if e.keyword != "PixelData"])
+        if element.VR != "SQ" or not element.value or chance.random() < 0.1:
+            break
+        holder = chance.choice(list(element.value))
+    way = chance.random()
+    if way < 0.3:
+        del holder[element.tag]
+    elif element.VR == "SQ":
+        element.value = element.value[:-1]
+    elif isinstance(element.value, int | float) and element.VR not in {"DS", "IS"}:
+        element.value = chance.choice([0, 1, 2, 3, 7, 8, 12, 15, 16, 32, 255, 4096])
+    else:
+        element.value = chance.choice(VALUES) if way < 0.9 else ""
+    ds.save_as(path)
+
+
+def damage(folder: Path, chance: random.Random) -> Path:
+    """Damage one file of ``folder``; which."""
+    path = chance.choice(sorted(folder.iterdir()))
+    data = path.read_bytes()
+    if data[128:132] == b"DICM" and chance.random() < 0.4:
+        try:
+            damage_attribute(path, chance)
+        except Exception:  # pydicom writes no such value: bytes instead
+            path.write_bytes(damage_bytes(data, chance))
+    elif len(data) and chance.random() < 0.02 and len(list(folder.iterdir())) > 1:
+        path.unlink()
+    else:
+        path.write_bytes(damage_bytes(data, chance))
+    return path
+
+
+Volume = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
+
+
+def read(folder: Path, role: str | None) -> Volume:
+    """Voxels, affine and warnings of the one volume of ``folder``."""
     from mmif.io import load
 
-    import_readers()
-    limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    with tempfile.TemporaryDirectory() as name:
-        for number in range(first, first + count):
-            chance = random.Random(seed * 1_000_003 + number)
-            source = chance.choice(files)
-            path = Path(name) / source.name
-            data = damaged(source.read_bytes(), chance)
-            path.write_bytes(data)
-            print(f"start {number} {source.name}", flush=True)
-            start = time.perf_counter()
-            try:
-                load(path)
-                outcome = "read"
-            except MmifError as error:
-                outcome = "two lines" if "\n" in str(error) else "refused"
-            except BaseException:
-                outcome = "BUG " + traceback.format_exc().strip().splitlines()[-1]
-            seconds = time.perf_counter() - start
-            if outcome.startswith(("BUG", "two")):
-                keep.mkdir(parents=True, exist_ok=True)
-                (keep / f"{hashlib.sha256(data).hexdigest()[:12]}_{source.name}").write_bytes(data)
-            print(f"done {seconds:.3f} {outcome}", flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"memory {peak / 1024:.0f} {(peak - limit) / 1024:.0f}", flush=True)
+    packed = folder / "study.zip"
+    volume = load(packed if packed.exists() else folder, role=role)
+    return volume.numpy(), np.asarray(volume.affine), volume.meta["source"].warnings
 
 
-def import_readers() -> None:
-    """What reading imports, before memory is looked at."""
-    import mmif.io.dicom.read.reader
-    import mmif.io.itk.reader
-    import mmif.io.nifti.reader  # noqa: F401
+def is_same_grid(found: Volume, good: Volume) -> bool:
+    """Whether two volumes lie at the same place, to what rounding of positions makes."""
+    if found[0].shape != good[0].shape:
+        return False
+    corners = np.array([[(n >> bit) & 1 for bit in range(3)] for n in range(8)], dtype=float)
+    ends = np.c_[corners * (np.array(good[0].shape[1:]) - 1), np.ones(8)]
+    return bool(np.abs(ends @ (found[1] - good[1]).T).max() < SAME_MM)
 
 
-def batch(folder: Path, first: int, count: int, seed: int, keep: Path) -> list[str]:
-    """The lines of one worker process; its death is an outcome as well."""
-    command = [sys.executable, __file__, "--child", str(folder), str(first), str(count)]
-    command += ["--seed", str(seed), "--keep", str(keep)]
+def judge(found: Volume, good: Volume) -> str:
+    """Whether a volume is the untouched one, or says that it is not; "" for neither."""
+    if is_same_grid(found, good) and np.array_equal(found[0], good[0]):
+        return "the same"
+    return "warned" if set(found[2]) - set(good[2]) else ""
+
+
+def role_of(kind: Path) -> str | None:
+    """What a kind is read for."""
+    modalities = {"ct": "ct", "pt": "pet", "nm": "spect", "zip": "ct"}
+    return modalities.get(kind.name.split("_")[0], "mri")
+
+
+def outcome_of(folder: Path, kind: Path, changed: Path, good: Volume) -> str:
+    """What the damaged ``folder`` gave, in words."""
+    from mmif.errors import MmifError
+
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS_A_CASE * count, check=False
-        )
-    except subprocess.TimeoutExpired as late:
-        output = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""
-        return [*output.splitlines(), "done 9999 BUG hang"]
-    lines = done.stdout.splitlines()
-    if done.returncode:
-        lines.append(f"done 0 BUG process died ({done.returncode}) after {lines[-1:]}")
-    return lines
+        found = read(folder, role_of(kind))
+    except MmifError as error:
+        return "BUG two lines" if "\n" in str(error) else "refused"
+    except BaseException as error:
+        trace = traceback.extract_tb(error.__traceback__)[-1]
+        return f"BUG {type(error).__name__} in {Path(trace.filename).name}:{trace.lineno}"
+    told = judge(found, good)
+    if told:
+        return told
+    before = (kind / changed.name).read_bytes()
+    after = changed.read_bytes() if changed.exists() else b""
+    alone = sum(1 for _ in kind.iterdir()) <= 2 and kind.name != "zip"
+    return what_changed(before, after, alone=alone, same_grid=is_same_grid(found, good))
+
+
+def child(kinds: Path, first: int, end: int, seed: int, keep: Path) -> None:
+    """Read cases; print one a line: its number before, its outcome after."""
+    warnings.simplefilter("ignore")  # pydicom's, over the values that are written here
+    folders = sorted(path for path in kinds.iterdir() if path.is_dir())
+    good = {kind: read(kind, role_of(kind)) for kind in folders}
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(first, end):
+            chance = random.Random(seed * 1_000_003 + number)
+            kind, folder = chance.choice(folders), Path(name) / "case"
+            shutil.copytree(kind, folder)
+            changed = damage(folder, chance)
+            print(f"start {number} {kind.name}", flush=True)
+            faulthandler.dump_traceback_later(SECONDS_A_CASE, exit=True)
+            start = time.process_time()
+            outcome = outcome_of(folder, kind, changed, good[kind])
+            seconds = time.process_time() - start
+            faulthandler.cancel_dump_traceback_later()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            if not outcome.startswith(PASSING) or peak > MAX_MIB:
+                shutil.copytree(folder, keep / f"{number}_{kind.name}", dirs_exist_ok=True)
+            shutil.rmtree(folder)
+            print(f"done {seconds:.3f} {peak:.0f} {kind.name} {outcome}", flush=True)
+
+
+def run_cases(kinds: Path, options: argparse.Namespace) -> Iterator[list[str]]:
+    """Seconds, MiB, kind and outcome of each case; a process that dies is an outcome too."""
+    first, end = options.first, options.first + options.cases
+    while first < end:
+        command = [sys.executable, __file__, "--child", str(kinds), str(first), str(end)]
+        command += ["--seed", str(options.seed), "--keep", str(options.keep)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            kind = ""
+            for line in process.stdout or ():
+                word, *rest = line.rstrip("\n").split(" ", 4)
+                if word == "start":
+                    first, kind = int(rest[0]) + 1, rest[1]
+                elif word == "done":
+                    kind = ""
+                    yield rest
+        if process.returncode and not kind:
+            raise SystemExit(f"the worker ended by itself ({process.returncode})")
+        if process.returncode:
+            yield ["0", "0", kind, f"BUG process ended ({process.returncode}) in case {first - 1}"]
+
+
+def add(counts: dict[str, int], name: str, count: int) -> None:
+    """``count`` more of ``name``."""
+    counts[name] = counts.get(name, 0) + count
+
+
+def report(tally: dict[str, Any]) -> int:
+    """Print what came out; 1 if it was anything that may not be."""
+    counted = Counter(tally["outcomes"])
+    print(f"{counted.total()} cases of {len(tally['kinds'])} kinds")
+    for outcome, count in counted.most_common():
+        print(f"{count:8d}  {outcome}")
+    for kind, outcomes in sorted(tally["kinds"].items()):
+        print(f"{kind:18s}", *(f"{name} {outcomes.get(name, 0)}," for name in PASSING))
+    print(f"slowest case {tally['seconds']:.2f} s of CPU, peak memory {tally['mib']:.0f} MiB")
+    bad = [outcome for outcome in counted if not outcome.startswith(PASSING)]
+    return int(bool(bad) or tally["mib"] > MAX_MIB)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=2025)
+    parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
-    parser.add_argument("--child", nargs=3, metavar=("FOLDER", "FIRST", "COUNT"))
+    parser.add_argument("--tally", type=Path, help="adds this slice to those before it")
+    parser.add_argument("--child", nargs=3, metavar=("KINDS", "FIRST", "END"))
     options = parser.parse_args()
     if options.child:
-        folder, first, count = options.child
-        child(Path(folder), int(first), int(count), options.seed, options.keep)
+        kinds, first, end = options.child
+        child(Path(kinds), int(first), int(end), options.seed, options.keep)
         return 0
+    tally: dict[str, Any] = {"outcomes": {}, "kinds": {}, "seconds": 0.0, "mib": 0.0}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        valid_files(folder)
-        end = options.first + options.cases
-        starts = range(options.first, end, BATCH)
-        with ThreadPoolExecutor(options.workers) as pool:
-            results = pool.map(
-                lambda first: batch(
-                    folder, first, min(BATCH, end - first), options.seed, options.keep
-                ),
-                starts,
-            )
-            lines = [line for result in results for line in result]
-    return report(lines)
-
-
-def report(lines: list[str]) -> int:
-    """Print what came out; 1 if it was anything but a volume or a refusal."""
-    outcomes = [line.split(" ", 2)[1:] for line in lines if line.startswith("done")]
-    counted = Counter(outcome for _, outcome in outcomes)
-    for outcome, count in counted.most_common(20):
-        print(f"{count:8d}  {outcome}")
-    print(f"slowest case {max(float(seconds) for seconds, _ in outcomes):.2f} s")
-    memory = [list(map(float, line.split()[1:])) for line in lines if line.startswith("memory")]
-    peaks = [peak for peak, _ in memory] or [0.0]
-    above = [more for _, more in memory] or [0.0]
-    print(f"peak memory {max(peaks):.0f} MiB, {max(above):.0f} MiB above the imports")
-    return int(any(outcome not in {"read", "refused"} for outcome in counted))
+        write_kinds(Path(name))
+        for seconds, mib, kind, outcome in run_cases(Path(name), options):
+            add(tally["outcomes"], outcome, 1)
+            start = next((name for name in PASSING if outcome.startswith(name)), "BUG")
+            add(tally["kinds"].setdefault(kind, {}), start, 1)
+            tally["seconds"] = max(tally["seconds"], float(seconds))
+            tally["mib"] = max(tally["mib"], float(mib))
+    if options.tally and options.tally.exists():
+        earlier = json.loads(options.tally.read_text())
+        for outcome, count in earlier["outcomes"].items():
+            add(tally["outcomes"], outcome, count)
+        for kind, outcomes in earlier["kinds"].items():
+            for outcome, count in outcomes.items():
+                add(tally["kinds"].setdefault(kind, {}), outcome, count)
+        for part in ("seconds", "mib"):
+            tally[part] = max(tally[part], earlier[part])
+    if options.tally:
+        options.tally.write_text(json.dumps(tally, indent=1))
+    return report(tally)
 
 
 if __name__ == "__main__":

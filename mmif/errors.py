@@ -65,12 +65,14 @@ def on_one_line(text: str) -> str:
 def quote(text: str) -> str:
     """``text`` of a file, marked as such within a message: ‘head 2 mm’.
 
-    What stands between the marks never holds one, so that `without_quotes` finds all of it.
+    What stands between the marks never holds one, so that `without_quotes` finds all of it, and is
+    one line.
 
     >>> quote("O’Neil"), without_quotes("series " + quote("O’Neil") + ", 12 slices")
     ("‘O'Neil’", 'series ‘...’, 12 slices')
     """
-    return "‘" + text.translate({ord("‘"): "'", ord("’"): "'"}) + "’"
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    return "‘" + line.translate({ord("‘"): "'", ord("’"): "'"}) + "’"
 
 
 def without_quotes(message: str) -> str:

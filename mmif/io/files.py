@@ -225,6 +225,10 @@ def _is_mgh(head: bytes) -> bool:
     return len(head) >= 284 and words[0] == 1 and min(words[1:5]) > 0 and words[5] in known
 
 
+_STANDARD_ROOT = b"1.2.840.10008."
+"""How every UID of DICOM itself begins; the first of a file stands in its first 352 bytes."""
+
+DAMAGED_DICOM = "a damaged DICOM file"
 _FOREIGN = (
     (b"version https://git-lfs", "the pointer of a large-file store (Git LFS), not its content"),
     (b"/annex/objects/", "the pointer of git-annex, not its content"),
@@ -268,6 +272,8 @@ def _foreign_name(head: bytes) -> str:
     for start, name in _FOREIGN:
         if head.startswith(start):
             return name
+    if _STANDARD_ROOT in head:
+        return DAMAGED_DICOM
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it, or pack it as zip"
     opening = head.lstrip().lower()

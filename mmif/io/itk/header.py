@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from mmif.errors import InputError
+from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, ras_lps
 from mmif.io.checks import MAX_VOXELS, check_unpacked
 from mmif.io.files import foreign_content, own_file, text_of
@@ -33,6 +33,11 @@ _NRRD_SPACES = frozenset(
 _MAX_TEXT_BYTES = 1 << 20
 # Unpacked at once; decides memory, no result
 _PIECE_BYTES = 1 << 24
+MAX_SKEW = 0.01
+"""By how much a product of two axes may be off: headers give them with three digits and more."""
+
+_SKIPS = ("HeaderSize", "byte skip", "line skip")
+_NRRD_END = re.compile(rb"\n\r?\n")
 _META_END = re.compile(rb"^[ \t]*ElementDataFile[^\n]*\n", re.MULTILINE)
 
 
@@ -89,19 +94,43 @@ def read_itk_header(path: Path) -> ItkHeader:
     pixel = sitk.Image([1] * 3, reader.GetPixelID()).GetSizeOfPixelComponent() * components
     data = _data_file(path, fields)
     compressed = fields.get("CompressedData", "").lower().startswith(("t", "1"))
+    notes = _place_warnings(fields)
     # a compressed file says nothing of its size but by the ratio that is believed
-    plain = not compressed and fields.get("encoding", "raw") == "raw"
-    if plain and data.stat().st_size < voxels * pixel:
-        raise InputError(f"{path}: claims {voxels} voxels; expected no more than the file can hold")
+    if not compressed and fields.get("encoding", "raw") == "raw":
+        notes += _check_plain(path, data, fields, voxels * pixel)
     check_unpacked(voxels * pixel, data.stat().st_size, str(path))
     if compressed:
         _check_compressed(path, fields, voxels * pixel)
+    if fields.get("encoding", "") in {"gzip", "gz"}:
+        _check_gzipped(path, data, fields, voxels * pixel)
     n = len(size)
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (n, n))[:3, :3]
+    if np.abs(direction.T @ direction - np.eye(3)).max() > MAX_SKEW:
+        raise GeometryError(f"{path}: axes that are not perpendicular; expected a rotation")
     affine[:3, :3] = direction * reader.GetSpacing()[:3]
     affine[:3, 3] = reader.GetOrigin()[:3]
-    return ItkHeader(reader, size, ras_lps(affine), _place_warnings(fields))
+    return ItkHeader(reader, size, ras_lps(affine), notes)
+
+
+def _check_plain(path: Path, data: Path, fields: dict[str, str], expected: int) -> tuple[str, ...]:
+    """Refuse fewer bytes of uncompressed pixels than ``expected``; ITK makes values up for them.
+
+    Returns:
+        A note, where there are more.
+    """
+    held, skipped = data.stat().st_size, 0
+    if data == path:
+        with path.open("rb") as file:
+            end = (_NRRD_END if "space" in fields else _META_END).search(file.read(_MAX_TEXT_BYTES))
+        held -= end.end() if end else 0
+    else:
+        skipped = sum(int(fields.get(key, "0") != "0") for key in _SKIPS)
+    if held < expected:
+        raise InputError(f"{path}: claims {expected} bytes of pixels; it holds {held} (truncated)")
+    if held == expected or skipped:
+        return ()
+    return (f"{held - expected} bytes more than its header says: it may be damaged",)
 
 
 def _place_warnings(fields: dict[str, str]) -> tuple[str, ...]:
@@ -180,6 +209,8 @@ def _geometry_fields(path: Path) -> dict[str, str]:
     _check_data_files(path, found, is_nrrd)
     if is_nrrd:
         _check_nrrd_axes(path, found)
+    if not is_nrrd and not found.get("BinaryData", "").lower().startswith(("t", "1")):
+        raise InputError(f"{path}: BinaryData is not True (numbers as text); expected binary")
     unit = found.get("DistanceUnits", "mm").lower()
     if not is_nrrd and unit not in _MILLIMETRES:
         raise InputError(f"{path}: DistanceUnits {unit[:20]}; expected mm")
@@ -201,14 +232,32 @@ def _check_compressed(path: Path, fields: dict[str, str], expected: int) -> None
     size = data.stat().st_size
     if not re.fullmatch(r"[0-9]{1,15}", claimed) or int(claimed) > size:
         raise InputError(f"{path}: compressed pixels of a size that its file does not hold")
-    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     with data.open("rb") as file:
         if local and (end := _META_END.search(file.read(_MAX_TEXT_BYTES))):
             file.seek(end.end())
-        try:
-            unpacked = _unpacked_bytes(stream, file.read(int(claimed) or size), expected)
-        except zlib.error as error:
-            raise InputError(f"{path}: compressed pixels are damaged") from error
+        _check_unpacks(path, file.read(int(claimed) or size), expected)
+
+
+def _check_gzipped(path: Path, data: Path, fields: dict[str, str], expected: int) -> None:
+    """Refuse a gzipped NRRD that does not unpack to ``expected`` bytes, with their checksum.
+
+    ITK does not look at the checksum.
+    """
+    if any(fields.get(key, "0") != "0" for key in _SKIPS):
+        return
+    with data.open("rb") as file:
+        if data == path and (end := _NRRD_END.search(file.read(_MAX_TEXT_BYTES))):
+            file.seek(end.end())
+        _check_unpacks(path, file.read(), expected)
+
+
+def _check_unpacks(path: Path, packed: bytes, expected: int) -> None:
+    """Refuse zlib or gzip data that do not unpack to ``expected`` bytes."""
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    try:
+        unpacked = _unpacked_bytes(stream, packed, expected)
+    except zlib.error as error:
+        raise InputError(f"{path}: compressed pixels are damaged") from error
     if not stream.eof or unpacked != expected:
         raise InputError(f"{path}: compressed pixels do not unpack to {expected} bytes")
 

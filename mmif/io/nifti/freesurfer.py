@@ -94,5 +94,5 @@ def _voxels(path: Path, info: MghInfo, frame: int) -> npt.NDArray[np.float32]:
     count = math.prod(info.shape)
     start = _HEADER_BYTES + frame * count * info.dtype.itemsize
     with nifti_errors(path):
-        flat = read_values(path, start, count, info.dtype)
+        flat, _ = read_values(path, start, count, info.dtype)
     return flat.reshape(info.shape, order="F").astype(np.float32, order="F")

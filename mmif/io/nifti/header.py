@@ -104,25 +104,32 @@ def open_nifti(path: Path) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, file)
 
 
-def read_values(path: Path, start: int, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """``count`` stored values from byte ``start`` of what ``path`` holds, unpacked.
+def read_values(
+    path: Path, start: int, count: int, dtype: np.dtype[Any]
+) -> tuple[npt.NDArray[Any], int]:
+    """``count`` stored values from byte ``start`` of what ``path`` holds, unpacked; and the rest.
 
-    Memory is taken only as bytes come.
+    The rest are the bytes behind them. Of a packed file they are read as well, since gzip's
+    checksum stands at the end. Memory is taken only as bytes come.
 
     Raises:
-        InputError: there are fewer, or a packed file claims more than images unpack to.
+        InputError: there are fewer, they are damaged, or far more than images unpack to.
     """
-    size = count * dtype.itemsize
-    if is_packed(path):
-        check_unpacked(start + size, path.stat().st_size, str(path))
+    size, packed, held = count * dtype.itemsize, is_packed(path), path.stat().st_size
+    if packed:
+        check_unpacked(start + size, held, str(path))
     data = bytearray()
     with open_nifti(path) as file:
         file.seek(start)
         while len(data) < size and (chunk := file.read(min(size - len(data), CHUNK_BYTES))):
             data += chunk
+        rest = 0 if packed else max(held - start - size, 0)
+        while packed and (chunk := file.read(CHUNK_BYTES)):
+            rest += len(chunk)
+            check_unpacked(start + size + rest, held, str(path))
     if len(data) < size:
         raise InputError(f"{path}: {len(data)} bytes of voxels; expected {size} (truncated)")
-    return np.frombuffer(data, dtype=dtype)
+    return np.frombuffer(data, dtype=dtype), rest
 
 
 def _naming_notes(path: Path) -> tuple[str, ...]:

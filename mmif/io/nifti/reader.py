@@ -54,9 +54,9 @@ def read_nifti(path: Path, role: str | None, frame: int | None) -> tuple[Volume,
     if info.colour and role is not None:
         raise InputError(f"{where}: RGB24 colours; expected the grey values of the {role} source")
     with nifti_errors(path):
-        stored = _stored_values(info, _frame_number(info, frame))
+        stored, notes = _stored_values(info, _frame_number(info, frame))
     voxels = _physical(stored, info)
-    notes = info.warnings if info.colour else info.warnings + repair(voxels, role, where)
+    notes = info.warnings + notes + (() if info.colour else repair(voxels, role, where))
     check_values(voxels, where)
     affine = info.affine_ras
     if not info.colour and shear_mm(affine, info.shape) > SHEAR_MM:
@@ -85,8 +85,8 @@ def _frame_number(info: NiftiInfo, frame: int | None) -> int:
     return choose_frame(frame, info.frames, str(info.path))
 
 
-def _stored_values(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
-    """Stored values of one volume (X, Y, Z), or (X, Y, Z, 3) for colours."""
+def _stored_values(info: NiftiInfo, frame: int) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Stored values of one volume (X, Y, Z), or (X, Y, Z, 3) for colours; and what was noticed."""
     dtype = info.header.get_data_dtype()
     if info.colour:
         dtype = np.dtype("u1")
@@ -94,10 +94,15 @@ def _stored_values(info: NiftiInfo, frame: int) -> npt.NDArray[Any]:
     pair = bytes(info.header["magic"].tobytes())[:2] == b"ni"
     start = max(float(info.header["vox_offset"]), 0.0) if pair else _data_offset(info.header)
     image = _image_file(info.path) if pair else info.path
-    flat = read_values(image, int(start) + frame * count * dtype.itemsize, count, dtype)
+    size = count * dtype.itemsize
+    flat, rest = read_values(image, int(start) + frame * size, count, dtype)
+    surplus = rest - (info.frames - frame - 1) * size
+    notes: tuple[str, ...] = ()
+    if surplus > 0:
+        notes = (f"{surplus} bytes more than its header says: it may be damaged",)
     if info.colour:
-        return flat.reshape((3, *info.shape), order="F").transpose(1, 2, 3, 0)
-    return flat.reshape(info.shape, order="F")
+        return flat.reshape((3, *info.shape), order="F").transpose(1, 2, 3, 0), notes
+    return flat.reshape(info.shape, order="F"), notes
 
 
 def _data_offset(header: Header) -> float:

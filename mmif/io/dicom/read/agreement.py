@@ -7,11 +7,14 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+import numpy as np
 import pydicom
 from pydicom.tag import Tag
+from pydicom.uid import UID
 
-from mmif.errors import GeometryError, InputError
-from mmif.io.dicom.read.frames import SINGLE, Frame
+from mmif.errors import GeometryError, InputError, MmifError
+from mmif.io.dicom.read.frames import SINGLE, Frame, frames_of
+from mmif.io.dicom.read.geometry import is_alike, normal, positions
 from mmif.io.dicom.read.headers import Header, integer, short_ascii, text
 from mmif.io.files import FoundFile, is_dead_link
 
@@ -26,6 +29,9 @@ ONE_FORM = ("PhotometricInterpretation", "BitsStored", "PixelRepresentation", "P
 
 ONE_SCALE = ("RescaleSlope", "RescaleIntercept")
 """The same, except in PET, where each slice has a scale of its own."""
+
+NEXT_STEPS = 1.5
+"""How many spacings beyond its end a slice of a volume lies: one, and what positions jitter."""
 
 AGREEMENT_KEYWORDS = (
     *(*ALL_OR_NONE, *ONE_UNIT, *ONE_FORM),
@@ -210,6 +216,66 @@ def count_notes(
             there = volumes if keyword.startswith("NumberOfT") else len(chosen)
             notes.append(f"{keyword} says {claimed}, {there:g} lie there; some may be missing")
     return tuple(notes)
+
+
+def stray_notes(
+    chosen: Sequence[Frame], headers: Sequence[Header], others: Sequence[Header]
+) -> tuple[str, ...]:
+    """Whether images of series of one or two images may be slices of this one.
+
+    A damaged or renewed SeriesInstanceUID takes a slice away; at an end of the volume nothing else
+    tells.
+
+    Args:
+        chosen: the frames of the volume, from low to high.
+        headers: of the files of its series.
+        others: of the other images, one a file.
+    """
+    own = headers[chosen[0].file].dataset
+    strays = sum(_is_stray(chosen, own, header) for header in others)
+    if not strays:
+        return ()
+    return (
+        f"{strays} images of another SeriesInstanceUID would continue the volume or have no place; "
+        "slices may be missing at its ends",
+    )
+
+
+def _is_stray(chosen: Sequence[Frame], own: pydicom.Dataset, header: Header) -> bool:
+    """Whether an image of another series is like ``chosen`` and lies at an end of it, or nowhere.
+
+    Args:
+        chosen: frames from low to high.
+        own: a header of theirs.
+        header: that of the other image.
+    """
+    dataset = header.dataset
+    other = _text_or_none(dataset, "Modality") not in {text(own, "Modality"), "", None}
+    if other or "LOCALIZER" in (_text_or_none(dataset, "ImageType") or ""):
+        return False
+    if not UID(_text_or_none(dataset, "SeriesInstanceUID") or "").is_valid:
+        return True
+    try:
+        frame = frames_of(header, 0)[0]
+    except MmifError:  # no place, or another object of the same space
+        space = text(own, "FrameOfReferenceUID")
+        return space != "" and _text_or_none(dataset, "FrameOfReferenceUID") == space
+    along, depths = normal(chosen[0]), positions(chosen) @ normal(chosen[0])
+    step = (depths[-1] - depths[0]) / (len(depths) - 1)
+    depth = float(np.dot(frame.position_lps, along))
+    ends = (depths[0] - depth, depth - depths[-1])
+    nearest = chosen[0] if ends[0] > ends[1] else chosen[-1]
+    apart = np.subtract(frame.position_lps, nearest.position_lps)
+    beside = float(np.linalg.norm(apart - along * (apart @ along)))
+    return 0 < max(ends) < NEXT_STEPS * step and beside < step and is_alike(frame, nearest)
+
+
+def _text_or_none(dataset: pydicom.Dataset, keyword: str) -> str | None:
+    """An attribute as text; None where it cannot be read."""
+    try:
+        return text(dataset, keyword)
+    except InputError:
+        return None
 
 
 def check_no_holes(chosen: Sequence[Frame], headers: Sequence[Header], damaged: int) -> None:

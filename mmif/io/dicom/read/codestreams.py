@@ -32,8 +32,14 @@ _SPARE_BYTES = 16
 """Bytes behind the runs of a segment: one pads to an even length, and some encoders to 16."""
 
 
-def check_codestream(pixel_data: bytes, stored: "PixelFormat", index: int) -> None:
+def check_codestream(pixel_data: bytes, stored: "PixelFormat", index: int, notes: set[str]) -> None:
     """Refuse a compressed frame whose own size is not the size in the header.
+
+    Args:
+        pixel_data: encapsulated frames.
+        stored: what the header says of them.
+        index: which frame.
+        notes: takes what is noticed, in words.
 
     Raises:
         InputError: another size, or no size found.
@@ -49,14 +55,20 @@ def check_codestream(pixel_data: bytes, stored: "PixelFormat", index: int) -> No
         raise InputError(
             f"compressed pixels of {size[0]} x {size[1]}; expected {stored.columns} x {stored.rows}"
         )
-    _check_samples(frame, stored)
+    bits = _check_samples(frame, stored)
+    if stored.transfer_syntax not in JPEG_SYNTAXES and bits != stored.bits_stored:
+        notes.add(f"compressed pixels of {bits} bits, BitsStored says {stored.bits_stored}")
     _check_end(frame)
     if stored.transfer_syntax not in JPEG_SYNTAXES and _ZERO_RUN in frame:
         raise InputError("compressed pixels with a run of zeros (damaged)")
 
 
-def _check_samples(frame: bytes, stored: "PixelFormat") -> None:
-    """Refuse a codestream whose components, depth or sign cannot be those of the header."""
+def _check_samples(frame: bytes, stored: "PixelFormat") -> int:
+    """Refuse a codestream whose components, depth or sign cannot be those of the header.
+
+    Returns:
+        Bits of one sample.
+    """
     found = codestream_samples(frame)
     if found is None:
         raise InputError("compressed pixels without a depth of their own (truncated)")
@@ -73,6 +85,7 @@ def _check_samples(frame: bytes, stored: "PixelFormat") -> None:
         raise InputError(
             f"compressed pixels of {bits} bits; expected {stored.bits_stored}, with their sign"
         )
+    return bits
 
 
 def _check_end(frame: bytes) -> None:

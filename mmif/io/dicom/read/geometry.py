@@ -34,6 +34,10 @@ DRIFT_MM = 0.1
 SAME_PLACE_MM = 0.01
 """Of the same series no two slices lie nearer than 0.5 mm, unless they are in one place to 1e-6."""
 
+SAME_DIRECTION = 1e-3
+"""Of direction cosines: a quarter of a mm at the edge of a slice. In each real series of
+`benchmarks/constants.py geometry` they are the same to the last digit."""
+
 MAX_GAP_MM = 12.0
 """Of a variable spacing: sequential head CT steps by up to 10 mm above the posterior fossa."""
 
@@ -103,6 +107,17 @@ def normal(frame: Frame) -> Vector:
 def positions(frames: Sequence[Frame]) -> Vector:
     """(n, 3) LPS mm of the first pixels."""
     return np.array([frame.position_lps for frame in frames])
+
+
+def is_alike(a: Frame, b: Frame) -> bool:
+    """Whether two slices can be of one volume."""
+    return (
+        a.size == b.size
+        and max(abs(p - q) for p, q in zip(a.pixel_mm, b.pixel_mm, strict=True)) < 1e-3
+        and max(abs(p - q) for p, q in zip(a.row_lps, b.row_lps, strict=True)) < SAME_DIRECTION
+        and max(abs(p - q) for p, q in zip(a.column_lps, b.column_lps, strict=True))
+        < SAME_DIRECTION
+    )
 
 
 def fit_grid(stack: Stack, fill_gaps: bool = False) -> Placement:

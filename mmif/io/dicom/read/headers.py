@@ -316,6 +316,14 @@ def text(dataset: pydicom.Dataset, keyword: str) -> str:
     return "\\".join(map(str, found)) if _is_list(found) else str(found).strip()
 
 
+def description(dataset: pydicom.Dataset) -> str:
+    """SeriesDescription, up to where a damaged length makes it swallow the next elements.
+
+    A long string has at most 64 letters and no control character (PS3.5 table 6.2-1).
+    """
+    return re.split(r"[\x00-\x1f\x7f]", text(dataset, "SeriesDescription"))[0][:64].strip()
+
+
 def code_strings(dataset: pydicom.Dataset, keyword: str) -> tuple[str, ...]:
     """The values of a text attribute such as ImageType, in capitals."""
     return tuple(part.strip().upper() for part in text(dataset, keyword).split("\\") if part)

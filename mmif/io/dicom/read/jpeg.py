@@ -86,6 +86,11 @@ def _decode(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
     """As `decode_jpeg`, without the look for an early end."""
     import gdcm  # only a JPEG frame needs it, and most series hold none
 
+    if stored.bits_allocated > 16:
+        raise InputError(f"JPEG pixels in {stored.bits_allocated} bits; expected 8 or 16")
+    # GDCM ends the process where 8 allocated bits are not all stored; the reader masks them after
+    used = stored.bits_stored if stored.bits_allocated == 16 else 8
+
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()
@@ -104,8 +109,8 @@ def _decode(frame: bytes, stored: "PixelFormat") -> npt.NDArray[Any]:
         gdcm.PixelFormat(
             1,
             stored.bits_allocated,
-            stored.bits_stored,
-            stored.bits_stored - 1,
+            used,
+            used - 1,
             int(stored.signed),
         )
     )

@@ -23,6 +23,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
     HTJ2K,
     UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -185,20 +186,30 @@ They stay valid until the same thread reads the next frame.
 """
 
 
-def frame_reader(path: Path, header: Header, name: str) -> FrameReader:
+def frame_reader(path: Path, header: Header, name: str, notes: set[str]) -> FrameReader:
     """A function that reads the stored samples of one frame of a file.
+
+    Args:
+        path: the file.
+        header: its header.
+        name: what to call it in errors.
+        notes: takes what is noticed in the pixels, in words.
 
     Raises:
         InputError: the file holds fewer pixels than it claims, or an encoding that is not read.
     """
     stored = pixel_format(header.dataset)
-    plain = stored.transfer_syntax in _NATIVE and stored.photometric.startswith("MONOCHROME")
-    if plain and header.pixel_offset:
-        return _native_reader(path, header.pixel_offset, stored, name)
-    return _decoding_reader(path, stored, name)
+    grey = stored.photometric.startswith("MONOCHROME")
+    if stored.transfer_syntax in _NATIVE and grey and header.pixel_offset:
+        return _native_reader(path, header.pixel_offset, stored, name, notes)
+    if stored.transfer_syntax == DeflatedExplicitVRLittleEndian and grey:
+        return _deflated_reader(path, stored, name, notes)
+    return _decoding_reader(path, stored, name, notes)
 
 
-def _native_reader(path: Path, offset: int, stored: PixelFormat, name: str) -> FrameReader:
+def _native_reader(
+    path: Path, offset: int, stored: PixelFormat, name: str, notes: set[str]
+) -> FrameReader:
     """Reads uncompressed frames straight from the file."""
     order = "big" if stored.transfer_syntax == ExplicitVRBigEndian else "little"
     with path.open("rb") as file:
@@ -217,8 +228,10 @@ def _native_reader(path: Path, offset: int, stored: PixelFormat, name: str) -> F
     available = max(min(held, claimed), 0)
     if available < needed:
         raise InputError(f"{name}: {available} bytes of pixels; expected {needed} (truncated)")
-    if available >= needed + stored.frame_bytes:
-        raise InputError(f"{name}: {available} bytes of pixels; expected {needed} (more frames?)")
+    if available > needed:
+        with path.open("rb") as file:
+            file.seek(start + needed)
+            _check_padding(file.read(available - needed), needed, name)
 
     def read(index: int) -> Pixels:
         room = _scratch_bytes(stored.frame_bytes)
@@ -226,9 +239,38 @@ def _native_reader(path: Path, offset: int, stored: PixelFormat, name: str) -> F
             file.seek(start + index * stored.frame_bytes)
             _fill(file, room, name)
         samples = np.frombuffer(room, dtype=stored.dtype)
-        return _used_bits(samples.reshape(stored.rows, stored.columns), stored)
+        return _used_bits(samples.reshape(stored.rows, stored.columns), stored, notes)
 
     return read
+
+
+def _deflated_reader(path: Path, stored: PixelFormat, name: str, notes: set[str]) -> FrameReader:
+    """Frames of a deflated data set, which is in memory once it is parsed."""
+    with header_errors(name):
+        data = pydicom.dcmread(path, force=True).PixelData
+    needed = stored.frame_bytes * stored.frames
+    if len(data) < needed:
+        raise InputError(f"{name}: {len(data)} bytes of pixels; expected {needed} (truncated)")
+    _check_padding(data[needed:], needed, name)
+
+    def read(index: int) -> Pixels:
+        start = index * stored.frame_bytes
+        samples = np.frombuffer(data[start : start + stored.frame_bytes], dtype=stored.dtype)
+        return _used_bits(samples.reshape(stored.rows, stored.columns), stored, notes)
+
+    return read
+
+
+def _check_padding(surplus: bytes, needed: int, name: str) -> None:
+    """Refuse more pixels than the header says: another size, or more frames.
+
+    One byte evens the length out (PS3.5 8.1.1); writers that add more add zeros.
+    """
+    if len(surplus) > 1 and any(surplus):
+        raise InputError(
+            f"{name}: {needed + len(surplus)} bytes of pixels; expected {needed} "
+            "(another size, or more frames?)"
+        )
 
 
 _scratch = threading.local()
@@ -252,16 +294,18 @@ def _fill(file: io.FileIO, room: memoryview, name: str) -> None:
         done += count
 
 
-def _used_bits(samples: Pixels, stored: PixelFormat) -> Pixels:
+def _used_bits(samples: Pixels, stored: PixelFormat, notes: set[str]) -> Pixels:
     """``samples`` without the bits above BitsStored (old files keep overlays there)."""
     spare = stored.bits_allocated - stored.bits_stored
     if not spare:
         return samples
     native = samples.astype(samples.dtype.newbyteorder("="), copy=False)
+    if not stored.signed and int(native.max()) >> stored.bits_stored:
+        notes.add(f"bits above the {stored.bits_stored} of BitsStored are set: left out (overlay?)")
     return np.asarray(np.right_shift(np.left_shift(native, spare), spare))
 
 
-def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
+def _decoding_reader(path: Path, stored: PixelFormat, name: str, notes: set[str]) -> FrameReader:
     """Decodes frames with pydicom's plug-ins."""
     try:
         decoder = get_decoder(stored.transfer_syntax)
@@ -279,7 +323,7 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
     def read(index: int) -> Pixels:
         with header_errors(name):
             if stored.transfer_syntax.is_encapsulated:
-                check_codestream(dataset.PixelData, stored, index)
+                check_codestream(dataset.PixelData, stored, index, notes)
             # pydicom's door to GDCM turns away 12 bits, and sees no end that is missing (jpeg.py)
             if stored.transfer_syntax in JPEG_SYNTAXES and stored.samples == 1:
                 frame = get_frame(dataset.PixelData, index, number_of_frames=stored.frames)
@@ -293,7 +337,7 @@ def _decoding_reader(path: Path, stored: PixelFormat, name: str) -> FrameReader:
             if stored.photometric == "PALETTE COLOR":
                 return np.asarray(apply_color_lut(pixels, dataset))
             if stored.samples == 1 and 8 * pixels.dtype.itemsize == stored.bits_allocated:
-                return _used_bits(pixels, stored)
+                return _used_bits(pixels, stored, notes)
             return np.asarray(pixels)
 
     return read

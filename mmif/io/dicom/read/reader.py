@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mmif.errors import GeometryError, InputError
 from mmif.geometry import Matrix, spacing_mm
 from mmif.io.checks import MAX_VOXELS, check_grid, check_values, fill_background
+from mmif.io.dicom.read.agreement import stray_notes
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import Placement, Stack
 from mmif.io.dicom.read.headers import Header, integer, patient_key, prefix_errors, quiet, text
@@ -109,6 +110,7 @@ def read_scan(
     where = f"{scan.path}: series {series.uid}"
     stack, placement, notes = series.volume(frame, fill_gaps)
     check_grid(placement.shape, placement.affine_ras, where)
+    notes += stray_notes(stack.frames, series.headers, _lone_images(scan, series))
     pixel_notes: tuple[str, ...] = ()
     if info.colour:
         voxels = _colours(series, stack, placement, where)
@@ -133,6 +135,12 @@ def read_scan(
         unseen=_slabs(placement),
     )
     return voxels, placement.affine_ras, source
+
+
+def _lone_images(scan: FileIndex, series: Series) -> list[Header]:
+    """The headers of the other series of one or two files; those cut short are counted before."""
+    few = [other for other in scan.series if other.uid != series.uid and len(other.files) < 3]
+    return [h for other in few for h in other.headers if h.pixel_offset is not None]
 
 
 def _slabs(placement: Placement) -> tuple[Slab, ...]:
@@ -199,7 +207,7 @@ def _stack(series: Series, stack: Stack, where: str) -> tuple[Volume, tuple[str,
     with quiet, ThreadPoolExecutor(_THREADS) as pool:
         counts = list(pool.map(read_block, range(0, len(volume), _BLOCK)))
     padded, kept = (sum(column) for column in zip(*counts, strict=True))
-    notes: tuple[str, ...] = ()
+    notes = tuple(sorted(readers.notes))
     if kept:
         share = 100 * kept / volume.size
         notes += (f"the padding value is tissue too ({share:.1f} % of the voxels): kept there",)
@@ -236,18 +244,23 @@ def _empty(stack: Stack, where: str) -> Volume:
 
 
 class _Readers:
-    """Stored samples of frames; multi-frame files are opened once."""
+    """Stored samples of frames; multi-frame files are opened once.
+
+    Attributes:
+        notes: what was noticed in the pixels, in words.
+    """
 
     def __init__(self, series: Series) -> None:
         self._series = series
         self._shared: dict[int, FrameReader] = {}
         self._lock = Lock()
+        self.notes: set[str] = set()
 
     def __call__(self, frame: Frame) -> Pixels:
         file, header = self._series.files[frame.file], self._series.headers[frame.file]
         if (integer(header.dataset, "NumberOfFrames") or 1) == 1:
-            return frame_reader(file.path, header, file.name)(frame.index)
+            return frame_reader(file.path, header, file.name, self.notes)(frame.index)
         with self._lock:
             if frame.file not in self._shared:
-                self._shared[frame.file] = frame_reader(file.path, header, file.name)
+                self._shared[frame.file] = frame_reader(file.path, header, file.name, self.notes)
         return self._shared[frame.file](frame.index)

@@ -43,6 +43,7 @@ from mmif.io.dicom.read.headers import (
     clean,
     code_strings,
     collector_paused,
+    description,
     integer,
     is_directory,
     one_line,
@@ -58,6 +59,7 @@ from mmif.io.dicom.read.labels import LABEL_KEYWORDS, PRIVATE_TAGS
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
 from mmif.io.dicom.read.split import is_phase, select_volume, split_volumes
 from mmif.io.files import (
+    DAMAGED_DICOM,
     FoundFile,
     IgnoredFile,
     detect_format,
@@ -304,7 +306,7 @@ class Series:
     def _name(self, reason: str) -> str:
         """``reason``, with what its description says of a series that forms no volume."""
         dataset = self.headers[0].dataset
-        what = named_auxiliary(text(dataset, "SeriesDescription"), text(dataset, "Modality"))
+        what = named_auxiliary(description(dataset), text(dataset, "Modality"))
         return f"{what}, not a volume: {reason}" if what else reason
 
 
@@ -420,6 +422,7 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip
             else:
                 reason = foreign_content(file.path) if kind == "other" else ""
                 ignored.append(IgnoredFile(file.name, reason or _REASONS[kind]))
+                damaged[_folder(file)] += reason == DAMAGED_DICOM
         except MmifError as error:
             reason = str(error).removeprefix(f"{file.name}: ")
             ignored.append(IgnoredFile(file.name, reason))
@@ -514,7 +517,7 @@ def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> Seri
         study_uid=text(dataset, "StudyInstanceUID"),
         patient_key=patient_key(dataset),
         modality=modality,
-        description=text(dataset, "SeriesDescription"),
+        description=description(dataset),
         number=_series_number(dataset),
         object_name=sop_class_name(dataset),
         slices=sum(_frame_count(h.dataset) for h in series.headers),
@@ -533,9 +536,9 @@ def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> Seri
         attenuation_corrected=is_attenuation_corrected(
             code_strings(dataset, "CorrectedImage"),
             text(dataset, "AttenuationCorrectionMethod"),
-            text(dataset, "SeriesDescription"),
+            description(dataset),
         ),
-        auxiliary=named_auxiliary(text(dataset, "SeriesDescription"), modality),
+        auxiliary=named_auxiliary(description(dataset), modality),
         person_key=person_key(dataset),
     )
     try:

@@ -21,6 +21,7 @@ from mmif.io.dicom.read.geometry import (
     JITTER_MM,
     SAME_PLACE_MM,
     Stack,
+    is_alike,
     normal,
     plane_name,
     positions,
@@ -36,10 +37,6 @@ from mmif.io.dicom.read.labels import (
 )
 
 TIMES = ("AcquisitionTime",)
-SAME_DIRECTION = 1e-3
-"""Of direction cosines: a quarter of a mm at the edge of a slice. In each real series of
-`benchmarks/constants.py geometry` they are the same to the last digit."""
-
 CLEARLY_MORE = 3
 """A volume is the clear choice in its series when it has so many times the others' slices."""
 
@@ -134,7 +131,7 @@ def _is_repeated(found: Sequence[Stack]) -> bool:
     """Whether the volumes lie in one plane and each has enough slices: not so in a localizer."""
     first = found[0].frames[0]
     return all(
-        _is_alike(first, stack.frames[0]) and len(stack.frames) >= MIN_SLICES for stack in found
+        is_alike(first, stack.frames[0]) and len(stack.frames) >= MIN_SLICES for stack in found
     )
 
 
@@ -192,7 +189,7 @@ def _covers(chosen: Stack, found: Sequence[Stack]) -> bool:
     along, first = normal(chosen.frames[0]), chosen.frames[0]
     depths = positions(chosen.frames) @ along
     for stack in found:
-        if not _is_alike(first, stack.frames[0]):
+        if not is_alike(first, stack.frames[0]):
             return False
         other = positions(stack.frames) @ along
         if np.abs(other[:, None] - depths[None]).min(axis=1).max() > JITTER_MM:
@@ -210,9 +207,7 @@ def _of_several_stacks(found: Sequence[Stack]) -> tuple[Stack | None, str]:
     meant = max(_in_order(axial or found), key=lambda stack: len(stack.frames))
     others = [stack for stack in found if stack is not meant]
     if len(meant.frames) < MIN_SLICES or any(
-        _overlap([s.frames, meant.frames])
-        for s in others
-        if _is_alike(s.frames[0], meant.frames[0])
+        _overlap([s.frames, meant.frames]) for s in others if is_alike(s.frames[0], meant.frames[0])
     ):
         return None, ""
     name = meant.frames[0].labels["StackID"]
@@ -240,7 +235,7 @@ def _alike(frames: Sequence[Frame]) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
     for frame in frames:
         for group in groups:
-            if _is_alike(group[0], frame):
+            if is_alike(group[0], frame):
                 group.append(frame)
                 break
         else:
@@ -248,17 +243,6 @@ def _alike(frames: Sequence[Frame]) -> list[list[Frame]]:
             if len(groups) > MAX_GROUPS:
                 raise GeometryError(f"more than {MAX_GROUPS} orientations or sizes in one series")
     return groups
-
-
-def _is_alike(a: Frame, b: Frame) -> bool:
-    """Whether two slices can be of one volume."""
-    return (
-        a.size == b.size
-        and max(abs(p - q) for p, q in zip(a.pixel_mm, b.pixel_mm, strict=True)) < 1e-3
-        and max(abs(p - q) for p, q in zip(a.row_lps, b.row_lps, strict=True)) < SAME_DIRECTION
-        and max(abs(p - q) for p, q in zip(a.column_lps, b.column_lps, strict=True))
-        < SAME_DIRECTION
-    )
 
 
 def _sort(frames: Sequence[Frame]) -> tuple[Frame, ...]:

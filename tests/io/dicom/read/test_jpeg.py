@@ -70,4 +70,4 @@ def test_a_frame_without_end_marker_is_refused() -> None:
     half = len(frame) // 2
     for short in (frame[:half], frame[:half] + bytes(half)):
         with pytest.raises(InputError, match="end marker"):
-            check_codestream(encapsulate([short]), stored, 0)
+            check_codestream(encapsulate([short]), stored, 0, set())

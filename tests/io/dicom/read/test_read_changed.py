@@ -1,5 +1,6 @@
 """One change to a good series: the same volume, a warning, or a refusal; never another volume."""
 
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,16 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_corpus import CT, MR, PT, part, scan, write_series
+from dicom_corpus import CT, MR, PT, part, scan, write_nuclear, write_series
+from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEG2000Lossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+)
 
 from mmif.errors import MmifError
 from mmif.io import load
@@ -168,3 +176,85 @@ def test_a_run_of_zeros_in_a_codestream(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(MmifError, match="run of zeros"):
         load(tmp_path)
+
+
+def test_a_slice_that_lost_its_series_is_told(tmp_path: Path) -> None:
+    """At an end of the volume nothing else tells."""
+    write_series(tmp_path, SMALL, CT)
+    paths = sorted(tmp_path.iterdir(), key=lambda p: pydicom.dcmread(p).ImagePositionPatient[2])
+    whole = paths[0].read_bytes()
+    ds = pydicom.dcmread(paths[0])
+    for uid in ("1.2.3.6", "1.2.3.x", ""):
+        ds.SeriesInstanceUID = uid.replace("x", "7")
+        ds.save_as(paths[0])
+        if "x" in uid:
+            paths[0].write_bytes(paths[0].read_bytes().replace(b"1.2.3.7", b"1.2.3.x"))
+        found = outcome(tmp_path)
+        assert found is not None
+        assert "images of another SeriesInstanceUID would continue" in " ".join(found[2])
+    paths[0].write_bytes(whole[:128] + b"XXXX" + whole[132:])
+    found = outcome(tmp_path)
+    assert found is not None
+    assert "could not be read" in " ".join(found[2])
+
+
+def test_another_image_beside_a_series_is_not_told(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, CT)
+    far = part(scan(size=(20, 22), pixel_mm=(8.0, 8.0)), [27])
+    write_series(tmp_path, far, CT, name="far")
+    write_series(tmp_path, far, CT, name="scout", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    found = outcome(tmp_path)
+    assert found is not None
+    assert "missing" not in " ".join(found[2])
+
+
+def test_bits_above_those_stored_and_columns_too_few(tmp_path: Path) -> None:
+    """Both of one multi-frame object, of which no other header speaks."""
+    path = tmp_path / "image"
+    for syntax in (ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian):
+        write_nuclear(path, SMALL)
+        ds = pydicom.dcmread(path)
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.BitsStored, ds.HighBit = 5, 4
+        ds.save_as(path, enforce_file_format=True)
+        found = outcome(path)
+        assert found is not None
+        assert "bits above the 5 of BitsStored are set" in " ".join(found[2])
+        ds.BitsStored, ds.HighBit, ds.Columns = 16, 15, ds.Columns - 1
+        ds.save_as(path, enforce_file_format=True)
+        with pytest.raises(MmifError, match="another size, or more frames"):
+            load(path)
+
+
+def test_a_description_that_swallows_the_next_elements_is_cut(tmp_path: Path) -> None:
+    write_series(tmp_path, SMALL, CT)
+    for path in tmp_path.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.SeriesDescription = "head\x10\x00\x10\x00PN\x0e\x00Phantom^Secret"
+        del ds.ImagePositionPatient
+        ds.save_as(path)
+    with pytest.raises(MmifError) as caught:
+        load(tmp_path)
+    assert "‘head’" in str(caught.value)
+    assert "Secret" not in str(caught.value)
+
+
+def test_jpeg_of_fewer_bits_stored_ends_no_process(tmp_path: Path) -> None:
+    """GDCM calls abort() where not all of 8 bits are stored, and where 32 are allocated."""
+    picture = io.BytesIO()
+    Image.fromarray(np.arange(440, dtype=np.uint8).reshape(20, 22)).save(picture, "JPEG")
+
+    def packed(ds: Dataset, k: int) -> None:
+        ds.PixelData = encapsulate([picture.getvalue()])
+        ds["PixelData"].VR = "OB"
+        ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+
+    few = {"BitsAllocated": 8, "BitsStored": 3, "HighBit": 2}
+    write_series(tmp_path / "few", SMALL, MR, change=packed, **few)
+    found = outcome(tmp_path / "few")
+    assert found is not None
+    assert "BitsStored" in " ".join(found[2])
+    many = {"BitsAllocated": 32, "BitsStored": 8, "HighBit": 7}
+    write_series(tmp_path / "many", SMALL, MR, change=packed, **many)
+    with pytest.raises(MmifError, match="32 bits; expected 8 or 16"):
+        load(tmp_path / "many")

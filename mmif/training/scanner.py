@@ -58,6 +58,7 @@ def show_as_scanner(mri: Image, ct: Image, parenchyma: float, random: Generator)
     target = reader_target(mri, ct, level)
     if random.random() < 0.06:
         return _one_alone(mri, ct, weight, random)
+    # up to 9 HU and 3 grey levels: a head CT of thin slices, an MRI of a short protocol
     noisy_ct = ct + _noise(ct.shape, random, 0.055) * (ct > 0)
     noisy_mri = np.abs(mri + _noise(mri.shape, random, 0.012)) * (mri > 0)
     sources = np.stack([noisy_mri, noisy_ct]).clip(0, 1).astype(np.float32)
@@ -79,7 +80,10 @@ def _as_volume(ct: Image, parenchyma: float, random: Generator) -> tuple[Image, 
 
 
 def _contrast(mri: Image, brain: npt.NDArray[np.bool_], random: Generator) -> Image:
-    """The MRI in another weighting and brightness, as the window by the brain shows it."""
+    """The MRI in another weighting and brightness, as the window by the brain shows it.
+
+    About the brightnesses of the pipelines' window (0.04 to 0.62), wide enough for other ones.
+    """
     inside = mri[brain]
     if inside.size < 200:
         return mri
@@ -98,7 +102,11 @@ def _contrast(mri: Image, brain: npt.NDArray[np.bool_], random: Generator) -> Im
 def _finding(
     mri: Image, ct: Image, brain: npt.NDArray[np.bool_], level: float, random: Generator
 ) -> tuple[Image, Image, Image]:
-    """Something that one source alone shows, at some place in the brain; and the place."""
+    """Something that one source alone shows, at some place in the brain; and the place.
+
+    As strong as they are: 0.75 are 120 HU, so that a bleed lies 13 to 48 HU above the brain and an
+    infarct 5 to 19 below, as in the first hours; a calcification begins 40 HU above.
+    """
     places = np.argwhere(brain)
     if not len(places):
         return mri, ct, np.zeros_like(mri)

@@ -145,7 +145,7 @@ def walk(folder: Path) -> Iterator[FoundFile]:
         folders = [
             Path(entry)
             for entry in entries
-            if entry.is_dir() and not (entry.is_symlink() and Path(entry).resolve() in above)
+            if _is_folder(entry) and not (entry.is_symlink() and Path(entry).resolve() in above)
         ]
         left += reversed(folders)
         for path in map(Path, entries):
@@ -293,6 +293,14 @@ def _is_bare_dicom(head: bytes) -> bool:
     element, length = int.from_bytes(head[2:4], "little"), int.from_bytes(head[4:8], "little")
     explicit = head[4:6] in VALUE_REPRESENTATIONS
     return element <= 0x0060 and (explicit or (length <= 64 and length % 2 == 0))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_dead_link(path: Path) -> bool:

@@ -14,4 +14,5 @@ def test_a_linked_folder_is_followed_once_and_never_upwards(tmp_path: Path) -> N
     (study / "same").symlink_to(tmp_path / "store", target_is_directory=True)
     (study / "up").symlink_to(tmp_path, target_is_directory=True)
     (study / "self").symlink_to(study, target_is_directory=True)
-    assert [found.path.name for found in walk(study)] == ["a.dcm"]
+    (study / "ring").symlink_to("ring")  # leads to itself: told as a dead link
+    assert [found.path.name for found in walk(study)] == ["ring", "a.dcm"]

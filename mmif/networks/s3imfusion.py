@@ -67,8 +67,8 @@ class ComplementaryDetail(nn.Module):
         for fine_layer, coarse_layer in zip(self.fine, self.coarse, strict=True):
             sharp, broad = F.relu(fine_layer(fine)), F.relu(coarse_layer(coarse))
             sharp = sharp + x  # skip: (b, c, h, w)
-            fine = torch.cat([sharp, self.up(broad)], 1)  # (b, c + k, h, w)
-            coarse = torch.cat([self.down(sharp), broad], 1)  # (b, c + k, h/2, w/2)
+            fine = join_channels(sharp, self.up(broad))  # (b, c + k, h, w)
+            coarse = join_channels(self.down(sharp), broad)  # (b, c + k, h/2, w/2)
         detail: Tensor = self.merge(fine)
         return detail  # (b, c, h, w)
 
@@ -216,6 +216,18 @@ class S3IMFusion(nn.Module):
         share = inside + LEAK * (share - inside) if self.training else inside
         value: Tensor = dark + (bright - dark) * share
         return value
+
+
+def join_channels(*parts: Tensor) -> Tensor:
+    """``parts`` (b, c, h, w) side by side as channels.
+
+    Their gradients are slices of one tensor, over which the backward pass of an interpolation takes
+    nine times as long on a CPU as over one that is put together first (benchmarks/training.py).
+    """
+    for part in parts:
+        if part.requires_grad and part.device.type == "cpu":
+            part.register_hook(lambda slope: slope.contiguous(memory_format=torch.channels_last))
+    return torch.cat(parts, 1)
 
 
 def max_pool_3x3(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What a pose looks like from outside: figures that tell a right one from a wrong one."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,10 +96,12 @@ def measure(
     box = corners(fixed.body_points)
     points = draw_points(fixed, POINTS, 0.0, seed)
     samples = sample(fixed.levels[2], points, MIDDLE.bins)
-    dice, outline = outlines(fixed, moving, pose)
-    check_timeout()
-    local_mm = local_shift(fixed, moving, pose, seed, check_timeout)
-    error = estimate_error(fixed, moving, refined, local_mm)
+    with ThreadPoolExecutor(1) as other:
+        mirrored = other.submit(mirror_ratio, fixed, moving, pose, seed, check_timeout)
+        dice, outline = outlines(fixed, moving, pose)
+        check_timeout()
+        local_mm = local_shift(fixed, moving, pose, seed, check_timeout)
+        error = estimate_error(fixed, moving, refined, local_mm)
     return Measures(
         nmi_before=normalised_information(moving, samples, start),
         nmi_after=normalised_information(moving, samples, pose),
@@ -110,7 +113,7 @@ def measure(
         forward_backward_mm=distance_mm(refined.forward, refined.backward, fixed.body_points[::5]),
         dice=dice,
         outline_mm=outline,
-        mirrored=mirror_ratio(fixed, moving, pose, seed, check_timeout),
+        mirrored=mirrored.result(),
         local_mm=local_mm,
         farthest_mm=error.farthest_mm,
         inside_mm=error.inside_mm,

@@ -6,6 +6,7 @@ head with it: 1.5 mm on RIRE instead of 0.6 mm. Where one scan lacks a part of t
 that is left may not hold the pose, and the skin has to help.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +50,14 @@ class Refined:
 def refine(
     fixed: Prepared, moving: Prepared, pose: Matrix, seed: int, check_timeout: CheckTimeout
 ) -> Refined:
-    """``pose`` (fixed to moving) refined with the points of either volume."""
+    """``pose`` (fixed to moving) refined with the points of either volume, at the same time."""
     there, back = skin_margin_mm(fixed, moving), skin_margin_mm(moving, fixed)
-    forward = refine_one_way(fixed, moving, pose, there, seed, check_timeout)
-    backward = refine_one_way(moving, fixed, inverse(pose), back, seed + 1, check_timeout)
-    return Refined(forward, inverse(backward))
+    with ThreadPoolExecutor(1) as other:
+        backward = other.submit(
+            refine_one_way, moving, fixed, inverse(pose), back, seed + 1, check_timeout
+        )
+        forward = refine_one_way(fixed, moving, pose, there, seed, check_timeout)
+    return Refined(forward, inverse(backward.result()))
 
 
 def is_stripped_pair(fixed: Prepared, moving: Prepared) -> bool:

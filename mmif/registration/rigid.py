@@ -3,8 +3,10 @@
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,9 +200,8 @@ def prepare_pair(
 ) -> Pair:
     """Both volumes prepared; ``how`` goes to `mmif.registration.prepare.prepare`."""
     clock = Clock(time.monotonic(), config.timeout_s)
-    a = prepare(fixed, "fixed", **how)
-    clock()
-    b = prepare(moving, "moving", **how)
+    with ThreadPoolExecutor(2) as cores:
+        a, b = cores.map(partial(prepare, **how), (fixed, moving), ("fixed", "moving"))
     clock()
     if a.stripped and b.kind is Kind.CT:
         b = inside_skull(b)

@@ -52,9 +52,11 @@ class SourceShare:
 
 def luminance(volume: npt.NDArray[Any]) -> Floats:
     """(X, Y, Z) brightness of (1 or 3, X, Y, Z) (ITU-R BT.601), finite."""
-    weights = (1.0,) if len(volume) == 1 else (0.299, 0.587, 0.114)
-    bright = sum(w * channel for w, channel in zip(weights, volume, strict=True))
-    return np.nan_to_num(np.asarray(bright, dtype=np.float32))
+    bright = volume[0]
+    if len(volume) == 3:
+        bright = sum(w * c for w, c in zip((0.299, 0.587, 0.114), volume, strict=True))
+    bright = np.asarray(bright, dtype=np.float32)
+    return bright if np.isfinite(bright).all() else np.nan_to_num(bright)
 
 
 def source_share(fused: Floats, reference: Floats, moving: Floats) -> SourceShare:

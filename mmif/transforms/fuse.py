@@ -1,6 +1,7 @@
 """The sources become one volume, slice by slice, and the result is measured."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -187,10 +188,12 @@ class MeasureFusiond(Step):
         """``data`` with metrics in its record."""
         a, b = data[self.keys[0]], data[self.keys[-1]]
         study, fused = study_of(data), data[FUSED_KEY]
-        seen = readability(fused.numpy(), study.sources, grid_of(fused).spacing_mm)
-        study = replace(
-            study, metrics_per_slice=slice_metrics(fused, a, b), readability=seen
-        ).with_warnings(*readability_warnings(seen))
+        with ThreadPoolExecutor(1) as other:
+            measured = other.submit(slice_metrics, fused, a, b)
+            seen = readability(fused.numpy(), study.sources, grid_of(fused).spacing_mm)
+        study = replace(study, metrics_per_slice=measured.result(), readability=seen).with_warnings(
+            *readability_warnings(seen)
+        )
         return {**data, STUDY_KEY: study}
 
     def figures(self, data: Data) -> dict[str, Any]:

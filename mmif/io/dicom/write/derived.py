@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Self
 
@@ -19,6 +19,7 @@ from mmif.options import DicomEncoding, TransferSyntax
 Kind = Literal["fused", "registered"]
 
 
+@cache
 def mmif_version() -> str:
     """The version of the installed package, or ``0`` in a checkout that is not installed."""
     try:

@@ -29,11 +29,6 @@ def encode(ds: Dataset) -> dict[int, bytes]:
         return {int(element.tag): _bytes(element) for element in ds}
 
 
-def encode_item(ds: Dataset) -> bytes:
-    """``ds`` as one item of a sequence."""
-    return item(encode(ds))
-
-
 def item(elements: Elements) -> bytes:
     """One item of a sequence with encoded ``elements``."""
     content = b"".join(value for _, value in sorted(elements.items()))

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from pydicom import Dataset
 from pydicom.tag import Tag
 
 from mmif.geometry import Matrix, Points, apply
-from mmif.io.dicom.write.elements import encode, encode_item, item, sequence
+from mmif.io.dicom.write.elements import Elements, encode, item, sequence
 from mmif.io.dicom.write.header import code
 from mmif.io.dicom.write.planes import Planes
 from mmif.io.source import Source
@@ -51,14 +52,21 @@ def instance_reference(header: Dataset) -> Dataset:
 
 
 def _reference(header: Dataset, locations_preserved: bool) -> ImageReference:
-    ds = instance_reference(header)
-    instance = encode_item(ds)
+    own = encode(instance_reference(header))
+    study, series = header.get("StudyInstanceUID"), header.SeriesInstanceUID
+    source_image = item({**own, **_purpose(locations_preserved)})
+    return ImageReference(str(study or ""), str(series), item(own), source_image)
+
+
+@cache
+def _purpose(locations_preserved: bool) -> Elements:
+    """What an item of SourceImageSequence says beside the image; it is the same for all."""
+    ds = Dataset()
     ds.SpatialLocationsPreserved = "YES" if locations_preserved else "NO"
     ds.PurposeOfReferenceCodeSequence = code(
         "121322", "DCM", "Source image for image processing operation"
     )
-    study, series = header.get("StudyInstanceUID"), header.SeriesInstanceUID
-    return ImageReference(str(study or ""), str(series), instance, encode_item(ds))
+    return encode(ds)
 
 
 class Contributions:

@@ -95,3 +95,18 @@ def test_a_child_imports_nothing_from_the_working_folder_or_by_pythons_variables
     )
     assert done.stdout.split()[1] == "word"
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_a_training_takes_the_memory_of_the_step_before_again() -> None:
+    count = (
+        "import resource, torch; from mmif.startup import keep_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(2): [torch.ones(6 << 20) for _ in range(12)]\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "faults(); first = faults(); keep_memory(); faults(); print(first, faults())"
+    )
+    done = subprocess.run([sys.executable, "-c", count], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 10

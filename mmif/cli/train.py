@@ -50,11 +50,13 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
 
     from mmif.errors import OutputError
     from mmif.io.ownership import foreign_names, refuse_existing, refuse_links
+    from mmif.startup import keep_memory
     from mmif.training import Job, join_ranks
     from mmif.training import train as run
     from mmif.training.loop import WRITTEN
     from mmif.weights import load_weights
 
+    keep_memory()
     init, resume = options["init"], options["resume"]
     if options["threads"]:
         torch.set_num_threads(options["threads"])

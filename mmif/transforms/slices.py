@@ -7,6 +7,7 @@ a volume on the grid into the network's stack and back.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -258,7 +259,9 @@ def smoothed_image(
     count = len(planes)
     step = max(4 * reach, SLAB_VOXELS // planes[0].size, 1)
 
-    def smooth(start: int) -> sitk.Image:
+    image, turn = sitk.Image(planes.shape[::-1], sitk.sitkFloat32), Lock()
+
+    def smooth(start: int) -> None:
         first, last = max(start - reach, 0), min(start + step + reach, count)
         part = planes[first:last]
         for axis, width in zip((2, 1, 0), sigma, strict=True):
@@ -266,13 +269,12 @@ def smoothed_image(
                 part = ndimage.gaussian_filter1d(
                     part, width, axis, mode="nearest", truncate=TRUNCATE
                 )
-        return sitk.GetImageFromArray(part[start - first :][:step])
-
-    image = sitk.Image(planes.shape[::-1], sitk.sitkFloat32)
-    with ThreadPoolExecutor(torch.get_num_threads()) as cores:
-        starts = range(0, count, step)
-        for start, slab in zip(starts, cores.map(smooth, starts), strict=True):
+        slab = sitk.GetImageFromArray(part[start - first :][:step])
+        with turn:
             image[:, :, start : start + slab.GetDepth()] = slab
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as cores:
+        list(cores.map(smooth, range(0, count, step)))
     return image
 
 

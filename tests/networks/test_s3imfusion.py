@@ -2,7 +2,12 @@ import pytest
 import torch
 
 from mmif.config import NetworkConfig
-from mmif.networks.s3imfusion import S3IMFusion, max_pool_3x3, positional_encoding
+from mmif.networks.s3imfusion import (
+    S3IMFusion,
+    join_channels,
+    max_pool_3x3,
+    positional_encoding,
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +146,17 @@ def test_positional_encoding_tells_places_apart() -> None:
     code = positional_encoding(17, 17, 32)
     assert code.shape == (289, 32)
     assert torch.cdist(code, code).fill_diagonal_(1).min() > 0.01
+
+
+def test_joined_channels_are_a_concatenation_whose_slopes_lie_in_one_piece() -> None:
+    parts = [torch.rand(2, 3, 8, 8, requires_grad=True) for _ in range(2)]
+    doubled, slopes = [2 * part for part in parts], []
+    whole = join_channels(*doubled)
+    for part in doubled:
+        part.register_hook(slopes.append)  # after the one of the function, and so behind it
+    assert torch.equal(whole, torch.cat(doubled, 1))
+    (whole**2).sum().backward()
+    for part in parts:
+        torch.testing.assert_close(part.grad, 8 * part.detach())
+    assert len(slopes) == 2
+    assert all(slope.is_contiguous(memory_format=torch.channels_last) for slope in slopes)

@@ -226,8 +226,12 @@ def join_channels(*parts: Tensor) -> Tensor:
     """
     for part in parts:
         if part.requires_grad and part.device.type == "cpu":
-            part.register_hook(lambda slope: slope.contiguous(memory_format=torch.channels_last))
+            part.register_hook(_put_together)  # type: ignore[no-untyped-call]
     return torch.cat(parts, 1)
+
+
+def _put_together(slope: Tensor) -> Tensor:
+    return slope.contiguous(memory_format=torch.channels_last)
 
 
 def max_pool_3x3(x: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ CHANGING = frozenset(
         "commit",
         "torch",
         "files",  # sizes of what is compared itself, and of the page, which says seconds and paths
+        "sha256",  # of the same files
+        "seal",  # of all this
     }
 )
 """Fields that may differ between two runs of the same code."""

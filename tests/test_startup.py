@@ -56,7 +56,9 @@ def test_the_library_leaves_the_process_as_it_is() -> None:
     assert run(script) == ["True", "False"]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["fuse", "--help"], ["info", "sample_data/ct"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["fuse", "--help"], ["info", "sample_data/ct"], ["weights", "list"]]
+)
 def test_a_command_that_needs_no_torch_imports_none(words: list[str]) -> None:
     script = f"""
 import sys

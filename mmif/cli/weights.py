@@ -36,7 +36,8 @@ def verify(names: tuple[str, ...]) -> None:
     from mmif.errors import WeightsError
     from mmif.weights import list_weights, verify_weights
 
-    found = [verify_weights(name) for name in names] if names else list_weights()
+    wanted = names or [status.path for status in list_weights()]
+    found = [verify_weights(name) for name in wanted]
     for status in found:
         say(_line(status))
     broken = [status for status in found if not status.intact]

@@ -7,7 +7,7 @@ Parts:
     set      40 studies in mixed formats, six of them bad in six ways: 34 done, 6 with their reasons
     kills    SIGKILL of the main process at 20 random moments, and of workers; then resumed
     dask     the same 40 on Dask with two workers, one killed in the middle
-    speed    studies per minute with --jobs 1 and 2 and in a shell loop of mmif fuse; memory
+    speed    studies an hour with --jobs 1 and 2, on Dask and in a loop of mmif fuse; memory
     ledger   the cost per job of 10, 100 and 1000 jobs without imaging: the batch alone
     growth   the cost per study of 10, 100 and 1000 tiny studies; a run that finds all done
 
@@ -211,31 +211,38 @@ def part_dask(folder: Path, studies: Path) -> None:
 
 def part_speed(folder: Path, studies: Path) -> None:
     """Small studies at the full 256 pixels, with the shipped weights."""
+    from mmif.batch.cluster import DaskExecutor
+
     plan = Plan(good_only(make_plan(studies)).jobs[:SPEED_STUDIES])
     number = len(plan.jobs)
     with timed(f"{number} studies, --jobs 1") as one:
         fuse_all(plan, folder / "speed1", 1)
     with timed(f"{number} studies, --jobs 2") as two:
         fuse_all(plan, folder / "speed2", 2)
+    work = fuse_work()
+    cluster = DaskExecutor("local", work, LIMITS, jobs=2)
+    with timed(f"{number} studies, --dask local --jobs 2") as dask:
+        run_batch(plan, folder / "speed3", parameters(work.pipelines, OPTIONS), cluster)
     alone = plan.jobs[: number // 4]
     with timed(f"{len(alone)} studies, mmif fuse in a loop") as loop:
         shell_loop(alone, folder / "loop")
-    for what, took, count in (("1", one, number), ("2", two, number), ("loop", loop, len(alone))):
-        said = f"{60 * count / took.wall:.1f} wall; {60 * count / took.cpu:.1f} of one core"
-        say(f"studies a minute, start included, {what}", said)
+    ways = {"--jobs 1": one, "--jobs 2": two, "--dask local": dask, "mmif fuse in a loop": loop}
+    for what, took in ways.items():
+        count = len(alone) if took is loop else number
+        said = f"{3600 * count / took.wall:.0f} wall; {3600 * count / took.cpu:.0f} of one core"
+        say(f"studies an hour, start included, {what}", said)
     say("--jobs 2 over --jobs 1, start included", f"{one.wall / two.wall:.2f}")
-    rates = [60 * number / seconds_of_work(folder / name) for name in ("speed1", "speed2")]
-    say("studies a minute, workers warm", " and ".join(f"{rate:.1f}" for rate in rates))
+    outs = ("speed1", "speed2", "speed3")
+    rates = [3600 * number / seconds_of_work(folder / name) for name in outs]
+    say("studies an hour, workers warm (1, 2, Dask)", ", ".join(f"{rate:.0f}" for rate in rates))
     ratio = rates[1] / rates[0]
     say("--jobs 2 over --jobs 1, workers warm", f"{ratio:.2f}", "1.6", ratio >= 1.6)
     share = number / len(alone)
     ratio = share * loop.wall / one.wall
     by_cpu = f"{ratio:.1f} wall, {share * loop.cpu / one.cpu:.1f} CPU"
     say("--jobs 1 over the shell loop", by_cpu, "2", ratio >= 2)
-    peaks = [
-        row.figures["peak_mib"] for out in ("speed1", "speed2") for row in read_rows(folder / out)
-    ]
-    say("memory of a worker, largest", f"{max(peaks)} MiB")
+    peaks = [max(row.figures["peak_mib"] for row in read_rows(folder / out)) for out in outs]
+    say("memory of a worker, largest (1, 2, Dask)", f"{', '.join(map(str, peaks))} MiB")
 
 
 def seconds_of_work(out: Path) -> float:

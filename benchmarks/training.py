@@ -1,7 +1,7 @@
 """What a step of the training costs, beside other checkouts of mmif in turn.
 
     python benchmarks/training.py [--data ../shared/data/harvard] [--task ct-mri] [--steps 40]
-                                  [--runs 1] [--threads 2] [--pipeline FILE] [--against CHECKOUT ...]
+                                  [--runs 1] [--threads 2] [--pipeline FILE] [--against ...]
 
 CPU seconds a step of the training's own process and of the processes that draw its crops, the wall
 seconds between two steps (medians of the steps behind the first five), and the loss of the last

@@ -251,11 +251,18 @@ def _end_pending(folder: Path) -> None:
             known = [(Path(a), new, Path(b), old) for a, new, b, old in lines]
         except (OSError, ValueError, TypeError):
             continue  # torn: then nothing was renamed yet
-        if not any(_identity(output) == new for _, new, output, _ in known):
+        staged = all(_is_staged(finished, output) for finished, _, output, _ in known)
+        if not staged or not any(_identity(output) == new for _, new, output, _ in known):
             continue
         for finished, new, output, old in known:
             if _identity(finished) == new and _identity(output) == old:
                 _exchange(finished, output) if old else _rename(finished, output, RENAME_NOREPLACE)
+
+
+def _is_staged(finished: Path, output: Path) -> bool:
+    """Whether ``finished`` lies in a temporary folder beside ``output``, and not anywhere else."""
+    beside = (folder.name for folder in finished.parents if folder.parent == output.parent)
+    return any(re.fullmatch(rf"\..+\.[{LETTERS}]{{8}}", name) for name in beside)
 
 
 def _take_back(finished: Path, output: Path, inode: int) -> None:

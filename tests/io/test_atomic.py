@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -163,6 +164,22 @@ def test_a_kill_between_renames_that_belong_together_is_put_right(
     word = "old" if at == 0 else "new"
     assert volume.read_text() == f"{word} voxels"
     assert record.read_text() == ("mine" if touched else f"{word} record")
+
+
+def test_a_note_of_renames_that_are_not_of_staged_files_is_left_alone(tmp_path: Path) -> None:
+    """As an archive that somebody else packed could hold one."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.write_text("mine")
+    other.write_text("other")
+    known = {path: f"{path.stat().st_ino} {path.stat().st_mtime_ns}" for path in (mine, other)}
+    left = tmp_path / ".x.nii.gz.abcdefgh"
+    left.mkdir()
+    lines = [[str(left / "a"), known[mine], str(mine), ""], [str(other), known[other], str(mine)]]
+    lines[1].append(known[mine])
+    (left / ".pending").write_text(json.dumps(lines))
+    atomic.tidy(tmp_path / "x.nii.gz")
+    assert (mine.read_text(), other.read_text()) == ("mine", "other")
+    assert not left.exists()
 
 
 def test_an_interrupt_while_it_tidies_leaves_nothing(

@@ -12,7 +12,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from mmif.config import RegistrationConfig
-from mmif.geometry import Matrix
+from mmif.geometry import Matrix, spacing_mm
 from mmif.registration.estimate import estimate_error
 from mmif.registration.measures import information_gain, mirror_ratio, share_in_view
 from mmif.registration.poses import corners, distance_mm, inverse, move_poses
@@ -32,8 +32,9 @@ from mmif.registration.search import (
 )
 from mmif.registration.similarity import sample
 
-CHECKED_MM = 2.0
-"""Of volumes of any size: about a second, and shifts are found to 0.6 mm (docs/registration.md)."""
+CHECKED_MM, CHECKED_VOXELS = 2.0, 4_000_000
+"""The spacing of the check, coarser where a volume has more voxels of it: about a second for a
+head, a few for a whole body, and shifts are found to 0.6 mm (docs/registration.md)."""
 
 REFINED = replace(FINE, level=2, iterations=60)
 """On the level of 2 mm, with fewer steps: `registration.py headers` measures what is found so."""
@@ -88,7 +89,8 @@ def check_headers(
         RegistrationError: a volume that cannot be looked at.
     """
     unhurried = replace(config or RegistrationConfig(), timeout_s=math.inf)
-    pair = prepare_pair(fixed, moving, unhurried, finest_mm=CHECKED_MM, whole=True)
+    finest_mm = max(checked_mm(volume) for volume in (fixed, moving))
+    pair = prepare_pair(fixed, moving, unhurried, finest_mm=finest_mm, whole=True)
     measures = measure_headers(pair)
     checks = header_checks(measures, Kind.EMISSION in (pair.fixed.kind, pair.moving.kind))
     seen = Refined(pair.headers, measures.best)  # what the two disagree by may be an error
@@ -104,6 +106,12 @@ def check_headers(
         error_farthest_mm=error.farthest_mm,
         alignment="headers",
     )
+
+
+def checked_mm(volume: MetaTensor) -> float:
+    """The spacing at which ``volume`` (1, X, Y, Z) has at most `CHECKED_VOXELS`, or 2 mm."""
+    cubic_mm = math.prod(spacing_mm(np.asarray(volume.affine))) * math.prod(volume.shape[-3:])
+    return float(max(CHECKED_MM, np.cbrt(cubic_mm / CHECKED_VOXELS)))
 
 
 def measure_headers(pair: Pair) -> HeaderMeasures:

@@ -6,6 +6,7 @@ The cost of the search hardly grows with the size of the scan: a volume is avera
 
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,9 @@ CT_GREYS = (0.0, 0.30, 0.38, 0.50, 0.60, 1.0)  # the skull's edge is kept, the b
 MARGIN_MM = 8.0
 TALLEST_MM, HEAD_MM = 330.0, 250.0  # a body taller than the first is cut to the second
 
+
+# Slices in a row, of some 2 to 6 mm: more than two that are missing are two scans; chosen
+MOST_LOST = 2
 
 # A stripped RIRE has 0.88 to 0.90 of its voxels at its lowest value and is 0.91 to 0.94 as bright 8
 # to 16 mm deep as further in; whole heads have at most 0.42, and 0.3 to 0.73 (six, T1, T2 and PD)
@@ -127,7 +131,9 @@ def prepare(
     if not body.any():
         raise RegistrationError(f"the {name} volume shows no body; expected a head")
     centre = apply(stack[1][1], np.argwhere(body)).mean(axis=0)
-    levels = tuple(clear_surroundings(a, m, body, stack[1][1], centre) for a, m in stack)
+    depth = ndimage.distance_transform_edt(~body, sampling=spacing_mm(stack[1][1]))
+    near = depth <= MARGIN_MM
+    levels = tuple(clear_surroundings(a, m, near, stack[1][1], centre) for a, m in stack)
     stripped = emptied and not has_rind(*stack[1], body)
     return Prepared(kind, levels, body, centre, stripped)
 
@@ -203,12 +209,27 @@ def body_mask(array: Array, spacing: tuple[float, float, float], kind: Kind) -> 
     ct = kind is Kind.CT
     solid = array > (np.interp(TISSUE_HU, CT_HU, CT_GREYS) if ct else foreground_level(array))
     # an MR shows no table, only coils and noise, and a small SPECT must not be opened away
-    opened = opening(fill_slices(solid), 10.0 if ct else 6.0, spacing)
+    opened = opening(fill_slices(bridge_lost_slices(solid)), 10.0 if ct else 6.0, spacing)
     parts, count = ndimage.label(opened)
     if count == 0:
         return np.asarray(opened if ct else solid)
     sizes = np.bincount(parts.ravel())[1:]
     return fill_slices(parts == 1 + int(np.argmax(sizes)))
+
+
+def bridge_lost_slices(solid: Mask) -> Mask:
+    """``solid`` (X, Y, Z) with what its neighbours share in slices without anything between them.
+
+    A scan that lost a slice or two in its middle is still one body.
+    """
+    filled = np.flatnonzero(solid.any(axis=(0, 1)))
+    bridged = solid
+    for low, high in pairwise(filled):
+        if 1 < high - low <= MOST_LOST + 1:
+            bridged = bridged.copy() if bridged is solid else bridged
+            between = solid[..., low] & solid[..., high]
+            bridged[..., low + 1 : high] = between[..., None]
+    return bridged
 
 
 def is_emptied(array: Array) -> bool:
@@ -264,15 +285,15 @@ def fill_slices(mask: Mask) -> Mask:
 
 
 def clear_surroundings(
-    array: Array, affine: Matrix, body: Mask, body_affine: Matrix, centre_ras: Points
+    array: Array, affine: Matrix, near: Mask, near_affine: Matrix, centre_ras: Points
 ) -> Level:
-    """A level with table, holder and far noise set to the darkest grey, in centred millimetres."""
-    spacing = spacing_mm(body_affine)
-    near = ndimage.distance_transform_edt(~body, sampling=spacing) <= MARGIN_MM
-    to_body = np.linalg.inv(body_affine) @ affine
+    """A level with all that is not ``near`` the body (table, holder, far noise) set to the darkest
+    grey, in centred millimetres.
+    """
+    to_body = np.linalg.inv(near_affine) @ affine
     index = [
         np.clip(np.round(to_body[a, a] * np.arange(n) + to_body[a, 3]).astype(int), 0, m - 1)
-        for a, (n, m) in enumerate(zip(array.shape, body.shape, strict=True))
+        for a, (n, m) in enumerate(zip(array.shape, near.shape, strict=True))
     ]
     kept = np.where(near[np.ix_(*index)], array, np.float32(0))
     shift = np.eye(4)

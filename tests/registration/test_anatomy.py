@@ -15,7 +15,8 @@ from mmif.io.source import Source
 from mmif.io.transform_files import read_transform
 from mmif.registration import register, rigid
 from mmif.registration.anatomy import inside_skull, skull_cavity, why_no_head
-from mmif.registration.prepare import prepare
+from mmif.registration.prepare import Kind, prepare
+from mmif.registration.verdict import limits_for
 
 
 def volume(values: np.ndarray, spacing: tuple[float, float, float], modality: str) -> MetaTensor:
@@ -100,3 +101,10 @@ def test_rire_with_a_stripped_mri_passes_within_2_mm_of_the_brain(shared_data: P
 def test_a_ct_without_a_closed_skull_keeps_its_body() -> None:
     thigh = prepare(body_ct(170, 160, 30), "CT")
     assert inside_skull(thigh) is thigh
+
+
+def test_a_mirrored_stripped_brain_that_fits_as_well_does_not_pass() -> None:
+    """A mirrored T1 passed with 1.013 where the skull is nearly symmetric."""
+    limit = limits_for(Kind.CT, Kind.MR, stripped=True)["mirrored"]
+    assert not limit.passes(1.013)
+    assert limit.passes(0.9)  # RIRE, stripped 2 mm tighter than its skull

@@ -12,6 +12,7 @@ from mmif.geometry import FLIP_XY
 from mmif.io import load
 from mmif.io.source import Source
 from mmif.registration import check_headers
+from mmif.registration.one_frame import CHECKED_MM, checked_mm
 from mmif.result import STUDY_KEY
 from mmif.transforms import register as step
 from mmif.transforms.register import RegisterToReferenced
@@ -126,3 +127,9 @@ def test_a_chest_of_pet_and_ct_passes_and_12_mm_are_found() -> None:
     found = check_headers(ct, placed(pet, shift(12, 0, 0)))
     assert found.verdict == "review"
     assert found.checks[0].value == pytest.approx(12, abs=2)
+
+
+def test_a_whole_body_is_checked_coarser_than_a_head(ct: MetaTensor) -> None:
+    body = MetaTensor(torch.zeros(1, 1, 1, 1).expand(1, 512, 512, 1000), affine=np.eye(4))
+    assert checked_mm(ct) == CHECKED_MM
+    assert checked_mm(body) == pytest.approx(4.03, abs=0.01)

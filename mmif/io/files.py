@@ -183,9 +183,9 @@ def _kind_inside_gzip(path: Path) -> Kind:
     try:
         with gzip.open(path) as file:
             head = file.read(_SNIFFED_BYTES)
-        kind = _kind_of_bytes(head)
-        if kind != "dicom" and _foreign_name(head):
+        if _foreign_name(head):
             return "other"
+        kind = _kind_of_bytes(head)
     except (OSError, EOFError, zlib.error):
         kind = "other"
     if kind == "other" and path.name.lower().endswith((".mgz", ".mgh.gz")):

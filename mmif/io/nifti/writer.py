@@ -40,11 +40,12 @@ def write_nifti(volume: MetaTensor, path: Path) -> Path:
     """
     voxels = np.asarray(volume.detach().cpu().numpy())
     image = nifti_image(voxels, np.asarray(volume.affine, dtype=np.float64), str(path))
-    content = image.to_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = gzip.compress(content, compresslevel=1, mtime=0)
-    with disk_errors(path):
-        path.write_bytes(content)
+    with disk_errors(path), path.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
     return path
 
 
@@ -69,8 +70,11 @@ def _to_stored(voxels: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
             f"{where}: found an array of shape {voxels.shape}, expected (1 or 3, X, Y, Z)"
         )
     if voxels.shape[0] == 3:
-        colour: npt.NDArray[Any] = to_bytes(np.moveaxis(voxels, 0, -1)).view(RGB24)[..., 0]
-        return colour
+        colour = np.empty((*voxels.shape[:0:-1], 3), np.uint8)  # slices one after the other
+        for k, plane in enumerate(np.transpose(voxels, (3, 2, 1, 0))):
+            colour[k] = to_bytes(plane)
+        stored: npt.NDArray[Any] = colour.view(RGB24)[..., 0].transpose(2, 1, 0)
+        return stored
     grey: npt.NDArray[Any] = voxels[0]
     if grey.dtype.kind == "f":
         return grey.astype(np.float32)

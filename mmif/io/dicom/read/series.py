@@ -151,24 +151,24 @@ class SeriesInfo:
     """
 
     uid: str
-    study_uid: str = ""
-    patient_key: str | None = None
-    modality: str = ""
-    description: str = ""
-    number: int | None = None
-    object_name: str = ""
-    slices: int = 0
-    matrix: tuple[int, int] | None = None
-    spacing_mm: tuple[float, float, float] | None = None
-    orientation: str = ""
-    image_type: tuple[str, ...] = ()
-    colour: bool = False
-    roles: tuple[str, ...] = ()
-    reason: str = ""
-    warnings: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
-    frame_of_reference_uid: str | None = None
-    volume_ml: float = 0.0
+    study_uid: str
+    patient_key: str | None
+    modality: str
+    description: str
+    number: int | None
+    object_name: str
+    slices: int
+    matrix: tuple[int, int] | None
+    spacing_mm: tuple[float, float, float] | None
+    orientation: str
+    image_type: tuple[str, ...]
+    colour: bool
+    roles: tuple[str, ...]
+    reason: str
+    warnings: tuple[str, ...]
+    files: tuple[Path, ...]
+    frame_of_reference_uid: str | None
+    volume_ml: float
     study_date: str = ""
     attenuation_corrected: bool | None = None
     auxiliary: str = ""
@@ -482,12 +482,27 @@ def describe(series: Series, frame: int | None = None, fill_gaps: bool = False) 
     try:
         return _describe_volume(series, frame, fill_gaps)
     except MmifError as error:
+        first = series.headers[0].dataset
         return SeriesInfo(
             series.uid,
-            object_name=sop_class_name(series.headers[0].dataset),
-            slices=len(series.files),
-            reason=one_line(error, 400),
-            files=_names(series),
+            "",
+            None,
+            "",
+            "",
+            None,
+            sop_class_name(first),
+            len(series.files),
+            None,
+            None,
+            "",
+            (),
+            False,
+            (),
+            one_line(error, 400),
+            (),
+            _names(series),
+            None,
+            0.0,
         )
 
 
@@ -506,10 +521,17 @@ def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> Seri
         number=_series_number(dataset),
         object_name=sop_class_name(dataset),
         slices=sum(_frame_count(h.dataset) for h in series.headers),
+        matrix=None,
+        spacing_mm=None,
+        orientation="",
         image_type=code_strings(dataset, "ImageType"),
         colour=is_colour(dataset),
+        roles=(),
+        reason="",
+        warnings=(),
         files=_names(series),
         frame_of_reference_uid=text(dataset, "FrameOfReferenceUID") or None,
+        volume_ml=0.0,
         study_date=text(dataset, "StudyDate"),
         attenuation_corrected=is_attenuation_corrected(
             code_strings(dataset, "CorrectedImage"),

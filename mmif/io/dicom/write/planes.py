@@ -56,10 +56,10 @@ class Planes:
         return np.asarray(first + np.stack(steps))
 
     def order_slices(self, voxels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        """(slices, rows, columns[, C]) of ``voxels`` (C, X, Y, Z); a single channel goes."""
+        """A view of ``voxels`` (C, X, Y, Z) as (slices, rows, columns[, C]); one channel goes."""
         stack = np.transpose(voxels, (3, 2, 1, 0))
         stack = stack[::-1] if self.reversed else stack
-        return np.ascontiguousarray(stack[..., 0] if stack.shape[-1] == 1 else stack)
+        return stack[..., 0] if stack.shape[-1] == 1 else stack
 
 
 def planes_of(grid: Grid, where: str) -> Planes:

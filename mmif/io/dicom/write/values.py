@@ -1,7 +1,7 @@
 """Voxel values as DICOM pixels: what is stored, and the attributes that say how to read it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmif.io.dicom.write.planes import decimal
 from mmif.io.nifti.writer import to_bytes
 
 Stack = npt.NDArray[Any]
+SLAB = 32  # slices that are converted at once; chosen
 FUSED_WHITE = 32767  # the stored value of a fused 1.0: fits signed and unsigned 16-bit readers
 # What CTs write outside of the field of view; -1000 is air itself
 AIR_HU = -1024
@@ -44,7 +45,9 @@ class StoredValues:
 
 def fused_values(stack: Stack) -> StoredValues:
     """Fused grey in 0..1 as unsigned 16 bit, without rescale attributes."""
-    stored = np.rint(np.clip(np.nan_to_num(stack), 0, 1) * FUSED_WHITE).astype(np.uint16)
+    stored = convert_slabs(
+        stack, np.uint16, lambda slab: np.clip(np.nan_to_num(slab), 0, 1) * FUSED_WHITE
+    )
     elements = _grey(stored)
     everything = (FUSED_WHITE / 2, float(FUSED_WHITE))
     _set_windows(elements, {"FUSED": _percentile_window(stored), "EVERYTHING": everything})
@@ -60,13 +63,15 @@ def colour_values(stack: Stack) -> StoredValues:
     elements.BitsAllocated = elements.BitsStored = 8
     elements.HighBit = 7
     elements.PixelRepresentation = 0
-    return StoredValues(to_bytes(np.nan_to_num(stack)), elements)
+    stored = convert_slabs(stack, np.uint8, lambda slab: to_bytes(np.nan_to_num(slab)))
+    return StoredValues(stored, elements)
 
 
 def hounsfield_values(stack: Stack) -> StoredValues:
     """HU as signed 16 bit, one HU a step; voxels without a value (NaN) become air."""
-    filled = np.nan_to_num(stack, nan=AIR_HU)
-    stored = np.rint(np.clip(filled, -32768, 32767)).astype(np.int16)
+    stored = convert_slabs(
+        stack, np.int16, lambda slab: np.clip(np.nan_to_num(slab, nan=AIR_HU), -32768, 32767)
+    )
     elements = _grey(stored)
     elements.RescaleIntercept, elements.RescaleSlope = decimal(0), decimal(1)
     elements.RescaleType = "HU"
@@ -76,9 +81,8 @@ def hounsfield_values(stack: Stack) -> StoredValues:
 
 def scaled_values(stack: Stack, rescale_type: str | None) -> StoredValues:
     """Physical values as signed 16 bit with one slope for the volume and intercept 0."""
-    filled = np.nan_to_num(stack)
-    slope = _short_slope(float(np.abs(filled).max()) / 32767)
-    stored = np.rint(filled / float(slope)).astype(np.int16)
+    slope = _short_slope(max(map(abs, extremes(stack))) / 32767)
+    stored = convert_slabs(stack, np.int16, lambda slab: np.nan_to_num(slab) / float(slope))
     elements = _grey(stored)
     elements.RescaleIntercept, elements.RescaleSlope = decimal(0), slope
     if rescale_type:
@@ -93,14 +97,32 @@ def arbitrary_values(stack: Stack) -> StoredValues:
 
     They are rounded where that keeps at least 10 bits, otherwise multiplied first.
     """
-    filled = np.nan_to_num(stack)
-    peak = float(np.abs(filled).max())
+    lowest, highest = extremes(stack)
+    peak = max(abs(lowest), abs(highest))
     factor = 1.0 if 1023 <= peak <= 32767 or peak == 0 else 32767 / peak
-    stored = np.rint(filled * factor)
-    stored = stored.astype(np.int16 if stored.min() < 0 else np.uint16)
+    dtype = np.int16 if np.rint(lowest * factor) < 0 else np.uint16
+    stored = convert_slabs(stack, dtype, lambda slab: np.nan_to_num(slab) * factor)
     elements = _grey(stored)
     _set_window(elements, *_percentile_window(stored))
     return StoredValues(stored, elements, f"stored value = {factor:.8g} x source value")
+
+
+def convert_slabs(stack: Stack, dtype: npt.DTypeLike, values: Callable[[Stack], Stack]) -> Stack:
+    """``values`` of ``stack`` (slices, ...), rounded to ``dtype``, `SLAB` slices at a time.
+
+    The terms for a whole body at once would take gigabytes.
+    """
+    stored = np.empty(stack.shape, dtype)
+    for start in range(0, len(stack), SLAB):
+        part = slice(start, start + SLAB)
+        stored[part] = np.rint(values(stack[part]))
+    return stored
+
+
+def extremes(stack: Stack) -> tuple[float, float]:
+    """The lowest and the highest value of ``stack`` (slices, ...); NaN counts as 0."""
+    ends = np.array([(s.min(), s.max()) for s in map(np.nan_to_num, stack)])
+    return float(ends[:, 0].min()), float(ends[:, 1].max())
 
 
 def _short_slope(value: float) -> DSfloat:

@@ -25,6 +25,7 @@ from mmif.report.pictures import grey, rgb
 from mmif.result import FusionResult
 from mmif.roles import label
 from mmif.transforms.brain import find_brain
+from mmif.transforms.colour import shown
 from mmif.transforms.head import head_mask
 
 SAMPLES = Path(__file__).parents[1] / "sample_data"
@@ -134,7 +135,8 @@ def place_of(values: np.ndarray) -> Point:
 
 def sheet(result: FusionResult, places: list[Place]) -> Image.Image:
     """A row a place: the sources, the fused volume."""
-    volumes = {label(role): s.unit for role, s in result.sources.items()} | {"fused": result.fused}
+    volumes = {label(r): shown(s.unit, s.colour_map) for r, s in result.sources.items()}
+    volumes["fused"] = result.fused
     width = len(volumes) * (TILE + GAP) - GAP
     page = Image.new("RGB", (width, len(places) * (TILE + WORDS + GAP)), (255, 255, 255))
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=13)

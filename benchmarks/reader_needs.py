@@ -257,7 +257,8 @@ def from_volume(output: Path) -> tuple[Sample, torch.nn.Module | None]:
     from mmif.config import Pipeline, build
     from mmif.fusion import fusion_transforms
     from mmif.io import load
-    from mmif.transforms.fuse import FuseSlicesd, brightness
+    from mmif.transforms.colour import shown, shown_brightness
+    from mmif.transforms.fuse import FuseSlicesd
     from mmif.transforms.register import RegisterToReferenced
     from mmif.transforms.slices import to_slices
     from mmif.transforms.step import study_of
@@ -289,15 +290,16 @@ def from_volume(output: Path) -> tuple[Sample, torch.nn.Module | None]:
     if fused.max() > 1:  # grey DICOM
         fused = fused / FUSED_WHITE
     colour = None
-    if other.shape[0] == 3:
-        colour = to_uint8(np.asarray(other).transpose(3, 2, 1, 0))
+    colour_map = study_of(data).sources[pipeline.roles[-1]].colour_map
+    if colour_map is not None:
+        colour = to_uint8(shown(other, colour_map).numpy().transpose(3, 2, 1, 0))
     pixels = to_uint8(fused.transpose(3, 2, 1, 0))  # (s, rows, columns, channels)
     print(f"{summary['task']}: {output}, {pixels.shape[0]} slices")
     sample = Sample(
         summary["task"],
         pixels if colour is not None else pixels[..., 0],
         to_uint8(to_slices(anatomical).numpy()),
-        to_uint8(to_slices(brightness(other)).numpy()),
+        to_uint8(to_slices(shown_brightness(other, colour_map)).numpy()),
         colour,
         list(pairwise(range(pixels.shape[0]))),
     )

@@ -116,11 +116,14 @@ class FusionConfig:
     ``slice_batch``: slices at once; None leaves it to the device.
     ``transition_mm``: width of the soft step from both sources to the reference alone, where the
     coverage of the moving volume ends.
+    ``activity_floor``: the fused brightness is at least this times the square root of the activity
+    (0..1), so that there is room for its colour over lungs and fat, which a CT shows black.
     """
 
     slice_batch: int | None = None
     precision: Precision = "auto"
     transition_mm: float = 6.0  # one thick slice, or several thin ones: chosen by eye
+    activity_floor: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
@@ -128,6 +131,8 @@ class FusionConfig:
             raise ConfigError(f"found slice_batch {self.slice_batch}, expected at least 1")
         if not 0 <= self.transition_mm <= 100:
             raise ConfigError(f"found transition_mm {self.transition_mm:g}, expected 0 to 100")
+        if not 0 <= self.activity_floor <= 1:
+            raise ConfigError(f"found activity_floor {self.activity_floor:g}, expected 0 to 1")
 
 
 @dataclass(frozen=True)

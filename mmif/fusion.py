@@ -162,6 +162,7 @@ def fusion_transforms(
             precision=pipeline.fusion.precision,
             slice_batch=pipeline.fusion.slice_batch,
             colour_map=pipeline.colour_map,
+            activity_floor=pipeline.fusion.activity_floor,
         ),
         MeasureFusiond(roles),
         MarkUnseend(roles),

@@ -1,6 +1,6 @@
 """What a study becomes: the records that the steps hand on, and the fusion that comes out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -57,17 +57,17 @@ class RegisteredSource:
     Attributes:
         role: what it is to the fusion.
         values: (1, X, Y, Z), physical values.
-        unit: (1 or 3, X, Y, Z), 0..1, as it is shown and as the network saw it: by its window,
-            faded out where its coverage ends, RGB with a colour map. ``values`` before that step.
+        unit: (1, X, Y, Z), 0..1, by its window, faded out where its coverage ends. ``values``
+            before that step. `mmif.transforms.colour.shown` has it in colour.
         coverage: (1, X, Y, Z), its weight, 0..1; 1 everywhere for the reference.
         covered_fraction: (Z,), share of the reference's head in each slice that it covers.
         window: which values became 0 and 1.
         shape: voxels along i, j, k as they were read.
         origin: where it was read from; None for a volume that was made in memory.
         registration: reference to this source; None for the reference itself.
-        level: (1, X, Y, Z), 0..1, before a colour map; None where ``unit`` is grey.
         head: (1, X, Y, Z) bool, the head in ``values`` (`mmif.transforms.head.head_mask`); None
             where it was not sought yet.
+        colour_map: what it is shown in; None is grey.
     """
 
     role: str
@@ -79,8 +79,8 @@ class RegisteredSource:
     window: Window = Window(0.0, 1.0)
     origin: Source | None = None
     registration: Registration | None = None
-    level: MetaTensor | None = None
     head: MetaTensor | None = None
+    colour_map: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,18 +121,21 @@ class StudyRecord:
         }
         return replace(self, sources=chosen)
 
-    def with_units(
-        self, units: Mapping[str, MetaTensor], levels: Mapping[str, MetaTensor] | None = None
-    ) -> Self:
-        """A copy in which the sources of ``units`` are shown so, in colour from ``levels``."""
-        before = levels or {}
+    def with_units(self, units: Mapping[str, MetaTensor]) -> Self:
+        """A copy in which the sources of ``units`` have them."""
         shown = {
-            role: replace(
-                source, unit=units.get(role, source.unit), level=before.get(role, source.level)
-            )
+            role: replace(source, unit=units.get(role, source.unit))
             for role, source in self.sources.items()
         }
         return replace(self, sources=shown)
+
+    def with_colour_map(self, roles: Collection[str], name: str) -> Self:
+        """A copy in which the sources of ``roles`` are shown in the colour map ``name``."""
+        coloured = {
+            role: replace(source, colour_map=name) if role in roles else source
+            for role, source in self.sources.items()
+        }
+        return replace(self, sources=coloured)
 
 
 @dataclass(frozen=True)

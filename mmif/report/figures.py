@@ -25,7 +25,7 @@ from mmif.report.pictures import (
     to_aspect,
     with_edges,
 )
-from mmif.report.study_view import StudyView, array, is_blurred
+from mmif.report.study_view import StudyView, axial_slice, is_blurred
 
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 THUMB, PICTURE = 280, 420
@@ -61,18 +61,18 @@ class BeforeAfter:
 def thumbnails(view: StudyView) -> dict[str, Picture]:
     """Reference, moving and fused in the axial plane to look at first."""
     at = view.cut
-    volumes = {
-        "reference": (array(view.reference.unit), view.reference_label),
-        "moving": (array(view.moving.unit), f"{view.moving_label}, registered"),
-        "fused": (view.fused, "fused"),
+    slices = {
+        "reference": (axial_slice(view.reference, at.k), view.reference_label),
+        "moving": (axial_slice(view.moving, at.k), f"{view.moving_label}, registered"),
+        "fused": (view.fused[..., at.k], "fused"),
     }
     box = content_box(cut_plane(view.fused_bright, "axial", at))
 
-    def picture(volume: Floats, words: str) -> Picture:
-        pixels = grey(_axial(volume, at))[box]
+    def picture(values: Floats, words: str) -> Picture:
+        pixels = grey(_upright(values))[box]
         return _axial_picture(view, pixels, f"{words}, axial slice {at.k + 1}")
 
-    return {name: picture(volume, words) for name, (volume, words) in volumes.items()}
+    return {name: picture(values, words) for name, (values, words) in slices.items()}
 
 
 def before_and_after(view: StudyView) -> list[BeforeAfter]:
@@ -123,9 +123,9 @@ def slice_row(view: StudyView, k: int) -> list[Picture]:
     bright = [cut_plane(v, "axial", at) for v in (view.reference_bright, view.moving_bright)]
     box = content_box(*bright)
     shown: Sequence[tuple[Pixels, str]] = (
-        (grey(_axial(array(view.reference.unit), at)), view.reference_label),
-        (grey(_axial(array(view.moving.unit), at)), view.moving_label),
-        (grey(_axial(view.fused, at)), "fused"),
+        (grey(_upright(axial_slice(view.reference, k))), view.reference_label),
+        (grey(_upright(axial_slice(view.moving, k))), view.moving_label),
+        (grey(_upright(view.fused[..., k])), "fused"),
         (share, "source share"),
     )
     return [_axial_picture(view, pixels[box], f"{words}, slice {k + 1}") for pixels, words in shown]
@@ -144,9 +144,9 @@ def content_box(*planes: Floats) -> Box:
     return spans[0], spans[1]
 
 
-def _axial(volume: Floats, at: Cut) -> Floats:
-    """(rows, columns) or (rows, columns, 3) of (C, X, Y, Z)."""
-    plane = np.moveaxis(volume[:, :, :, at.k], (0, 1, 2), (2, 1, 0))
+def _upright(values: Floats) -> Floats:
+    """(rows, columns) or (rows, columns, 3) of a slice (C, X, Y)."""
+    plane = values.transpose(2, 1, 0)
     return plane[..., 0] if plane.shape[-1] == 1 else plane
 
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from mmif.io.images import save_pixels
 from mmif.report.figures import content_box
 from mmif.report.pictures import Floats, Pixels, grey, plane_spacing, rgb, to_aspect
-from mmif.report.readability import colour_bar
-from mmif.report.study_view import FOREGROUND, StudyView, array
+from mmif.report.readability import colour_bar, in_colour
+from mmif.report.study_view import FOREGROUND, StudyView, axial_slice
 from mmif.roles import label
 
 if TYPE_CHECKING:
@@ -39,18 +39,20 @@ def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
     view = StudyView(result)
     slices = slices or spread_slices(view.fused_bright)
     box = content_box(view.fused_bright.max(axis=2).T)
-    rows = (
-        (view.reference_label, array(view.reference.unit)),
-        *((f"{label(one.role)}, registered", array(one.unit)) for one in result.moving),
-        ("Fused", view.fused),
-    )
-    tiles = [[_tile(view, volume, k, box) for k in slices] for _, volume in rows]
+    names = [
+        view.reference_label,
+        *(f"{label(one.role)}, registered" for one in result.moving),
+        "Fused",
+    ]
+    sources = (view.reference, *result.moving)
+    tiles = [[_tile(view, axial_slice(one, k), box) for k in slices] for one in sources]
+    tiles.append([_tile(view, view.fused[..., k], box) for k in slices])
     height = max(tile.shape[0] for row in tiles for tile in row)
     wide = GAP + len(slices) * (TILE + GAP)
-    sheet = Image.new("RGB", (wide, len(rows) * (HEAD + height + GAP) + GAP), GROUND)
+    sheet = Image.new("RGB", (wide, len(names) * (HEAD + height + GAP) + GAP), GROUND)
     pen = ImageDraw.Draw(sheet)
     font, small = ImageFont.load_default(size=16), ImageFont.load_default(size=13)
-    for n, (name, _) in enumerate(rows):
+    for n, name in enumerate(names):
         top = GAP + n * (HEAD + height + GAP)
         pen.text((GAP + 2, top + 3), name, fill=INK, font=font)
         for m, tile in enumerate(tiles[n]):
@@ -63,10 +65,10 @@ def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
 
 def _with_legend(sheet: Pixels, result: "FusionResult") -> Pixels:
     """The sheet with the legend of its colours below, where it has any."""
-    coloured = next((s for s in result.sources.values() if s.level is not None), None)
-    if coloured is None or result.colour_map is None:
+    coloured = in_colour(result.sources)
+    if coloured is None or coloured.colour_map is None:
         return sheet
-    bar = colour_bar(coloured, result.colour_map, ink=MUTED, ground=GROUND)
+    bar = colour_bar(coloured, coloured.colour_map, ink=MUTED, ground=GROUND)
     wide = max(sheet.shape[1], bar.shape[1] + 2 * GAP)
     whole = np.full((sheet.shape[0] + bar.shape[0] + 2 * GAP, wide, 3), GROUND, np.uint8)
     whole[: sheet.shape[0], : sheet.shape[1]] = sheet
@@ -83,8 +85,9 @@ def spread_slices(bright: Floats) -> list[int]:
     return sorted({int(used[round(float(place))]) for place in places})
 
 
-def _tile(view: StudyView, volume: Floats, k: int, box: tuple[slice, slice]) -> Pixels:
-    pixels = grey(np.moveaxis(volume[:, :, :, k], (0, 1, 2), (2, 1, 0)))[box]
+def _tile(view: StudyView, values: Floats, box: tuple[slice, slice]) -> Pixels:
+    """A slice (1 or 3, X, Y) in 0..1, as wide as a tile."""
+    pixels = grey(values.transpose(2, 1, 0))[box]
     row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, "axial")
     grey_or_rgb = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
     return rgb(to_aspect(np.ascontiguousarray(grey_or_rgb), row_mm, column_mm, TILE))

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mmif.report.page import number
 from mmif.report.pictures import Pixels, data_uri
 from mmif.roles import label
-from mmif.transforms.colour import ACTIVITY, COLOUR_ROOM, apply_colour_map, colour_fused
+from mmif.transforms.colour import ACTIVITY, COLOUR_ROOM, colour_fused
 
 if TYPE_CHECKING:
     from mmif.result import RegisteredSource
@@ -142,13 +142,13 @@ def _colours(colour_map: str, columns: int, rows: int) -> Pixels:
     """(rows, columns, 3): the fused colours, activity to the right, brightness upwards."""
     activity = torch.linspace(0, 1, columns)[None, None].expand(1, rows, columns)
     bright = torch.linspace(1, 0, rows)[None, :, None].expand(1, rows, columns)
-    coloured = apply_colour_map(activity, colour_map)
-    rgb = colour_fused(bright, coloured, activity, colour_map)
+    rgb = colour_fused(bright, activity, colour_map)
     return np.asarray((rgb.clamp(0, 1).movedim(0, -1).numpy() * 255).round(), dtype=np.uint8)
 
 
-def _in_colour(sources: Mapping[str, "RegisteredSource"]) -> "RegisteredSource | None":
-    return next((source for source in sources.values() if source.level is not None), None)
+def in_colour(sources: Mapping[str, "RegisteredSource"]) -> "RegisteredSource | None":
+    """The source that is shown in colour, None where all are grey."""
+    return next((source for source in sources.values() if source.colour_map is not None), None)
 
 
 def legend_table(
@@ -160,7 +160,7 @@ def legend_table(
         ``colours``, base64 of (brightness, activity, RGB) bytes; ``steps`` of activity; the
         ``window`` (values at no activity and at the most) and its ``unit``.
     """
-    coloured = _in_colour(sources)
+    coloured = in_colour(sources)
     if coloured is None or colour_map is None:
         return None
     window = coloured.window
@@ -176,7 +176,7 @@ def legend_table(
 
 def legend(sources: Mapping[str, "RegisteredSource"], colour_map: str | None) -> dict[str, Any]:
     """The legend as a picture for the page; empty where nothing is in colour."""
-    coloured = _in_colour(sources)
+    coloured = in_colour(sources)
     if coloured is None or colour_map is None:
         return {}
     bar = colour_bar(coloured, colour_map)

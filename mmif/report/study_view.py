@@ -11,6 +11,7 @@ from mmif.errors import ConfigError
 from mmif.report.contributions import SourceShare, luminance, source_share
 from mmif.report.pictures import Cut, Floats
 from mmif.roles import ACTIVITY_ROLES, label
+from mmif.transforms.colour import shown, shown_brightness
 
 if TYPE_CHECKING:
     from mmif.registration.result import Registration
@@ -65,12 +66,12 @@ class StudyView:
     @cached_property
     def reference_bright(self) -> Floats:
         """(X, Y, Z) brightness of the reference, 0..1."""
-        return luminance(array(self.reference.unit))
+        return _bright(self.reference)
 
     @cached_property
     def moving_bright(self) -> Floats:
         """(X, Y, Z) brightness of the registered moving volume as it is shown, 0..1."""
-        return luminance(array(self.moving.unit))
+        return _bright(self.moving)
 
     @cached_property
     def fused_bright(self) -> Floats:
@@ -121,6 +122,16 @@ def _span(used: npt.NDArray[np.bool_]) -> slice:
 def is_blurred(role: str) -> bool:
     """Whether a source has no sharp edges: lines of equal brightness are drawn in their place."""
     return role in ACTIVITY_ROLES
+
+
+def _bright(source: "RegisteredSource") -> Floats:
+    """(X, Y, Z) brightness of a source as it is shown."""
+    return luminance(array(shown_brightness(source.unit, source.colour_map)))
+
+
+def axial_slice(source: "RegisteredSource", k: int) -> Floats:
+    """(1 or 3, X, Y): axial slice ``k`` (from 0) of a source as it is shown."""
+    return array(shown(source.unit, source.colour_map, k))
 
 
 def array(volume: Any) -> Floats:

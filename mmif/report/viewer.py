@@ -68,7 +68,7 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
     described = {name: volume.description() for name, volume in packed.items()}
     for name in ("share", "strength", "lost"):
         described[name]["factor"] = SHARE_FACTOR
-    coloured = "reference" if len(view.reference.unit) == 3 else "moving"
+    coloured = "moving" if view.reference.colour_map is None else "reference"
     for name, role in (("reference", view.reference.role), ("moving", view.moving.role)):
         window = result.windows[role]
         described[name] |= _source_words(described[name], window, role)

@@ -179,11 +179,7 @@ def augment(crop: Tensor, share: float, generator: np.random.Generator) -> Tenso
 
 
 def _change(image: Tensor, generator: np.random.Generator) -> Tensor:
-    """One source (h, w) as another window, contrast, scanner or resolution would show it.
-
-    How far each may go is wide enough for another site's window and weighting, and how often each
-    comes leaves 57 % of the changed ones with one change or none; neither was measured on its own.
-    """
+    """One source (h, w) as another window, contrast, scanner or resolution would show it."""
     if generator.random() < 0.5:
         image = image ** float(np.exp(generator.uniform(-0.4, 0.4)))
     if generator.random() < 0.3:  # another window; what was black stays black
@@ -205,10 +201,7 @@ def _change(image: Tensor, generator: np.random.Generator) -> Tensor:
 
 
 def phantom(height: int, width: int, generator: np.random.Generator) -> Tensor:
-    """A drawn pair (2, h, w) of flat regions: air, a shell as bright as bone, what is in it.
-
-    In pixels of a head of 256: a skull of 3 to 10 or a block of bone, spots as large as findings.
-    """
+    """A drawn pair (2, h, w) of flat regions: air, a shell as bright as bone, what is in it."""
     y, x = np.mgrid[:height, :width]
     turn = generator.uniform(0, 2 * np.pi)
     across = np.cos(turn) * (x - width / 2) + np.sin(turn) * (y - height / 2)

@@ -10,7 +10,8 @@ from monai.transforms import Transform
 from mmif.config import Pipeline
 from mmif.fusion import fusion_transforms, run_steps
 from mmif.options import FuseOptions
-from mmif.transforms.fuse import FuseSlicesd, brightness
+from mmif.transforms.colour import shown_brightness
+from mmif.transforms.fuse import FuseSlicesd
 from mmif.transforms.slices import to_slices
 from mmif.transforms.step import study_of
 
@@ -42,7 +43,11 @@ class StudySlicer(Transform):  # type: ignore[misc]
         options = FuseOptions(series_uid=item.get("series_uid", {}))
         steps = fusion_transforms(pipeline, options=options).up_to(FuseSlicesd)
         data, _ = run_steps(steps, item["inputs"])
-        sides = [to_slices(brightness(data[role])) for role in pipeline.roles]
+        sources = study_of(data).sources
+        sides = [
+            to_slices(shown_brightness(data[role], sources[role].colour_map))
+            for role in pipeline.roles
+        ]
         stack = (torch.stack(sides).clamp(0, 1) * 255).round().byte()
         shown = (stack.amax(0) > SHOWN).float().mean((1, 2)) >= CONTENT
         study = study_of(data)

@@ -19,7 +19,7 @@ from monai.config import KeysCollection
 from mmif.errors import ConfigError
 from mmif.result import STUDY_KEY
 from mmif.transforms.oklch import activity_palette, colour_at
-from mmif.transforms.slices import grid_of, on_grid
+from mmif.transforms.slices import slabs
 from mmif.transforms.step import Data, Step, study_of
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -160,21 +160,42 @@ def restore_colour(fused_y: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> t
     return (y + scale * chroma).clamp(0, 1)
 
 
-def colour_fused(
-    fused_y: torch.Tensor, coloured: torch.Tensor, activity: torch.Tensor | None, name: str | None
-) -> torch.Tensor:
-    """RGB (3, ...) of a fused brightness: by the map ``activity``, else in the hue of a source.
+def colour_fused(fused_y: torch.Tensor, activity: torch.Tensor, name: str) -> torch.Tensor:
+    """RGB (3, ...) of a fused brightness, in the colours of an activity.
 
     Args:
         fused_y: (1, ...), 0..1.
-        coloured: (3, ...), the source in colour.
-        activity: (1, ...), the same before its colour map; None for what was colour from the start.
-        name: of the colour map.
+        activity: (1, ...), 0..1, before its colour map.
+        name: of the colour map; ``activity`` has colours for every brightness, of another one the
+            hue is taken.
     """
-    if name == ACTIVITY and activity is not None:
+    if name == ACTIVITY:
         return colour_at(COLOUR_ROOM * fused_y, activity)
-    yuv = rgb_to_yuv(coloured)
+    yuv = rgb_to_yuv(apply_colour_map(activity, name))
     return restore_colour(fused_y, yuv[1:2], yuv[2:3])
+
+
+def shown(
+    unit: torch.Tensor, colour_map: str | None, part: int | slice = slice(None)
+) -> torch.Tensor:
+    """The slices ``part`` of ``unit`` (1, X, Y, Z) as a reader sees them, in 0..1.
+
+    Returns:
+        (1, X, Y, ...) where ``colour_map`` is None, else RGB (3, X, Y, ...).
+    """
+    level = unit.as_subclass(torch.Tensor)[..., part]
+    return level if colour_map is None else apply_colour_map(level, colour_map)
+
+
+def shown_brightness(unit: torch.Tensor, colour_map: str | None) -> torch.Tensor:
+    """(1, X, Y, Z): the luminance of ``unit`` (1, X, Y, Z) as it is shown; itself where grey."""
+    plain = unit.as_subclass(torch.Tensor)
+    if colour_map is None:
+        return plain
+    bright = torch.empty_like(plain)
+    for part in slabs(plain.shape[-1]):
+        bright[..., part] = luminance(shown(plain, colour_map, part))
+    return bright
 
 
 def _chroma(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -185,7 +206,10 @@ def _chroma(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 class ColourActivityd(Step):
-    """Each key in colour through a colour map: (1, X, Y, Z) of 0..1 becomes RGB.
+    """Each key is shown through a colour map from here on: fused in its colours, and written so.
+
+    The volumes stay (1, X, Y, Z) of 0..1: their colours are made where they are needed, a few
+    slices at a time (`shown`), since those of a whole body would take a gigabyte.
 
     Args:
         keys: roles, SPECT or PET.
@@ -200,11 +224,5 @@ class ColourActivityd(Step):
         self.colour_map = colour_map
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
-        """``data`` with RGB volumes (3, X, Y, Z), also in its record."""
-        study = study_of(data)
-        units = {}
-        for role in self.keys:
-            rgb = apply_colour_map(data[role].as_subclass(torch.Tensor), self.colour_map)
-            units[role] = on_grid(rgb, grid_of(data[role]))
-        levels = {role: data[role] for role in self.keys}
-        return {**data, **units, STUDY_KEY: study.with_units(units, levels)}
+        """``data`` with the colour map in its record."""
+        return {**data, STUDY_KEY: study_of(data).with_colour_map(self.keys, self.colour_map)}

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,18 @@ from mmif.errors import ConfigError
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
 from mmif.result import FUSED_KEY, STUDY_KEY
-from mmif.transforms.colour import colour_fused, luminance
+from mmif.transforms.colour import colour_fused, luminance, shown, shown_brightness
 from mmif.transforms.readability import readability, readability_warnings
-from mmif.transforms.slices import from_slices, grid_of, on_grid, to_slices
+from mmif.transforms.slices import grid_of, on_grid, slabs, to_slices
 from mmif.transforms.step import Data, Step, study_of
 from mmif.weights import Weights, load_weights
 
-SLAB = 32
-"""Slices that are put together at once."""
+FUSED_AT_ONCE = 256
+"""Slices that go to the network in one call: all of a head, a part of a whole body, whose stacks
+would take a gigabyte; chosen."""
+
+
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +37,18 @@ class Layer:
     """What goes into one pass of the network: a source, or what several became already.
 
     Attributes:
-        unit: (1 or 3, X, Y, Z), 0..1.
+        unit: (1, X, Y, Z), 0..1.
         coverage: (1, X, Y, Z), how far it counts, 0..1.
-        level: (1, X, Y, Z), 0..1, before a colour map; None where there is none.
+        colour_map: what it is shown in; None is grey.
     """
 
-    unit: MetaTensor
-    coverage: MetaTensor
-    level: MetaTensor | None = None
+    unit: torch.Tensor
+    coverage: torch.Tensor
+    colour_map: str | None = None
+
+    def part(self, slices: slice) -> Self:
+        """Some of its slices."""
+        return replace(self, unit=self.unit[..., slices], coverage=self.coverage[..., slices])
 
 
 class FuseSlicesd(Step):
@@ -55,7 +63,8 @@ class FuseSlicesd(Step):
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: ``auto``, ``fp32`` or ``bf16``.
         slice_batch: slices at once; None leaves it to the device.
-        colour_map: what an activity was shown in, None where it was colour from the start.
+        colour_map: what an activity is shown in, None where it is grey.
+        activity_floor: the fused brightness is at least this times the square root of the activity.
 
     Raises:
         ConfigError: not one network a pass.
@@ -72,8 +81,9 @@ class FuseSlicesd(Step):
         precision: Precision = "auto",
         slice_batch: int | None = None,
         colour_map: str | None = None,
+        activity_floor: float = 0.0,
     ) -> None:
-        self.colour_map = colour_map
+        self.colour_map, self.activity_floor = colour_map, activity_floor
         self.weights = tuple(weights)
         self.device, self.precision, self.slice_batch = device, precision, slice_batch
         super().__init__(
@@ -83,6 +93,7 @@ class FuseSlicesd(Step):
             precision=precision,
             slice_batch=slice_batch,
             colour_map=colour_map,
+            activity_floor=activity_floor,
         )
         if len(self.weights) != len(self.keys) - 1:
             raise ConfigError(
@@ -93,52 +104,49 @@ class FuseSlicesd(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with the fused volume (1 or 3, X, Y, Z) in 0..1."""
         study = study_of(data)
-        sources = ((data[role], study.sources[role]) for role in self.keys)
-        first, *others = (Layer(unit, source.coverage, source.level) for unit, source in sources)
-        infos = []
-        for index, second in enumerate(others):
-            first, info = self._fuse_two(first, second, index)
-            infos.append(info)
-        study = replace(study, fusion=self._summary(infos, first.unit))
-        study = study.with_warnings(*(line for info in infos for line in info.warnings))
-        return {**data, FUSED_KEY: first.unit, STUDY_KEY: study}
-
-    def _fuse_two(self, first: Layer, second: Layer, index: int) -> tuple[Layer, InferenceInfo]:
-        """One pass: two layers as one, with the colour of the one that has any."""
-        stack, info = fuse_slices(
-            self._network(index),
-            to_slices(brightness(first.unit)),
-            to_slices(brightness(second.unit)),
-            device=self.device,
-            precision=self.precision,
-            batch=self.slice_batch,
+        sources = {role: study.sources[role] for role in self.keys}
+        first, *others = (
+            Layer(_plain(data[role]), _plain(source.coverage), source.colour_map)
+            for role, source in sources.items()
         )
-        grid = grid_of(first.unit)
-        fused = from_slices(stack, first.unit)
-        weight = torch.maximum(_plain(first.coverage), _plain(second.coverage))
-        return Layer(
-            on_grid(self._merge_layers(fused, first, second), grid), on_grid(weight, grid)
-        ), info
+        infos, unit = [], first.unit
+        for index, second in enumerate(others):
+            if index:
+                both = torch.maximum(first.coverage, others[index - 1].coverage)
+                first = Layer(unit, both)
+            unit, info = self._fuse_two(first, second, index)
+            infos.append(info)
+        fused = on_grid(unit, grid_of(data[self.keys[0]]))
+        study = replace(study, fusion=self._summary(infos, fused))
+        study = study.with_warnings(*(line for info in infos for line in info.warnings))
+        return {**data, FUSED_KEY: fused, STUDY_KEY: study}
 
-    def _merge_layers(self, fused: MetaTensor, first: Layer, second: Layer) -> torch.Tensor:
-        """(1 or 3, X, Y, Z): ``fused`` in colour where both count, else the one that does.
-
-        A few slices at a time: in one go the terms of a whole body's sum take gigabytes.
-        """
-        coloured = len(second.unit) == 3
-        channels = max(len(first.unit), len(second.unit))
-        x, y, z = fused.shape[1:]
-        whole = torch.empty((channels, z, y, x)).permute(0, 3, 2, 1)  # slice after slice
-        for start in range(0, fused.shape[-1], SLAB):
-            part = (..., slice(start, start + SLAB))
-            a, w_a = _plain(first.unit)[part], _plain(first.coverage)[part]
-            b, w_b = _plain(second.unit)[part], _plain(second.coverage)[part]
-            both = _plain(fused)[part]
-            if coloured:
-                level = None if second.level is None else _plain(second.level)[part]
-                both = colour_fused(both, b, level, self.colour_map)
-            whole[part] = w_a * w_b * both + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b
-        return whole
+    def _fuse_two(
+        self, first: Layer, second: Layer, index: int
+    ) -> tuple[torch.Tensor, InferenceInfo]:
+        """One pass: (1 or 3, X, Y, Z), with the colour of the second layer if it has any."""
+        _, x, y, z = first.unit.shape
+        channels = 1 if second.colour_map is None else 3
+        whole = torch.empty((z, y, x, channels)).permute(3, 2, 1, 0)  # slices one after the other
+        infos: list[InferenceInfo] = []
+        for part in slabs(z, FUSED_AT_ONCE):
+            a, b = first.part(part), second.part(part)
+            stack, info = fuse_slices(
+                self._network(index),
+                to_slices(a.unit),
+                to_slices(shown_brightness(b.unit, b.colour_map)),
+                device=infos[-1].device if infos else self.device,
+                precision=self.precision,
+                batch=infos[-1].slice_batch if infos else self.slice_batch,
+            )
+            infos.append(info)
+            fused = stack.permute(2, 1, 0)[None]
+            for few in slabs(part.stop - part.start):
+                both = fused[..., few]
+                if b.colour_map is not None:
+                    both = torch.maximum(both, self.activity_floor * b.part(few).unit.sqrt())
+                whole[..., part][..., few] = merged(both, a.part(few), b.part(few))
+        return whole, _joined(infos)
 
     def _network(self, index: int) -> Any:
         """The network of a pass; weights that are named are loaded once."""
@@ -186,14 +194,21 @@ class MeasureFusiond(Step):
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with metrics in its record."""
-        a, b = data[self.keys[0]], data[self.keys[-1]]
         study, fused = study_of(data), data[FUSED_KEY]
+
+        def measure() -> dict[str, npt.NDArray[np.float64]]:
+            """The metrics of the brightness of all, in slices."""
+            stacks = [
+                brightness_stack(data[role], study.sources[role].colour_map)
+                for role in (self.keys[0], self.keys[-1])
+            ]
+            return slice_metrics(brightness_stack(fused), *stacks)
+
         with ThreadPoolExecutor(1) as other:
-            measured = other.submit(slice_metrics, fused, a, b)
+            measured = other.submit(measure)
             seen = readability(fused.numpy(), study.sources, grid_of(fused).spacing_mm)
-        study = replace(study, metrics_per_slice=measured.result(), readability=seen).with_warnings(
-            *readability_warnings(seen)
-        )
+        study = replace(study, metrics_per_slice=measured.result(), readability=seen)
+        study = study.with_warnings(*readability_warnings(seen))
         return {**data, STUDY_KEY: study}
 
     def figures(self, data: Data) -> dict[str, Any]:
@@ -202,31 +217,55 @@ class MeasureFusiond(Step):
         return mean_metrics(study.metrics_per_slice) | dict(study.readability)
 
 
+def merged(fused: torch.Tensor, first: Layer, second: Layer) -> torch.Tensor:
+    """(1 or 3, X, Y, Z): ``fused`` (1, X, Y, Z) where both count, else the one that does.
+
+    In the colours of the second, if it has any.
+    """
+    a, w_a, b, w_b = first.unit, first.coverage, second.unit, second.coverage
+    both = fused
+    if second.colour_map is not None:
+        both = colour_fused(fused, b, second.colour_map)
+        b = shown(b, second.colour_map)
+    return w_a * w_b * both + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b
+
+
+def _joined(infos: Sequence[InferenceInfo]) -> InferenceInfo:
+    """How all parts of a stack were fused: as the last one, in the time of all."""
+    warnings = dict.fromkeys(line for info in infos for line in info.warnings)
+    seconds = round(sum(info.seconds for info in infos), 3)
+    return replace(infos[-1], warnings=tuple(warnings), seconds=seconds)
+
+
 def _plain(volume: MetaTensor) -> torch.Tensor:
     """``volume`` without its place: MONAI keeps track of that at every operation."""
     voxels: torch.Tensor = volume.as_subclass(torch.Tensor)
     return voxels
 
 
-def brightness(volume: MetaTensor) -> MetaTensor:
-    """(1, X, Y, Z): the volume itself if it is grey, its luminance Y if it is RGB."""
-    if volume.shape[0] == 1:
-        return volume
-    return on_grid(luminance(volume.as_subclass(torch.Tensor)), grid_of(volume))
+def brightness_stack(volume: MetaTensor, colour_map: str | None = None) -> Bytes:
+    """(Z, Y, X) slices of the brightness of ``volume`` (1 or 3, X, Y, Z), 0..1 as 8 bits.
+
+    Args:
+        volume: grey or RGB.
+        colour_map: what a grey one is shown in.
+    """
+    plain = _plain(volume)
+    stack = np.empty(plain.shape[:0:-1], np.uint8)
+    for part in slabs(plain.shape[-1]):
+        seen = shown(plain, colour_map, part)
+        bright = seen if len(seen) == 1 else luminance(seen)
+        stack[part] = to_slices(bright).mul(255).round().to(torch.uint8).numpy()
+    return stack
 
 
-def slice_metrics(
-    fused: MetaTensor, first: MetaTensor, second: MetaTensor
-) -> dict[str, npt.NDArray[np.float64]]:
+def slice_metrics(fused: Bytes, first: Bytes, second: Bytes) -> dict[str, npt.NDArray[np.float64]]:
     """Each metric of `mmif.metrics.REPORTED` for each slice (Z,); NaN where a source is empty.
 
     Args:
-        fused, first, second: (1 or 3, X, Y, Z), 0..1; their brightness is measured in 8 bits.
+        fused, first, second: (Z, Y, X), what `brightness_stack` gives.
     """
-    stacks = [
-        to_slices(brightness(volume)).mul(255).round().to(torch.uint8).numpy()
-        for volume in (fused, first, second)
-    ]
+    stacks = (fused, first, second)
     filled = np.all([stack.any(axis=(1, 2)) for stack in stacks[1:]], axis=0)
     result = {name: np.full(len(filled), np.nan) for name in REPORTED}
     if filled.any():

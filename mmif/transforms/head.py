@@ -1,5 +1,7 @@
 """Where the head is in a volume of any modality: a threshold, a mask, a box."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
@@ -9,6 +11,7 @@ from scipy import ndimage
 
 from mmif.errors import GeometryError
 from mmif.geometry import Points, apply, spacing_mm
+from mmif.registration.prepare import bridge_lost_slices
 
 CT_AIR_HU = -400.0
 """Between air and skin in HU; a volume that goes below -500 is taken for CT."""
@@ -21,6 +24,9 @@ NOISE_SPREADS = 3.0
 
 COARSE_MM = 2.5
 """Finer voxels than this are skipped over while the mask is sought."""
+
+LIMB_SHARE = 0.01
+"""A part of the body has at least this share of the largest: an arm has 3 to 5 % of a trunk."""
 
 GAP_MM, LINK_MM = 6.0, 4.0
 """Gaps in the scalp up to this wide are closed; links to a holder up to this wide are cut."""
@@ -64,14 +70,37 @@ def otsu(values: npt.NDArray[np.float32]) -> float:
 def head_mask(volume: MetaTensor) -> MetaTensor:
     """(1, X, Y, Z) bool: the head in ``volume`` (C, X, Y, Z), filled, without holder or noise.
 
-    The largest connected part above `body_threshold`, with sinuses and a dark skull filled.
-    Empty if nothing stands out.
+    The largest connected part above `body_threshold`, with sinuses and a dark skull filled; slices
+    without signal between others are bridged. Empty if nothing stands out.
     """
+    return _mask_of(volume, lambda labels: labels == 1)
+
+
+def limbs_mask(volume: MetaTensor) -> MetaTensor:
+    """(1, X, Y, Z) bool: what of the patient is not connected with the largest part: arms, legs.
+
+    Parts of at least `LIMB_SHARE` of the largest. Empty for a head.
+    """
+    return _mask_of(volume, _limbs)
+
+
+def _limbs(labels: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    """The parts of ``labels`` (1 the largest) that are large, but not the largest."""
+    sizes = np.bincount(labels.ravel(), minlength=2)
+    large = sizes >= max(1, LIMB_SHARE * sizes[1])
+    large[:2] = False
+    return np.asarray(large[labels])
+
+
+def _mask_of(
+    volume: MetaTensor, choose: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.bool_]]
+) -> MetaTensor:
+    """(1, X, Y, Z) bool: what ``choose`` takes of the labelled parts of the body, filled."""
     values = volume[0].detach().cpu().numpy()
     spacing = spacing_mm(np.asarray(volume.affine))
     x, y, z = strides = tuple(max(1, int(COARSE_MM / step)) for step in spacing)
-    coarse = values[::x, ::y, ::z] > body_threshold(values)
-    mask = _fill_largest(coarse, np.multiply(spacing, strides))
+    coarse = bridge_lost_slices(values[::x, ::y, ::z] > body_threshold(values))
+    mask = _fill_parts(coarse, np.multiply(spacing, strides), choose)
     for axis, stride in enumerate(strides):
         mask = np.repeat(mask, stride, axis=axis)
     mask = mask[tuple(slice(n) for n in values.shape)]
@@ -102,16 +131,19 @@ def head_box_ras(volume: MetaTensor, margin_mm: float = 5.0) -> Points:
     return apply(affine, np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(8, 3))
 
 
-def _fill_largest(
-    body: npt.NDArray[np.bool_], spacing: npt.NDArray[np.float64]
+def _fill_parts(
+    body: npt.NDArray[np.bool_],
+    spacing: npt.NDArray[np.float64],
+    choose: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.bool_]],
 ) -> npt.NDArray[np.bool_]:
-    """The largest part of ``body`` (X, Y, Z), closed, filled slice by slice, cut from a holder."""
+    """Parts of ``body`` (X, Y, Z), closed, filled slice by slice, cut from a holder."""
     close, cut = ([round(width / 2 / step) for step in spacing] for width in (GAP_MM, LINK_MM))
     closed = sitk.BinaryMorphologicalClosing(_itk_mask(body), close[::-1])
     filled = _itk_mask(_fill(sitk.GetArrayFromImage(closed).astype(bool)))
     core = sitk.BinaryErode(filled, cut[::-1], boundaryToForeground=True)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(core), sortByObjectSize=True)
-    grown = sitk.BinaryDilate(parts == 1, cut[::-1])
+    chosen = choose(sitk.GetArrayFromImage(parts))
+    grown = sitk.BinaryDilate(_itk_mask(chosen), cut[::-1])
     return np.asarray(sitk.GetArrayFromImage(grown & filled), dtype=bool)
 
 

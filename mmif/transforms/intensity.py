@@ -1,8 +1,9 @@
 """Physical values to the network's 0..1, by one stated window for a whole volume."""
 
+import math
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,10 @@ from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
 from mmif.io.source import Source, source_of
 from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
+from mmif.roles import ROLES
 from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
-from mmif.transforms.head import COARSE_MM, head_mask
-from mmif.transforms.slices import grid_of, on_grid
+from mmif.transforms.head import COARSE_MM, head_mask, limbs_mask
+from mmif.transforms.slices import grid_of, on_grid, slabs
 from mmif.transforms.step import Data, Step, study_of
 
 AIR_PERCENTILE = 99.5
@@ -35,6 +37,12 @@ SIGNAL = 0.2
 """A slice whose brain is darker than this share of the volume's was not measured: with coils and
 bias fields the darkest slice has 0.90 (RIRE) and 0.83 (the sample head) of the median."""
 
+OWN_SHARE, HEAD_ML = 0.6, 8000.0
+"""An activity is windowed by the anatomy's outline where its own holds less than the first of it,
+or where that is more than a head: hot organs are not the patient. SPECT and PET of heads hold 0.72
+to 0.76 (the sample, SPM's), a PET of a drawn chest 0.43 (`benchmarks/body.py`). A head and neck
+are some 5 litres; chosen."""
+
 COVERED = 0.5
 """A voxel counts where a source's weight is above this."""
 
@@ -47,6 +55,7 @@ def window_of(
     config: IntensityConfig,
     head: MetaTensor | None = None,
     brain: npt.NDArray[np.bool_] | None = None,
+    limbs: MetaTensor | None = None,
 ) -> Window:
     """The window of ``volume`` that ``config`` asks for.
 
@@ -61,6 +70,8 @@ def window_of(
         config: the kind of window and its numbers.
         head: (1, X, Y, Z) bool; found by `head_mask` when left out.
         brain: (X, Y, Z); what is deep in the head when left out.
+        limbs: (1, X, Y, Z) bool, what else of a body is no air; None for a head. A body's window
+            begins at its air, since no part of it need be without uptake.
 
     Raises:
         InputError: the window has no width, or the volume holds NaN or infinite values.
@@ -88,8 +99,11 @@ def window_of(
         shown = values[mask] if mask.any() else values
         low, high = (float(p) for p in np.percentile(shown, [config.low, config.high]))
     # noise of the background is black, but not at the cost of dark tissue: DARK_SHARE at most
-    air = _air_level(values, mask, spacing)
-    if air is not None:
+    patient = mask if limbs is None else mask | limbs[0].numpy().astype(bool)
+    air = _air_level(values, patient, spacing)
+    if air is not None and limbs is not None:
+        low = min(low, air)
+    elif air is not None:
         low = max(low, min(air, low + DARK_SHARE * (high - low)))
     if not high > low:
         raise InputError(
@@ -120,12 +134,20 @@ def _with_signal(values: npt.NDArray[Any], place: npt.NDArray[np.bool_]) -> npt.
 
 
 def apply_window(volume: MetaTensor, window: Window) -> MetaTensor:
-    """``volume`` with ``window`` as 0..1; what lies outside is held at the ends."""
-    unit: MetaTensor = ScaleIntensityRange(window.low, window.high, 0, 1, clip=True)(volume)
-    if window.bone is None:
-        return unit
-    bone = ScaleIntensityRange(window.high, window.bone, 0, 1, clip=True)(volume)
-    return SOFT_TISSUE * unit + (1 - SOFT_TISSUE) * bone
+    """``volume`` (C, X, Y, Z) with ``window`` as 0..1; what lies outside is held at the ends."""
+    unit = torch.empty_like(volume.as_subclass(torch.Tensor), dtype=torch.float32)
+    for part in slabs(volume.shape[-1]):
+        unit[..., part] = _windowed(volume[..., part], window)
+    return on_grid(unit, grid_of(volume), like=volume)
+
+
+def _windowed(values: torch.Tensor, window: Window) -> torch.Tensor:
+    """``values`` with ``window`` as 0..1."""
+    unit: torch.Tensor = ScaleIntensityRange(window.low, window.high, 0, 1, clip=True)(values)
+    if window.bone is not None:
+        bone = ScaleIntensityRange(window.high, window.bone, 0, 1, clip=True)(values)
+        unit = SOFT_TISSUE * unit + (1 - SOFT_TISSUE) * bone
+    return unit.as_subclass(torch.Tensor)
 
 
 class ChooseWindowsd(Step):
@@ -164,24 +186,64 @@ class ChooseWindowsd(Step):
         study = study_of(data)
         wanted = any(self.intensity[role].kind == "brain" for role in self.keys)
         brain = _brain(study) if wanted else None
-        windows = {role: self._window(study.sources[role], brain) for role in self.keys}
+        patient = Patient.of(study)
+        windows = {role: self._window(study.sources[role], brain, patient) for role in self.keys}
         return {**data, STUDY_KEY: study.with_windows(windows)}
 
-    def _window(self, source: RegisteredSource, brain: npt.NDArray[np.bool_] | None) -> Window:
+    def _window(
+        self,
+        source: RegisteredSource,
+        brain: npt.NDArray[np.bool_] | None,
+        patient: "Patient | None",
+    ) -> Window:
         """The window of one source, by what it covers of the grid."""
         config = self.intensity[source.role]
         if config.kind == "window":
             return window_of(source.values, config)
         covered = source.coverage[0].numpy() > COVERED
         head = head_mask(source.values) if source.head is None else source.head
+        limbs = None
+        activity = ROLES[source.role].kind == "activity"
+        if activity and patient is not None and patient.outlines(head):
+            head, limbs = patient.body, patient.limbs
         if not covered.all():
             head = on_grid(head & torch.from_numpy(covered)[None], grid_of(head))
         seen = None if brain is None else brain & covered
-        return window_of(source.values, config, head, seen)
+        return window_of(source.values, config, head, seen, limbs)
 
     def figures(self, data: Data) -> dict[str, Any]:
         """The windows, in words."""
         return {role: str(source.window) for role, source in data[STUDY_KEY].sources.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """What of a study is no air, by its anatomy; an activity shows only where the tracer went.
+
+    Attributes:
+        body: (1, X, Y, Z) bool, all of the patient.
+        limbs: (1, X, Y, Z) bool, arms and legs beside the largest part.
+    """
+
+    body: MetaTensor
+    limbs: MetaTensor
+
+    def outlines(self, head: MetaTensor) -> bool:
+        """Whether an activity with the outline ``head`` is windowed by the anatomy's instead."""
+        voxel_ml = math.prod(spacing_mm(np.asarray(self.body.affine))) / 1000
+        voxels = float(self.body.sum())
+        return voxels * voxel_ml > HEAD_ML or float(head.sum()) < OWN_SHARE * voxels
+
+    @classmethod
+    def of(cls, study: StudyRecord) -> Self | None:
+        """The patient in the anatomy below an activity; None where there is no activity."""
+        roles = study.sources
+        if not any(ROLES[role].kind == "activity" for role in roles):
+            return None
+        anatomy = next(role for role in ("ct", "mri") if role in roles)
+        values, head = roles[anatomy].values, roles[anatomy].head
+        limbs = limbs_mask(values)
+        return cls((head_mask(values) if head is None else head) | limbs, limbs)
 
 
 def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:
@@ -212,10 +274,9 @@ class ScaleToUnitd(Step):
         units = {}
         for role in self.keys:
             source = study.sources[role]
-            unit = apply_window(data[role], source.window)
-            units[role] = (
-                unit if role == study.reference else on_grid(unit * source.coverage, grid_of(unit))
-            )
+            units[role] = apply_window(data[role], source.window)
+            if role != study.reference:
+                units[role].as_subclass(torch.Tensor).mul_(source.coverage)
         return {**data, **units, STUDY_KEY: study.with_units(units)}
 
 

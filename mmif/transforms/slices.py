@@ -1,10 +1,12 @@
 """Volumes onto the fused grid and into slices, one interpolation for each source.
 
 `to_grid` carries a source straight from its own voxels to the grid, through its rigid transform;
-`coverage` says where on that grid the source has data at all; `to_slices` and `from_slices` turn
-a volume on the grid into the network's stack and back.
+`coverage` says where on that grid the source has data at all; `to_slices` turns a volume on
+the grid into the network's stack.
 """
 
+import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Lock
@@ -17,7 +19,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from mmif.errors import GeometryError
-from mmif.geometry import FLIP_XY, Grid, Matrix, ras_lps, spacing_mm
+from mmif.geometry import FLIP_XY, Grid, Matrix, apply, ras_lps, spacing_mm
 from mmif.io.source import source_of
 from mmif.transforms.head import body_threshold
 
@@ -33,6 +35,17 @@ memory (benchmarks/resampling.py)."""
 
 FWHM = 2 * np.sqrt(2 * np.log(2))
 """Full width at half maximum of a Gaussian of standard deviation 1."""
+
+SLAB = 32
+"""Slices that are worked on at once: in one go the terms of a whole body's sum take gigabytes."""
+
+LARGE, PART = 3 << 24, 1 << 24
+"""A source or grid of more voxels than the first (200 MB of float32: 512 x 512 x 192) goes
+to the grid in parts of about the second, so that no second copy of it is made; chosen."""
+
+REACH = 2
+"""Voxels that a part of a source is wider than what it is needed for: linear interpolation takes
+one beyond."""
 
 CUT = 0.15
 """Where the head ends with more than this share of its largest area, it was cut."""
@@ -84,14 +97,20 @@ def to_grid(
     """
     channels = volume.detach().cpu().numpy().astype(np.float32, copy=False)
     outside = float(channels.min()) if fill is None else fill  # numpy's: 100 times torch's here
-    sigma = anti_alias_sigma(grid_of(volume), grid, reference_to_source_lps)
-    resample = _resampler(grid, reference_to_source_lps, outside)
-    moved = []
-    for channel in channels:
-        image = _itk_image(channel, sigma, np.asarray(volume.affine))
-        moved.append(sitk.GetArrayFromImage(resample.Execute(image)).transpose(2, 1, 0))
-    stacked = moved[0][None] if len(moved) == 1 else np.stack(moved)  # one needs no copy
-    result = on_grid(stacked, grid, like=volume)
+    moved = np.empty((len(channels), *grid.shape[::-1]), dtype=np.float32)
+    most = max(channels[0].size, math.prod(grid.shape))
+    parts = 1 if most <= LARGE else -(-most // PART)
+    for part in slabs(grid.shape[2], -(-grid.shape[2] // parts)):
+        slab = slab_of(grid, part)
+        resample = _resampler(slab, reference_to_source_lps, outside)
+        for channel, whole in zip(channels, moved, strict=True):
+            image = _part_for(slab, channel, grid_of(volume), reference_to_source_lps, parts == 1)
+            if image is None:
+                whole[part] = outside
+            else:
+                carried = resample.Execute(image)  # which must outlive the view of it
+                whole[part] = sitk.GetArrayViewFromImage(carried)
+    result = on_grid(moved.transpose(0, 3, 2, 1), grid, like=volume)
     if reference_to_source_lps is not None:
         _name_frame(result, reference)
     return result
@@ -219,22 +238,54 @@ def to_slices(volume: torch.Tensor) -> torch.Tensor:
     return volume.as_subclass(torch.Tensor)[0].permute(2, 1, 0).contiguous()
 
 
-def from_slices(slices: torch.Tensor, like: MetaTensor) -> MetaTensor:
-    """The volume (1, X, Y, Z) of a stack (slices, rows, columns), at the place of ``like``.
-
-    Raises:
-        GeometryError: the stack is not of the shape of ``like``.
-    """
-    expected = tuple(like.shape[-3:])[::-1]
-    if tuple(slices.shape) != expected:
-        raise GeometryError(f"a stack of shape {tuple(slices.shape)}; expected {expected}")
-    return on_grid(slices.permute(2, 1, 0)[None], grid_of(like), like=like)
-
-
 def _world_to_source_ras(reference_to_source_lps: Matrix | None) -> Matrix:
     if reference_to_source_lps is None:
         return np.eye(4)
     return FLIP_XY @ np.asarray(reference_to_source_lps, dtype=np.float64) @ FLIP_XY
+
+
+def slabs(count: int, thick: int = SLAB) -> Iterator[slice]:
+    """``count`` slices, ``thick`` at a time.
+
+    >>> list(slabs(5, 3))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    for start in range(0, count, thick):
+        yield slice(start, min(start + thick, count))
+
+
+def slab_of(grid: Grid, part: slice) -> Grid:
+    """The slices ``part`` of ``grid``."""
+    shift = np.eye(4)
+    shift[2, 3] = part.start
+    return Grid((*grid.shape[:2], part.stop - part.start), grid.affine_ras @ shift)
+
+
+def _part_for(
+    slab: Grid,
+    channel: npt.NDArray[np.float32],
+    source: Grid,
+    reference_to_source_lps: Matrix | None,
+    whole: bool,
+) -> sitk.Image | None:
+    """What of ``channel`` (X, Y, Z) on ``source`` is needed for ``slab``; None where nothing is.
+
+    All of it where ``whole``.
+    """
+    sigma = anti_alias_sigma(source, slab, reference_to_source_lps)
+    if whole:
+        return _itk_image(channel, sigma, source.affine_ras)
+    to_index = np.linalg.inv(source.affine_ras) @ _world_to_source_ras(reference_to_source_lps)
+    corners = apply(to_index, slab.corners_ras)
+    margin = REACH + np.ceil(TRUNCATE * np.array(sigma))
+    low = np.maximum(np.floor(corners.min(axis=0) - margin), 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=0) + margin) + 1, channel.shape).astype(int)
+    if (high <= low).any():
+        return None
+    shift = np.eye(4)
+    shift[:3, 3] = low
+    part = channel[tuple(slice(*ends) for ends in zip(low, high, strict=True))]
+    return _itk_image(part, sigma, source.affine_ras @ shift)
 
 
 def _itk_image(

@@ -129,7 +129,7 @@ def test_of_three_the_grey_ones_are_fused_first(fused_three: FusionResult) -> No
     """Where the SPECT has nothing at all, the volume is that of CT and MRI, without colour."""
     ct, mri, spect = (fused_three.sources[role] for role in ("ct", "mri", "spect"))
     assert fused_three.fused.shape == (3, *fused_three.grid.shape)
-    assert spect.unit.shape[0] == 3
+    assert spect.colour_map == "activity"
     assert fused_three.fusion["grey_weights"]["name"] == "ct-mri"
     outside = (spect.coverage == 0)[0]
     assert np.ptp(fused_three.fused.numpy()[:, outside], axis=0).max() < 1e-6

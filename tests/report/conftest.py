@@ -126,9 +126,10 @@ def make_study(colour: bool = False) -> Study:
     other_unit = np.clip((other - window.low) / (window.high - window.low), 0, 1)
     coverage = np.ones_like(mri)
     coverage[:, :, -4:] = 0
-    shown = (other_unit * (coverage > 0))[None]
+    unit = (other_unit * (coverage > 0))[None]
+    shown = unit
     if colour:
-        entries = np.round(shown[0] * 255).astype(np.uint8)
+        entries = np.round(unit[0] * 255).astype(np.uint8)
         shown = np.moveaxis(palette("hot-iron")[entries], -1, 0) / 255.0
     fused = np.clip(0.6 * mri_unit[None] + 0.5 * shown, 0, 1)
     bright = [
@@ -156,7 +157,8 @@ def make_study(colour: bool = False) -> Study:
             role: RegisteredSource(
                 role=role,
                 values=volume(np.where(coverage > 0, other, other.min())[None], affine),
-                unit=volume(shown, affine),
+                unit=volume(unit, affine),
+                colour_map="hot-iron" if colour else None,
                 coverage=volume(coverage[None], affine),
                 covered_fraction=coverage.mean(axis=(0, 1)).astype(np.float64),
                 window=window,

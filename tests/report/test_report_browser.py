@@ -12,6 +12,7 @@ import pytest
 import SimpleITK
 
 from mmif.study import fuse
+from mmif.transforms.colour import shown
 
 try:  # now, not in the test: it reads its script in the locale, which other libraries may reset
     import axe_playwright_python.sync_playwright as axe
@@ -555,7 +556,7 @@ def test_colours_of_spect_are_shown_in_colour(browser, colour_study, tmp_path) -
     report = Report(browser, tmp_path / "report.html")
     report.toggle("smooth")
     for mode, volume in (
-        ("moving", colour_study.result.moving[0].unit),
+        ("moving", shown(colour_study.result.moving[0].unit, "hot-iron")),
         ("fused", colour_study.result.fused),
     ):
         report.choose(mode)

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from mmif.errors import GeometryError
 from mmif.geometry import Grid, apply
-from mmif.transforms.head import body_threshold, head_box_ras, head_mask
+from mmif.transforms.head import body_threshold, head_box_ras, head_mask, limbs_mask
 
 RADII = (70.0, 85.0, 80.0)
 
@@ -85,3 +85,25 @@ def test_threshold_lies_between_noise_and_dark_tissue() -> None:
     noise = volume[0].numpy()[~truth]
     assert np.percentile(noise, 99.9) < body_threshold(volume) < 200
     assert body_threshold(head("ct", grid())[0]) == -400
+
+
+def test_arms_are_limbs_and_a_head_has_none() -> None:
+    values = torch.full((1, 100, 60, 12), -1000.0)
+    values[:, 20:80, 10:50] = 40  # 240 x 160 mm
+    values[:, 4:12, 20:28] = 40  # 32 x 32 mm, 16 mm away
+    values[:, 90:92, 20:22] = 40  # a tube
+    trunk = MetaTensor(values, affine=np.diag([4.0, 4.0, 4.0, 1.0]))
+    limbs = limbs_mask(trunk)[0].numpy()
+    assert limbs[6:10, 22:26].all()
+    assert not limbs[13:].any()
+    assert not limbs_mask(head("ct", grid())[0]).any()
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_head_whose_middle_slices_are_empty_is_one(lost: int) -> None:
+    volume, _ = head("mri", grid())
+    middle = volume.shape[-1] // 2
+    whole = head_mask(volume)
+    holed = volume.clone()
+    holed[..., middle : middle + lost] = 0
+    assert float((head_mask(holed) & whole).sum() / whole.sum()) > 0.97

@@ -11,12 +11,16 @@ from scipy import ndimage
 
 from mmif.config import IntensityConfig
 from mmif.errors import InputError
+from mmif.geometry import Grid
+from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
 from mmif.transforms.head import head_mask
 from mmif.transforms.intensity import (
+    ChooseWindowsd,
     Window,
     apply_window,
     window_of,
 )
+from mmif.transforms.slices import on_grid
 
 BRAIN_WINDOW = IntensityConfig("window", -20, 100)
 PERCENTILES = IntensityConfig("percentile", 0, 99.5)
@@ -209,3 +213,24 @@ def test_rire_brain_stands_below_its_fat_and_above_the_ct(shared_data: Path) -> 
     mri, ct = (result.sources[role] for role in ("mri", "ct"))
     brain = (ct.values[0] > 25) & (ct.values[0] < 50) & (mri.unit[0] > 0.1)
     assert float(ct.unit[0][brain].median()) < float(mri.unit[0][brain].median()) < 0.62
+
+
+def test_soft_tissue_beside_hot_organs_is_shown_in_a_body() -> None:
+    """Arms, and tissue that a PET's own outline leaves out, counted as air: the trunk was black."""
+    ct, pet = np.full((100, 60, 40), -1000.0), np.full((100, 60, 40), 20.0)
+    for part in (np.s_[20:80, 10:50], np.s_[4:14, 20:30], np.s_[86:96, 20:30]):
+        ct[part], pet[part] = 40, 1000
+    pet[40:60, 20:40, 10:30] = 12_000
+    grid = Grid(ct.shape, np.diag([5.0, 5.0, 5.0, 1.0]))
+    whole = on_grid(torch.ones(1, *ct.shape), grid)
+    sources = {}
+    for role, values in (("ct", ct), ("pet", pet)):
+        noisy = values + np.random.default_rng(0).normal(0, 5, values.shape)
+        made = on_grid(noisy[None], grid)
+        sources[role] = RegisteredSource(
+            role, made, made, whole, np.ones(grid.shape[2]), grid.shape
+        )
+    configs = {"ct": IntensityConfig("window", -160, 240), "pet": PERCENTILES}
+    data = {STUDY_KEY: StudyRecord("ct", grid, sources=sources)}
+    window = ChooseWindowsd(["ct", "pet"], configs)(data)[STUDY_KEY].sources["pet"].window
+    assert window.low < 100

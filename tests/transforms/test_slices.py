@@ -23,7 +23,6 @@ from mmif.transforms.slices import (
     coverage,
     covered_fraction,
     data_box,
-    from_slices,
     grid_of,
     on_grid,
     to_grid,
@@ -250,24 +249,29 @@ def test_covered_fraction_counts_the_head_where_there_is_one() -> None:
     np.testing.assert_allclose(covered_fraction(on_grid(weight, grid), head), [0.5, 1 / 3, 0])
 
 
-@given(st.tuples(*[st.integers(1, 9)] * 3))
-@settings(max_examples=20)
-def test_slices_and_volume_are_exact_inverses(shape: tuple[int, int, int]) -> None:
-    volume = on_grid(torch.rand(1, *shape), oblique(shape, (1, 2, 3), (4, 5, 6)))
-    volume.meta["source"] = "kept"
-    slices = to_slices(volume)
-    assert slices.shape == shape[::-1]
-    assert type(slices) is torch.Tensor
-    back = from_slices(slices, volume)
-    assert torch.equal(back, volume)
-    assert torch.equal(back.affine, volume.affine)
-    assert back.meta["source"] == "kept"
+@pytest.mark.parametrize("degrees", [0.0, 20.0])
+def test_a_large_source_is_carried_in_parts_to_the_same_values(
+    degrees: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = oblique((50, 44, 40), (1, 1, 1.5), (3, -2, 5))
+    volume = on_grid(torch.rand(1, 50, 44, 40) * 1000, source)
+    grid = axial_grid(source, size=24)  # coarser: smoothed as well
+    turn = Rotation.from_euler("xyz", [degrees, -degrees, 3], degrees=True).as_matrix()
+    transform = world_ras_lps(rigid(turn, np.array([2.0, -4.0, 9.0]), source.centre_ras))
+    whole = to_grid(volume, grid, transform)
+    monkeypatch.setattr(slices, "LARGE", 1000)
+    monkeypatch.setattr(slices, "PART", 9000)
+    torch.testing.assert_close(to_grid(volume, grid, transform), whole, rtol=0, atol=0.01)
+    away = world_ras_lps(rigid(np.eye(3), np.array([0.0, 0.0, 30.0]), np.zeros(3)))
+    assert to_grid(volume, grid, away, fill=-7.0)[0, 12, 12, -1] == -7  # parts that need nothing
 
 
-def test_a_stack_of_another_shape_is_refused() -> None:
+def test_a_stack_is_slices_rows_and_columns() -> None:
     volume = on_grid(torch.rand(1, 3, 4, 5), oblique((3, 4, 5), (1, 1, 1)))
-    with pytest.raises(GeometryError, match=r"\(3, 4, 5\); expected \(5, 4, 3\)"):
-        from_slices(volume[0], volume)
+    stack = to_slices(volume)
+    assert type(stack) is torch.Tensor
+    assert stack.shape == (5, 4, 3)
+    assert stack[4, 3, 2] == volume[0, 2, 3, 4]
 
 
 @pytest.mark.parametrize("order", ORDERS[::5])

@@ -24,7 +24,7 @@ MAX_YAML_BYTES = 1 << 18
 """Bytes of a pipeline file; the shipped ones take about 2 KiB."""
 
 Precision = Literal["auto", "fp32", "bf16"]
-ScaleKind = Literal["window", "percentile", "brain"]
+ScaleKind = Literal["window", "percentile", "brain", "suv"]
 Schedule = Literal["constant", "one-cycle"]
 Output = Literal["between", "residual", "tanh"]
 
@@ -37,6 +37,7 @@ class IntensityConfig:
     ``high`` to ``bone`` follow at a lower slope: soft tissue takes 0..0.75, bone the rest.
     ``percentile``: they are percentiles of the foreground of the volume.
     ``brain``: they are the brightness, 0..1, of the brain's 2nd and 99th percentile.
+    ``suv``: they are SUV by body weight; a PET whose headers do not allow it is refused.
     """
 
     kind: ScaleKind = "percentile"
@@ -283,8 +284,14 @@ class Pipeline:
         """
         grid = replace(self.grid, fov=options.fov or self.grid.fov)
         timeout_s = options.registration_timeout or self.registration.timeout_s
+        intensity = self.intensity
+        if options.suv_max is not None:
+            if "pet" not in self.roles:
+                raise ConfigError(f"found suv_max {options.suv_max:g} in {self.task}; expected PET")
+            intensity = {**intensity, "pet": IntensityConfig("suv", 0.0, options.suv_max)}
         return replace(
             self,
+            intensity=intensity,
             reference=options.reference or self.reference,
             weights=options.weights or self.weights,
             colour_map=options.colour_map or self.colour_map,

@@ -28,6 +28,7 @@ from mmif.transforms.mark import MarkUnseend
 from mmif.transforms.register import RegisterToReferenced
 from mmif.transforms.save import WRITING, DeidentifyVolumesd, SaveFusedd
 from mmif.transforms.step import Step, study_of
+from mmif.transforms.suv import ConvertToSuvd
 from mmif.weights import Weights
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ def fusion_transforms(
     steps: list[MapTransform] = [
         LoadVolumed(roles, chosen.series_uid, chosen.frame, chosen.fill_gaps),
         CheckOnePatientd(roles, reference, chosen.accept_different_patients),
+        *([ConvertToSuvd("pet")] if "pet" in roles else []),
         RegisterToReferenced(
             roles,
             reference,

@@ -72,6 +72,9 @@ class FuseOptions:
     colour_map: str | None = option(
         None, "Colours of SPECT and PET. [the pipeline's]", metavar="NAME"
     )
+    suv_max: float | None = option(
+        None, "The SUV (by body weight) where a PET's window ends. [the pipeline's]", low=0.1
+    )
     format: OutputFormat = option(
         "auto",
         "Of the fused volume; auto is the reference's.",
@@ -185,6 +188,7 @@ class OptionKeywords(TypedDict, total=False):
     fov: Fov | None
     size: int | None
     colour_map: str | None
+    suv_max: float | None
     format: OutputFormat
     dicom_encoding: DicomEncoding
     transfer_syntax: TransferSyntax

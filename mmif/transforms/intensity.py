@@ -16,13 +16,14 @@ from scipy import ndimage
 from mmif.config import IntensityConfig, build
 from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
-from mmif.io.source import Source, source_of
+from mmif.io.source import source_of
 from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
 from mmif.roles import ROLES
 from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
 from mmif.transforms.head import COARSE_MM, head_mask, limbs_mask
 from mmif.transforms.slices import grid_of, on_grid, slabs
 from mmif.transforms.step import Data, Step, study_of
+from mmif.transforms.suv import SUVBW
 
 AIR_PERCENTILE = 99.5
 """The air's level: what this share of the voxels outside of the head stay below."""
@@ -36,6 +37,9 @@ BRAIN_PERCENTILES = (2.0, 99.0)
 SIGNAL = 0.2
 """A slice whose brain is darker than this share of the volume's was not measured: with coils and
 bias fields the darkest slice has 0.90 (RIRE) and 0.83 (the sample head) of the median."""
+
+STATED = ("window", "suv")
+"""Kinds whose numbers are the window."""
 
 OWN_SHARE, HEAD_ML = 0.6, 8000.0
 """An activity is windowed by the anatomy's outline where its own holds less than the first of it,
@@ -81,7 +85,12 @@ def window_of(
     values = volume[0].detach().cpu().numpy()
     if not np.isfinite(values).all():
         raise InputError(f"{name} holds NaN or infinite values; expected finite ones")
-    if config.kind == "window":
+    if config.kind == "suv" and unit != SUVBW:
+        raise InputError(
+            f"{name}: found values in {unit or 'no unit'} and headers that do not give SUV; "
+            "expected weight, dose, times and decay correction, or a window of another kind"
+        )
+    if config.kind in STATED:
         return Window(config.low, config.high, unit, config.bone)
     mask = (head_mask(volume) if head is None else head)[0].numpy().astype(bool)
     spacing = spacing_mm(np.asarray(volume.affine))
@@ -110,14 +119,7 @@ def window_of(
             f"{name}: what decides its window lies between {low:.6g} and {high:.6g}; expected"
             " an image"
         )
-    return Window(low, high, unit, by=by + _as_suv(origin, low, high))
-
-
-def _as_suv(origin: Source | None, low: float, high: float) -> str:
-    """A PET's window in SUV by body weight, where the headers allow it."""
-    if origin is None or origin.suv_factor is None:
-        return ""
-    return f"; SUVbw {low * origin.suv_factor:.3g} to {high * origin.suv_factor:.3g}"
+    return Window(low, high, unit, by=by)
 
 
 def _with_signal(values: npt.NDArray[Any], place: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -198,7 +200,7 @@ class ChooseWindowsd(Step):
     ) -> Window:
         """The window of one source, by what it covers of the grid."""
         config = self.intensity[source.role]
-        if config.kind == "window":
+        if config.kind in STATED:
             return window_of(source.values, config)
         covered = source.coverage[0].numpy() > COVERED
         head = head_mask(source.values) if source.head is None else source.head

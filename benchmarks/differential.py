@@ -1,6 +1,6 @@
 """Real DICOM series, read by mmif, SimpleITK and dcm2niix: values and places side by side.
 
-    python benchmarks/differential.py [--data DIR]
+    python benchmarks/differential.py [--data DIR] [--only NAME ...]
 
 For each folder that mmif reads as one grey volume, dcm2niix (from the test extra) converts the same
 files, and SimpleITK stacks them in mmif's order. Printed: the largest difference of a value, and of
@@ -75,9 +75,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     default = os.environ.get("MMIF_TEST_DATA", str(ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=Path(default))
-    dicom = parser.parse_args().data / "dicom"
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the folders' names")
+    options = parser.parse_args()
+    dicom = options.data / "dicom"
     bad = 0
-    for folder in sorted({path.parent for path in dicom.rglob("*") if path.is_file()}):
+    folders = sorted({path.parent for path in dicom.rglob("*") if path.is_file()})
+    for folder in [f for f in folders if any(part in str(f) for part in options.only)]:
         try:
             volume = load(folder)
         except MmifError:

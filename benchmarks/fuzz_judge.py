@@ -9,7 +9,7 @@ import pydicom
 PIXELS = "PixelData"
 SHAPING = frozenset(
     {
-        *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
+        *("BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel"),
         *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "PixelPaddingValue"),
         *("PixelPaddingRangeLimit", "Rows", "Columns", "NumberOfFrames", "TransferSyntaxUID"),
         *("Modality", "SOPClassUID", "ModalityLUTSequence"),

@@ -1,14 +1,22 @@
 """Seconds and peak memory to load a 512x512x400 CT series: mmif, SimpleITK and MONAI side by side.
 
     python benchmarks/reading.py [--slices 400] [--size 512] [--repeats 3]
+    python benchmarks/reading.py --against 7d18d58 [--data DIR]
 
 The series is made in a temporary folder. Each reader runs in a process of its own, so that peak
 memory is its own; imports are not timed and their memory is reported apart. The order alternates
 and the first (cold) round is not counted. The three volumes must be equal.
+
+With --against the given real series are read by an earlier commit as well, in turn, and it says for
+each the CPU seconds of both (the best of three rounds of three) and whether voxels and affine are
+bit for bit the same; the exit code is 1 where they are not, or where all series together take more
+than 10 % longer.
 """
 
 import argparse
+import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -21,6 +29,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+ROOT = Path(__file__).parent.parent
 READERS = ("mmif", "simpleitk", "monai")
 CT = "1.2.840.10008.5.1.4.1.1.2"
 
@@ -107,6 +116,67 @@ def child(reader: str, folder: Path) -> None:
     )
 
 
+def child_of_series(data: Path) -> None:
+    """Load each folder below ``data`` three times; print CPU seconds and a digest of each."""
+    from mmif.io import load
+
+    found = {}
+    for folder in sorted({path.parent for path in data.rglob("*") if path.is_file()}):
+        seconds, digest = [], "refused"
+        for _ in range(3):
+            start = time.process_time()
+            try:
+                volume = load(folder)
+            except Exception:  # of either version: which is told by the digests
+                break
+            seconds.append(time.process_time() - start)
+            parts = (volume.numpy().tobytes(), np.asarray(volume.affine).tobytes())
+            digest = hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+        found[str(folder.relative_to(data))] = (min(seconds, default=0.0), digest)
+    print(json.dumps(found))
+
+
+def compare(commit: str, data: Path) -> int:
+    """Print the CPU seconds of an earlier commit and today's for each real series."""
+    with tempfile.TemporaryDirectory() as name:
+        archive = subprocess.run(
+            ["git", "archive", commit], cwd=ROOT, check=True, capture_output=True
+        ).stdout
+        subprocess.run(["tar", "-x", "-C", name], input=archive, check=True)
+        rounds: list[dict[Path, dict[str, tuple[float, str]]]] = []
+        for _ in range(3):
+            rounds.append({place: read_series(place, data) for place in (Path(name), ROOT)})
+        before, after = (
+            {
+                key: (min(one[place][key][0] for one in rounds), rounds[0][place][key][1])
+                for key in rounds[0][place]
+            }
+            for place in rounds[0]
+        )
+    both = [key for key in before if "refused" not in {before[key][1], after[key][1]}]
+    print(f"| series | {commit}, CPU s | today | ratio | voxels and affine |")
+    print("|---|---|---|---|---|")
+    for key in both:
+        (old, was), (new, now) = before[key], after[key]
+        same = "the same" if was == now else "OTHERS"
+        print(f"| {key} | {old:.3f} | {new:.3f} | {new / old:.2f} | {same} |")
+    ratio = sum(after[key][0] for key in both) / sum(before[key][0] for key in both)
+    print(
+        f"all {len(both)}: {ratio:.2f}; read by one alone: "
+        f"{sum((before[k][1] == 'refused') != (after[k][1] == 'refused') for k in before)}"
+    )
+    return int(ratio > 1.1 or any(before[key][1] != after[key][1] for key in both))
+
+
+def read_series(place: Path, data: Path) -> dict[str, tuple[float, str]]:
+    """What the mmif of ``place`` makes of the series below ``data``, in a process of its own."""
+    command = [sys.executable, __file__, "--child-of-series", "--data", str(data)]
+    environment = {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, tuple[float, str]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def import_only(reader: str) -> None:
     """The imports of a reader, before the clock and the memory are looked at."""
     if reader == "simpleitk":
@@ -133,7 +203,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", choices=READERS)
     parser.add_argument("--folder", type=Path)
+    default = os.environ.get("MMIF_TEST_DATA", str(ROOT.parent / "shared" / "data"))
+    parser.add_argument("--against", metavar="COMMIT")
+    parser.add_argument("--data", type=Path, default=Path(default, "dicom"))
+    parser.add_argument("--child-of-series", action="store_true")
     options = parser.parse_args()
+    if options.child_of_series:
+        child_of_series(options.data)
+        return
+    if options.against:
+        raise SystemExit(compare(options.against, options.data))
     if options.child:
         child(options.child, options.folder)
         return

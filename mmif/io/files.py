@@ -267,6 +267,14 @@ def foreign_content(path: Path) -> str:
         return ""
 
 
+def is_data(file: FoundFile) -> bool:
+    """Whether a file holds binary data, and is none that a file browser hides."""
+    if Path(file.name).name.startswith("."):
+        return False
+    with file.path.open("rb") as stream:
+        return b"\0" in stream.read(512)
+
+
 def _foreign_name(head: bytes) -> str:
     """As `foreign_content`, of the first bytes."""
     for start, name in _FOREIGN:

@@ -250,8 +250,11 @@ def _is_stray(chosen: Sequence[Frame], own: pydicom.Dataset, header: Header) -> 
         header: that of the other image.
     """
     dataset = header.dataset
-    other = _text_or_none(dataset, "Modality") not in {text(own, "Modality"), "", None}
-    if other or "LOCALIZER" in (_text_or_none(dataset, "ImageType") or ""):
+    modality = _text_or_none(dataset, "Modality")
+    if not modality:  # every object has one (PS3.3 C.7.3.1)
+        return True
+    localizer = "LOCALIZER" in (_text_or_none(dataset, "ImageType") or "")
+    if localizer or modality != text(own, "Modality"):
         return False
     if not UID(_text_or_none(dataset, "SeriesInstanceUID") or "").is_valid:
         return True

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pydicom
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
@@ -36,6 +37,9 @@ MAX_DEFLATED_BYTES = 1 << 28
 
 SMALL_BYTES = 1 << 20
 """A file of so many bytes can hold no header that takes too much."""
+
+_TEXTS = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "LO", "SH", "TM", "UI"})
+"""Value representations whose values are texts between backslashes."""
 
 _DICOMDIR = "1.2.840.10008.1.3.10"
 _HEAD_BYTES = 2048  # hold the transfer syntax, in a group of some 200 behind 128 (PS3.10 7.1)
@@ -310,6 +314,9 @@ def value(dataset: pydicom.Dataset, keyword: str) -> Any:
 
 def text(dataset: pydicom.Dataset, keyword: str) -> str:
     """The value of an attribute as a stripped string; "" where it is absent."""
+    raw = _raw_text(dataset, keyword)
+    if raw is not None:
+        return raw
     found = value(dataset, keyword)
     if found is None:
         return ""
@@ -349,6 +356,30 @@ def numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, 
     return values
 
 
+def _raw_text(dataset: pydicom.Dataset, keyword: str) -> str | None:
+    """A text as it stands in the file, "" for none; None where pydicom has to say what it means.
+
+    As in `_raw_numbers`, for the sake of time. ASCII means the same in every character set, but
+    where an escape sequence changes it.
+    """
+    try:
+        raw: Any = dataset.get_item(_tag(keyword))
+    except Exception:  # an element of an unknown kind, which pydicom decodes at once
+        return None
+    if raw is None:
+        return ""
+    if not isinstance(raw, RawDataElement) or not raw.value:
+        return None
+    if (raw.VR or _representation(keyword)) not in _TEXTS:
+        return None
+    if not raw.value.isascii() or b"\x1b" in raw.value:
+        return None
+    held = raw.value.decode("ascii")
+    if "\\" not in held:
+        return held.strip(" \0")
+    return "\\".join(part.strip(" \0") for part in held.split("\\"))
+
+
 def _raw_numbers(dataset: pydicom.Dataset, keyword: str) -> list[Any] | None:
     """The numbers of an attribute as they stand in the file, if pydicom has not yet parsed them.
 
@@ -360,9 +391,10 @@ def _raw_numbers(dataset: pydicom.Dataset, keyword: str) -> list[Any] | None:
         return None
     if not isinstance(raw, RawDataElement) or not raw.value:
         return None
-    if raw.VR in {"DS", "IS"}:
+    representation = raw.VR or _representation(keyword)
+    if representation in {"DS", "IS"}:
         return raw.value.strip(b" \0").split(b"\\")
-    if raw.VR == "US" and len(raw.value) == 2:
+    if representation == "US" and len(raw.value) == 2:
         return [int.from_bytes(raw.value, "little" if raw.is_little_endian else "big")]
     return None
 
@@ -371,6 +403,12 @@ def _raw_numbers(dataset: pydicom.Dataset, keyword: str) -> list[Any] | None:
 def _tag(keyword: str) -> BaseTag:
     """The tag of an attribute."""
     return Tag(keyword)
+
+
+@cache
+def _representation(keyword: str) -> str:
+    """The value representation of an attribute, where a file in implicit form does not say it."""
+    return dictionary_VR(_tag(keyword))
 
 
 def number(dataset: pydicom.Dataset, keyword: str) -> float | None:

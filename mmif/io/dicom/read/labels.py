@@ -4,6 +4,7 @@ The standard's attributes first; where a vendor keeps b-values in private elemen
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pydicom
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 
-from mmif.io.dicom.read.headers import text
+from mmif.io.dicom.read.headers import quiet, text
 
 COMPONENT = "ComplexImageComponent"
 NO_MAGNITUDE = frozenset({"P", "R", "I", "PHASE", "REAL", "IMAGINARY", "PHASE MAP", "VELOCITY MAP"})
@@ -128,8 +129,14 @@ _PRIVATE = {
 }
 """The vendors' DICOM conformance statements, and dcm2niix, which reads the same elements."""
 
-PRIVATE_TAGS = tuple(
-    dict.fromkeys(tag for kept in _PRIVATE.values() for where in kept for tag in where.tags)
+CSA_HEADER = BaseTag(0x00291010)
+"""CSA Image Header Info: Siemens' own tags, in a format that begins with SV10 (nibabel.nicom)."""
+
+_SEQUENCE_B_VALUE = re.compile(r"ep_b(\d+)")
+
+PRIVATE_TAGS = (
+    *dict.fromkeys(tag for kept in _PRIVATE.values() for where in kept for tag in where.tags),
+    CSA_HEADER,
 )
 """All private elements that are looked at."""
 
@@ -165,6 +172,8 @@ class Labels(Mapping[str, str]):
         for where in _PRIVATE.get(keyword, ()):
             if label := _private(self._groups[-1], where):
                 return label
+        if keyword == "DiffusionBValue":
+            return _old_siemens_b_value(self._groups[-1])
         return _component(self._groups) if keyword == COMPONENT else ""
 
     def __iter__(self) -> Iterator[str]:
@@ -214,6 +223,32 @@ def _private(dataset: pydicom.Dataset, where: _Private) -> str:
     if where.elements == (0x39,):
         parts = [value % _GE_FLAG for value in parts[:1]]
     return "\\".join(_round(str(part)) for part in parts)
+
+
+def _old_siemens_b_value(dataset: pydicom.Dataset) -> str:
+    """The b-value in the header within the header (CSA) of old Siemens scanners; "" for none.
+
+    Where that is taken out, the name of the sequence still says it: ``*ep_b1000#12``.
+    """
+    sequence = _SEQUENCE_B_VALUE.search(text(dataset, "SequenceName"))
+    if not sequence and "DIFFUSION" not in text(dataset, "ImageType").upper():
+        return ""
+    found = dataset.get_item(CSA_HEADER)
+    values = _csa_items(found.value, "B_value") if found is not None else []
+    return _round(values[0]) if values else sequence[1] if sequence else ""
+
+
+def _csa_items(held: object, name: str) -> list[str]:
+    """The values of one tag of a CSA header; none where it cannot be read."""
+    if not isinstance(held, bytes) or not held.startswith(b"SV10"):
+        return []
+    with quiet:  # it says at its import that it is young
+        from nibabel.nicom import csareader
+
+        try:
+            return [str(item) for item in csareader.read(held)["tags"][name]["items"]]
+        except Exception:  # of a damaged header: its own, struct's, and Unicode's errors
+            return []
 
 
 def _plain_text(dataset: pydicom.Dataset, tag: BaseTag) -> str:

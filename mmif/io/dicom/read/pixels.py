@@ -199,6 +199,10 @@ def frame_reader(path: Path, header: Header, name: str, notes: set[str]) -> Fram
         InputError: the file holds fewer pixels than it claims, or an encoding that is not read.
     """
     stored = pixel_format(header.dataset)
+    if not text(getattr(header.dataset, "file_meta", pydicom.Dataset()), "TransferSyntaxUID"):
+        notes.add(f"no TransferSyntaxUID: read as {stored.transfer_syntax.name}")
+    if integer(header.dataset, "BitsStored") is None:
+        notes.add(f"no BitsStored: {stored.bits_stored} are taken")
     grey = stored.photometric.startswith("MONOCHROME")
     if stored.transfer_syntax in _NATIVE and grey and header.pixel_offset:
         return _native_reader(path, header.pixel_offset, stored, name, notes)

@@ -29,7 +29,14 @@ from mmif.io.dicom.read.pixels import (
     units_of,
 )
 from mmif.io.dicom.read.select import select
-from mmif.io.dicom.read.series import FileIndex, Series, SeriesInfo, describe, index_files
+from mmif.io.dicom.read.series import (
+    FileIndex,
+    Series,
+    SeriesInfo,
+    describe,
+    index_files,
+    is_cut_short,
+)
 from mmif.io.dicom.suv import suv_factor
 from mmif.io.monai_reader import ContentReader, Unread, monai_meta
 from mmif.io.regrid import onto_grid
@@ -111,6 +118,8 @@ def read_scan(
     stack, placement, notes = series.volume(frame, fill_gaps)
     check_grid(placement.shape, placement.affine_ras, where)
     notes += stray_notes(stack.frames, series.headers, _lone_images(scan, series))
+    if info.attenuation_corrected is False:
+        notes += ("activity that is not corrected for attenuation (NAC)",)
     pixel_notes: tuple[str, ...] = ()
     if info.colour:
         voxels = _colours(series, stack, placement, where)
@@ -140,7 +149,7 @@ def read_scan(
 def _lone_images(scan: FileIndex, series: Series) -> list[Header]:
     """The headers of the other series of one or two files; those cut short are counted before."""
     few = [other for other in scan.series if other.uid != series.uid and len(other.files) < 3]
-    return [h for other in few for h in other.headers if h.pixel_offset is not None]
+    return [h for other in few for h in other.headers if not is_cut_short(h)]
 
 
 def _slabs(placement: Placement) -> tuple[Slab, ...]:

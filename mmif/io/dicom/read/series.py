@@ -64,6 +64,7 @@ from mmif.io.files import (
     IgnoredFile,
     detect_format,
     foreign_content,
+    is_data,
     is_dead_link,
     require_path,
     walk,
@@ -78,6 +79,7 @@ _LOOKED_AT: tuple[str | BaseTag, ...] = (
     *PRIVATE_TAGS,
     *AGREEMENT_KEYWORDS,
     "Manufacturer",
+    "SequenceName",
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
@@ -402,6 +404,7 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip
     damaged: Counter[Path] = Counter()
     volumes: list[FoundFile] = []
     dead: Counter[Path] = Counter()
+    unknown: list[FoundFile] = []
     for file in files:
         try:
             dead[_folder(file)] += is_dead_link(file.path)
@@ -416,17 +419,21 @@ def _scan(root: Path, files: Sequence[FoundFile], complete: bool, gunzip: Gunzip
                     continue
                 groups[_series_key(header, file)].append((file, header))
                 # counted by folder: what is broken beside a series may be one of its slices
-                damaged[_folder(file)] += lacks_pixels(header) or _is_cut_short(header)
+                damaged[_folder(file)] += is_cut_short(header)
             elif kind in {"nifti", "itk", "mgh"}:
                 volumes.append(file)
             else:
                 reason = foreign_content(file.path) if kind == "other" else ""
                 ignored.append(IgnoredFile(file.name, reason or _REASONS[kind]))
                 damaged[_folder(file)] += reason == DAMAGED_DICOM
+                unknown += [file] if not reason and kind == "other" else []
         except MmifError as error:
             reason = str(error).removeprefix(f"{file.name}: ")
             ignored.append(IgnoredFile(file.name, reason))
             damaged[_folder(file)] += 1
+    slices = {(f.path.parent, f.path.suffix) for found in groups.values() for f, _ in found}
+    for file in unknown:
+        damaged[_folder(file)] += (file.path.parent, file.path.suffix) in slices and is_data(file)
     series = tuple(
         Series(
             uid,
@@ -464,9 +471,10 @@ def _series_key(header: Header, file: FoundFile) -> str:
     return f"without SeriesInstanceUID{of} in {quote(str(_folder(file)))}"
 
 
-def _is_cut_short(header: Header) -> bool:
-    """Whether a file ends before it says which series it belongs to."""
-    return header.pixel_offset is None and "SeriesInstanceUID" not in header.dataset
+def is_cut_short(header: Header) -> bool:
+    """Whether an image ends before its pixels, or a file before it says which series it is of."""
+    lost = header.pixel_offset is None and "SeriesInstanceUID" not in header.dataset
+    return lost or lacks_pixels(header)
 
 
 def _folder(file: FoundFile) -> Path:

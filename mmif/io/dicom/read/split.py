@@ -68,6 +68,9 @@ def split_volumes(frames: Sequence[Frame]) -> tuple[list[Stack], tuple[str, ...]
     shared = len(unique) - sum(len(stack.frames) for stack in found)
     if shared:
         notes += (f"blocks of several thicknesses share {shared} slices: the thinner were kept",)
+    packages = max((_packages(stack.frames) for stack in found), default=1)
+    if packages > 1:
+        notes += (f"slices of {packages} acquisitions in turn are read as one volume",)
     return sorted(found, key=lambda stack: -len(stack.frames)), notes
 
 
@@ -351,10 +354,34 @@ def _acquisitions(frames: Sequence[Frame], label: str) -> list[Stack]:
     step, jitter = regular_step(whole.depths_mm)
     even = jitter < min(JITTER_FRACTION * step, JITTER_MM)
     for key in ALTERNATING if even else (*ALTERNATING, "ImageType"):
+        if key == "AcquisitionNumber" and even and _packages(whole.frames) > 1:
+            continue
         parts = _by_labels(frames, (key,))
         if 1 < len(parts) <= len(frames) // MIN_SLICES and _overlap(list(parts.values())):
             return [_stack(part, label, (key,), values) for values, part in parts.items()]
     return [whole]
+
+
+def _packages(frames: Sequence[Frame]) -> int:
+    """In how many packages the slices of one MRI were acquired, each taking every n-th; else 1.
+
+    Slices thicker than their spacing are of images beside each other, not of one.
+
+    Args:
+        frames: evenly spaced, from low to high.
+    """
+    numbers = [frame.labels.get("AcquisitionNumber", "") for frame in frames]
+    count = len(set(numbers))
+    if (
+        count == 1
+        or len(frames) < 2 * count
+        or not any("RepetitionTime" in frame.labels for frame in frames)
+    ):
+        return 1
+    step, _ = regular_step(positions(frames) @ normal(frames[0]))
+    thickest = max(as_number(frame.labels.get("SliceThickness", "")) or 0.0 for frame in frames)
+    in_turn = all(a == b for a, b in zip(numbers, numbers[count:], strict=False))
+    return count if in_turn and 0 < thickest <= (1 + JITTER_FRACTION) * step else 1
 
 
 def _overlap(parts: Sequence[Sequence[Frame]]) -> bool:

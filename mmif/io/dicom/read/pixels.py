@@ -149,6 +149,8 @@ def pixel_format(dataset: pydicom.Dataset) -> PixelFormat:
     )
     if found.bits_allocated not in {8, 16, 32} or not 0 < stored <= allocated:
         raise InputError(f"{stored} of {allocated} bits a pixel; expected 8, 16 or 32")
+    if (sign := integer(dataset, "PixelRepresentation")) not in {None, 0, 1}:
+        raise InputError(f"PixelRepresentation is {sign}; expected 0 or 1")
     high = integer(dataset, "HighBit")
     # compressed ones have their own depth, by which they are checked (codestreams.py)
     if syntax in {*_NATIVE, RLELossless} and high is not None and high >= stored:
@@ -203,6 +205,8 @@ def frame_reader(path: Path, header: Header, name: str, notes: set[str]) -> Fram
         notes.add(f"no TransferSyntaxUID: read as {stored.transfer_syntax.name}")
     if integer(header.dataset, "BitsStored") is None:
         notes.add(f"no BitsStored: {stored.bits_stored} are taken")
+    if integer(header.dataset, "PixelRepresentation") is None:
+        notes.add("no PixelRepresentation: values are taken for unsigned")
     grey = stored.photometric.startswith("MONOCHROME")
     if stored.transfer_syntax in _NATIVE and grey and header.pixel_offset:
         return _native_reader(path, header.pixel_offset, stored, name, notes)

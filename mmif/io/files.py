@@ -129,12 +129,12 @@ def walk(folder: Path) -> Iterator[FoundFile]:
         InputError: more than MAX_FILES files.
     """
     count = 0
-    left, above = [folder], {folder.resolve(), *folder.resolve().parents}
-    seen: set[Path] = set()
+    left, above = [folder], {_identity(p) for p in (folder, *folder.resolve().parents)}
+    seen: set[tuple[int, int]] = set()
     while left:
         parent = left.pop()
-        place = parent.resolve()
-        if place in seen:
+        place = _identity(parent)
+        if place in seen and place != _UNSEEN:
             continue
         seen.add(place)
         try:
@@ -145,7 +145,7 @@ def walk(folder: Path) -> Iterator[FoundFile]:
         folders = [
             Path(entry)
             for entry in entries
-            if _is_folder(entry) and not (entry.is_symlink() and Path(entry).resolve() in above)
+            if _is_folder(entry) and not (entry.is_symlink() and _identity(Path(entry)) in above)
         ]
         left += reversed(folders)
         for path in map(Path, entries):
@@ -155,6 +155,21 @@ def walk(folder: Path) -> Iterator[FoundFile]:
             if count > MAX_FILES:
                 raise InputError(f"{folder}: more than {MAX_FILES} files; name a smaller folder")
             yield FoundFile(path, str(path))
+
+
+_UNSEEN = (0, 0)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """The folder itself, whatever links lead to it; (0, 0) where it cannot be looked at.
+
+    Paths resolved to their ends take a look at every folder above: minutes, a thousand deep.
+    """
+    try:
+        found = folder.stat()
+    except OSError:
+        return _UNSEEN
+    return found.st_dev, found.st_ino
 
 
 def detect_format(path: Path) -> Kind:

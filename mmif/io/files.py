@@ -271,7 +271,7 @@ def foreign_content(path: Path) -> str:
         with path.open("rb") as file:
             head = file.read(512)
         if head[:2] != b"\x1f\x8b":
-            return _foreign_name(head)
+            return _foreign_name(head) or (DAMAGED_DICOM if _STANDARD_ROOT in head else "")
         try:
             with gzip.open(path) as packed:
                 inside = packed.read(512)
@@ -295,8 +295,6 @@ def _foreign_name(head: bytes) -> str:
     for start, name in _FOREIGN:
         if head.startswith(start):
             return name
-    if _STANDARD_ROOT in head:
-        return DAMAGED_DICOM
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it, or pack it as zip"
     opening = head.lstrip().lower()

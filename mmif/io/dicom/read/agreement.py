@@ -260,7 +260,9 @@ def _is_stray(chosen: Sequence[Frame], own: pydicom.Dataset, header: Header) -> 
         return True
     try:
         frame = frames_of(header, 0)[0]
-    except MmifError:  # no place, or another object of the same space
+    except GeometryError:
+        return True
+    except MmifError:  # another object, perhaps of the same space
         space = text(own, "FrameOfReferenceUID")
         return space != "" and _text_or_none(dataset, "FrameOfReferenceUID") == space
     along, depths = normal(chosen[0]), positions(chosen) @ normal(chosen[0])

@@ -34,17 +34,18 @@ class Plan:
         return [Study(name, found, {}) for name, found in sorted(inputs.items())]
 
 
-def make_plan(studies: Path, tasks: Sequence[str] = ()) -> Plan:
+def make_plan(studies: Path, tasks: Sequence[str] = (), fill_gaps: bool = False) -> Plan:
     """The plan for a folder tree, a CSV list or a JSON list.
 
     Args:
         studies: the folder or list.
         tasks: the tasks that are wanted; what a study can make, `choose_tasks`, when left out.
+        fill_gaps: plan for series that lack single slices too.
 
     Raises:
         InputError: nothing there, nothing in it, or a list that is not right.
     """
-    found, rejected = find_studies(studies)
+    found, rejected = find_studies(studies, fill_gaps)
     plan = plan_of(found, rejected, tasks)
     if not plan.jobs and not plan.rejected:
         raise InputError(f"{studies}: no studies found; expected two of CT, MRI and SPECT or PET")

@@ -137,7 +137,7 @@ def _batch(options: Mapping[str, Any]) -> int:
             "--restart with a shard; expected a new OUT, or --restart once without shards"
         )
     _refuse_output(options)
-    plan = make_plan(options["studies"], options["tasks"])
+    plan = make_plan(options["studies"], options["tasks"], options["fill_gaps"])
     if options["deidentify"]:
         plan = _pseudonymise(plan, None if options["dry_run"] else options["key"])
     if part:

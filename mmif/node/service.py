@@ -149,7 +149,7 @@ class Node:
 
     def _plan(self, folder: Path) -> None:
         """Hand the jobs of a patient to the workers, but those that are done."""
-        plan = plan_patient(folder, self._config.tasks)
+        plan = plan_patient(folder, self._config.tasks, self._config.options.fill_gaps)
         self._ledger.refresh()
         for rejected in plan.rejected:
             log.warning("%s: not fused; %s", rejected.id, without_quotes(rejected.reason))
@@ -210,8 +210,8 @@ class Node:
             log.info("removed the images of %d patients and %d results", patients, results)
 
 
-def plan_patient(folder: Path, tasks: tuple[str, ...]) -> Plan:
+def plan_patient(folder: Path, tasks: tuple[str, ...], fill_gaps: bool = False) -> Plan:
     """The jobs of one patient's folder of the spool; a study is called by its StudyInstanceUID."""
-    found, rejected = studies_below(folder)
+    found, rejected = studies_below(folder, fill_gaps)
     named = [replace(study, name=study.uid or study.name) for study in found]
     return plan_of(named, rejected, tasks)

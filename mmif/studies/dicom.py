@@ -12,12 +12,14 @@ from mmif.studies.candidates import name_below, take_series
 from mmif.studies.study import Input, Rejected, Study, is_complete, safe_id
 
 
-def dicom_studies(root: Path, loose: Sequence[Path]) -> tuple[list[Study], list[Rejected]]:
+def dicom_studies(
+    root: Path, loose: Sequence[Path], fill_gaps: bool
+) -> tuple[list[Study], list[Rejected]]:
     """The studies of all patients among the files, and patients without a pair."""
     patients: dict[str, list[SeriesInfo]] = defaultdict(list)
     studies: list[Study] = []
     rejected: list[Rejected] = []
-    for info in _all_series(root, loose):
+    for info in _all_series(root, loose, fill_gaps):
         if info.modality:
             patients[_patient(info)].append(info)
         else:  # headers that cannot be understood
@@ -37,16 +39,16 @@ def dicom_studies(root: Path, loose: Sequence[Path]) -> tuple[list[Study], list[
     return studies, rejected
 
 
-def _all_series(root: Path, loose: Sequence[Path]) -> Iterator[SeriesInfo]:
+def _all_series(root: Path, loose: Sequence[Path], fill_gaps: bool) -> Iterator[SeriesInfo]:
     """The series among the files, looked at one branch of the tree at a time, zips included."""
     branches: dict[Path, list[Path]] = defaultdict(list)
     for path in loose:
         if path.suffix.lower() == ".zip":
-            yield from find_series(path)
+            yield from find_series(path, fill_gaps)
         else:
             branches[_branch(root, path)].append(path)
     for branch, files in branches.items():
-        yield from series_among(files, branch)
+        yield from series_among(files, branch, fill_gaps)
 
 
 def _branch(root: Path, path: Path) -> Path:

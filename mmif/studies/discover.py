@@ -28,31 +28,33 @@ from mmif.studies.study import Rejected, Study, safe_id
 from mmif.studies.walk import Found, walk_studies
 
 
-def find_studies(where: Path) -> tuple[list[Study], list[Rejected]]:
+def find_studies(where: Path, fill_gaps: bool = False) -> tuple[list[Study], list[Rejected]]:
     """The studies in a folder tree, or of a CSV or JSON list, and what could not become one.
+
+    ``fill_gaps``: single lost slices of a DICOM series are no reason against it.
 
     Raises:
         InputError: nothing there, or a list that is not right.
     """
     if not exists(where):
         raise InputError(f"{where}: no such file or folder; expected a folder tree or a list")
-    return studies_below(where) if where.is_dir() else (read_list(where), [])
+    return studies_below(where, fill_gaps) if where.is_dir() else (read_list(where), [])
 
 
-def studies_below(root: Path) -> tuple[list[Study], list[Rejected]]:
+def studies_below(root: Path, fill_gaps: bool = False) -> tuple[list[Study], list[Rejected]]:
     """The studies in the folder tree ``root``, and what could not become one."""
     found = Found()
     for folder, folders, names in walk_studies(root, found.unreadable.append):
         sort_names(found, root, folder, folders, names)
     owned = loose_by_case(found)
     studies = [
-        study_by_names(root, folder, prefix, roles, owned.get(folder, []))
+        study_by_names(root, folder, prefix, roles, owned.get(folder, []), fill_gaps)
         for (folder, prefix), roles in found.cases.items()
     ]
     studies += [bids_study(root, *key, roles) for key, roles in whole_subjects(found.bids)]
     taken = {path for paths in owned.values() for path in paths}
     loose = [path for path in found.loose if path not in taken]
-    dicom, rejected = dicom_studies(root, loose)
+    dicom, rejected = dicom_studies(root, loose, fill_gaps)
     return studies + dicom, rejected + unnamed_volumes(root, found) + _unreadable(root, found)
 
 

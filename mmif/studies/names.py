@@ -71,7 +71,12 @@ def loose_by_case(found: Found) -> dict[Path, list[Path]]:
 
 
 def study_by_names(
-    root: Path, folder: Path, prefix: str, roles: dict[str, list[Path]], loose: Sequence[Path]
+    root: Path,
+    folder: Path,
+    prefix: str,
+    roles: dict[str, list[Path]],
+    loose: Sequence[Path],
+    fill_gaps: bool,
 ) -> Study:
     """A study whose sources are named for their roles, completed from the DICOM files beside."""
     inputs: dict[str, Input] = {}
@@ -81,12 +86,13 @@ def study_by_names(
         if len(paths) > 1:
             problems[role] = several(role, paths)
         elif paths[0].is_dir():
-            take_series(paths[0], find_series(paths[0]), role, inputs, problems)
+            take_series(paths[0], find_series(paths[0], fill_gaps), role, inputs, problems)
         else:
             inputs[role] = input_of(paths[0])
-    beside = series_among(loose, folder) if loose else []
+    beside = series_among(loose, folder, fill_gaps) if loose else []
     for role in VOLUME_ROLES:
-        if role not in roles and any(role in info.roles for info in beside):
+        modality = ROLES[role].modality  # a faulty series has no role, but a reason to tell
+        if role not in roles and any(info.modality == modality for info in beside):
             take_series(folder, beside, role, inputs, problems)
     return Study(name_below(root, folder / prefix), inputs, problems)
 

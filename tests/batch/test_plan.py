@@ -23,6 +23,7 @@ from mmif.studies.study import (
     unique_names,
 )
 
+ROOT = Path(__file__).parents[2]
 ALL = ("ct-mri", "spect-mri", "pet-mri")
 
 
@@ -314,3 +315,19 @@ def test_a_key_keeps_its_earlier_rows_and_replaces_no_other_file(tmp_path: Path)
         with pytest.raises(OutputError, match="no key of a batch"):
             write_key({"study-3": "x"}, path)
         assert path.read_text() == text
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_series_that_lacks_a_slice_is_planned_where_gaps_are_filled(
+    tmp_path: Path, named: bool
+) -> None:
+    series = tmp_path / "case" / ("ct" if named else "x1")
+    series.mkdir(parents=True)
+    slices = sorted((ROOT / "sample_data/ct").glob("*.dcm"))
+    for path in [*slices[:19], *slices[20:]]:
+        (series / path.name).symlink_to(path)
+    (tmp_path / "case/mri.nii.gz").symlink_to(ROOT / "sample_data/mri.nii.gz")
+    refused = make_plan(tmp_path)
+    assert not refused.jobs
+    assert any("slice missing" in one.reason for one in refused.rejected)
+    assert ids(make_plan(tmp_path, fill_gaps=True)) == ["case/ct-mri"]

@@ -322,21 +322,24 @@ class FileIndex:
     volumes: tuple[FoundFile, ...]
 
 
-def find_series(path: str | Path) -> list[SeriesInfo]:
+def find_series(path: str | Path, fill_gaps: bool = False) -> list[SeriesInfo]:
     """Every DICOM series under ``path``: a file, a folder of any depth, or a zip.
+
+    ``fill_gaps``: a lost slice is no reason against a series.
 
     Raises:
         InputError: nothing is there, or it cannot be looked through.
     """
     with index_files(path) as scan:
-        return [describe(series) for series in scan.series]
+        return [describe(series, fill_gaps=fill_gaps) for series in scan.series]
 
 
-def series_among(files: Iterable[Path], where: Path) -> list[SeriesInfo]:
+def series_among(files: Iterable[Path], where: Path, fill_gaps: bool = False) -> list[SeriesInfo]:
     """Every DICOM series that ``files`` hold; ``where`` is what they have in common."""
     found = [FoundFile(path, str(path)) for path in files]
     with Gunzip() as gunzip:
-        return [describe(series) for series in _scan(where, found, False, gunzip).series]
+        scan = _scan(where, found, False, gunzip)
+        return [describe(series, fill_gaps=fill_gaps) for series in scan.series]
 
 
 @contextmanager

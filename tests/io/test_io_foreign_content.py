@@ -153,3 +153,13 @@ def test_a_picture_of_another_format_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
     with pytest.raises(InputError, match="expected PNG, JPEG"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("sides", ["93", "11", "-3", "0", "3x", "99999999999999999999"])
+def test_more_axes_than_itk_has_room_for_never_reach_it(tmp_path: Path, sides: str) -> None:
+    """It writes beyond its arrays then: the process ends, or worse."""
+    text = META.replace("NDims = 3", f"NDims = {sides}")
+    text += "Offset = 0 0 0\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(text.encode() + GREY.tobytes())
+    with pytest.raises(InputError, match=f"NDims {sides[:20]}; expected 3"):
+        load(tmp_path / "a.mha")

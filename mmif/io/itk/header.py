@@ -203,6 +203,10 @@ _NRRD_KINDS = frozenset(
 """Kinds that are read; the last four as three channels, which no role takes."""
 
 
+_MOST_SIDES = 10
+"""ITK's MetaImage writes NDims numbers into arrays of ten, whatever NDims says."""
+
+
 def _geometry_fields(path: Path) -> dict[str, str]:
     """The header's fields, if SimpleITK need not make up a spacing or an orientation.
 
@@ -224,6 +228,9 @@ def _geometry_fields(path: Path) -> dict[str, str]:
     _check_data_files(path, found, is_nrrd)
     if is_nrrd:
         _check_nrrd_axes(path, found)
+    sides = found.get("NDims", "3")
+    if not is_nrrd and not (sides.isdecimal() and 1 <= int(sides[:9]) <= _MOST_SIDES):
+        raise InputError(f"{path}: NDims {sides[:20]}; expected 3")
     if not is_nrrd and not found.get("BinaryData", "").lower().startswith(("t", "1")):
         raise InputError(f"{path}: BinaryData is not True (numbers as text); expected binary")
     unit = found.get("DistanceUnits", "mm").lower()

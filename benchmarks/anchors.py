@@ -194,7 +194,8 @@ def prepare(arguments: argparse.Namespace) -> Slices:
 def every(source: RegisteredSource, step: int) -> RegisteredSource:
     """``source`` with every ``step``-th slice."""
     values, coverage = (volume[..., ::step] for volume in (source.values, source.coverage))
-    return replace(source, values=values, coverage=coverage)
+    head = None if source.head is None else source.head[..., ::step]
+    return replace(source, values=values, coverage=coverage, head=head)
 
 
 def draw(volume: MetaTensor, role: str, findings: Sequence[Finding]) -> MetaTensor:

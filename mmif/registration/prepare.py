@@ -42,6 +42,10 @@ TALLEST_MM, HEAD_MM = 330.0, 250.0  # a body taller than the first is cut to the
 # Slices in a row, of some 2 to 6 mm: more than two that are missing are two scans; chosen
 MOST_LOST = 2
 
+# What cross-sections on both sides of lost slices share of the larger: RIRE's brain without its
+# skull and what is left of its neck at most 0.36, a head's neighbours nearly all; chosen between
+ALIKE = 0.6
+
 # A stripped RIRE has 0.88 to 0.90 of its voxels at its lowest value and is 0.91 to 0.94 as bright 8
 # to 16 mm deep as further in; whole heads have at most 0.42, and 0.3 to 0.73 (six, T1, T2 and PD)
 EMPTIED, BRIGHT_RIND, RIND_MM = 0.6, 0.8, (8.0, 16.0, 20.0)
@@ -220,14 +224,16 @@ def body_mask(array: Array, spacing: tuple[float, float, float], kind: Kind) -> 
 def bridge_lost_slices(solid: Mask) -> Mask:
     """``solid`` (X, Y, Z) with what its neighbours share in slices without anything between them.
 
-    A scan that lost a slice or two in its middle is still one body.
+    A scan that lost a slice or two in its middle is still one body; a neck that ends below an empty
+    slice and a brain that begins above it are two things.
     """
     filled = np.flatnonzero(solid.any(axis=(0, 1)))
     bridged = solid
     for low, high in pairwise(filled):
-        if 1 < high - low <= MOST_LOST + 1:
+        between = solid[..., low] & solid[..., high]
+        alike = between.sum() >= ALIKE * max(solid[..., low].sum(), solid[..., high].sum())
+        if 1 < high - low <= MOST_LOST + 1 and alike:
             bridged = bridged.copy() if bridged is solid else bridged
-            between = solid[..., low] & solid[..., high]
             bridged[..., low + 1 : high] = between[..., None]
     return bridged
 

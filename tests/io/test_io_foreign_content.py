@@ -163,3 +163,17 @@ def test_more_axes_than_itk_has_room_for_never_reach_it(tmp_path: Path, sides: s
     (tmp_path / "a.mha").write_bytes(text.encode() + GREY.tobytes())
     with pytest.raises(InputError, match=f"NDims {sides[:20]}; expected 3"):
         load(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize("field", ["Offset", "ElementSpacing", "TransformMatrix"])
+def test_a_field_that_itk_leaves_out_is_no_default(tmp_path: Path, field: str) -> None:
+    """Behind a line without ``=`` it reads the next field as part of it."""
+    turned = META.replace("1 0 0 0 1 0 0 0 1", "0 1 0 1 0 0 0 0 1")
+    text = turned + "Offset = -30 -40 20\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    path = tmp_path / "a.mha"
+    path.write_bytes(text.encode() + GREY.tobytes())
+    assert load(path).shape == (1, 8, 7, 6)
+    text = text.replace(f"{field} =", f"Lost 0 1\n{field} =")
+    path.write_bytes(text.encode() + GREY.tobytes())
+    with pytest.raises(InputError, match=f"{field} .* is not read as such"):
+        load(path)

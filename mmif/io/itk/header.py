@@ -103,7 +103,7 @@ def read_itk_header(path: Path) -> ItkHeader:
         _check_compressed(path, fields, voxels * pixel)
     if fields.get("encoding", "") in {"gzip", "gz"}:
         _check_gzipped(path, data, fields, voxels * pixel)
-    _check_spacing(path, fields, reader.GetSpacing())
+    _check_read_as_stated(path, fields, reader)
     n = len(size)
     affine = np.eye(4)
     direction = np.reshape(reader.GetDirection(), (n, n))[:3, :3]
@@ -134,18 +134,27 @@ def _check_plain(path: Path, data: Path, fields: dict[str, str], expected: int) 
     return (f"{held - expected} bytes more than its header says: it may be damaged",)
 
 
-def _check_spacing(path: Path, fields: dict[str, str], spacing: tuple[float, ...]) -> None:
-    """Refuse a MetaImage of whose spacing ITK reads something else than its text says.
+def _check_read_as_stated(path: Path, fields: dict[str, str], reader: sitk.ImageFileReader) -> None:
+    """Refuse a MetaImage of which ITK reads another geometry than its text says.
 
     A line that it cannot parse makes it leave out the next.
     """
-    stated = (fields.get("ElementSpacing") or fields.get("ElementSize") or "").split()
-    try:
-        known = [float(number) for number in stated]
-    except ValueError:
-        known = []
-    if stated and not (len(known) == len(spacing) and np.allclose(known, spacing)):
-        raise InputError(f"{path}: ElementSpacing {' '.join(stated)[:40]} is not read as such")
+    n = reader.GetDimension()
+    axes = np.reshape(reader.GetDirection(), (n, n))
+    for names, found in (
+        (("ElementSpacing", "ElementSize"), (reader.GetSpacing(),)),
+        (("Offset", "Position", "Origin"), (reader.GetOrigin(),)),
+        (("TransformMatrix", "Rotation", "Orientation"), (axes.ravel(), axes.T.ravel())),
+    ):
+        name = next((name for name in names if fields.get(name)), "")
+        stated = fields.get(name, "").split()
+        try:
+            known = [float(number) for number in stated]
+        except ValueError:
+            known = []
+        read = any(len(known) == len(one) and np.allclose(known, one, atol=1e-4) for one in found)
+        if stated and not read:
+            raise InputError(f"{path}: {name} {' '.join(stated)[:40]} is not read as such")
 
 
 def _place_warnings(fields: dict[str, str]) -> tuple[str, ...]:

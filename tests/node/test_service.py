@@ -97,7 +97,7 @@ class AllDelivered:
 def test_one_patients_files_keep_no_other_waiting(
     error: type[Exception], told_again: bool, tmp_path: Path, sample_data: Path, monkeypatch, caplog
 ) -> None:
-    def fail(folder: Path, tasks: object) -> None:
+    def fail(folder: Path, *options: object) -> None:
         raise error("Secret^Name")
 
     monkeypatch.setattr(service, "plan_patient", fail)

@@ -15,7 +15,6 @@ from mmif.config import load_pipeline
 from mmif.evaluation.baselines import BASELINES
 from mmif.images import fuse_pixels
 from mmif.io.images import read_image
-from mmif.roles import TASKS
 from mmif.studies.slice_pairs import find_pair_files
 from mmif.weights import load_weights
 
@@ -29,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="holds harvard/ and roadscene/")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--tasks", default="ct-mri,spect-mri,pet-mri,ir-vis")
     parser.add_argument("--weights", type=Path, help="a folder of weights by task")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mmif.io.images import grey_of, read_image
-from mmif.studies.slice_pairs import PairFiles, find_pair_files
+from mmif.studies.slice_files import SliceFiles, find_slice_files
 
 HEAD = 20
 """Grey levels of 255: what is brighter belongs to the head (the air of the slices is 0 to 8)."""
@@ -32,12 +32,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    anatomies = by_case(find_pair_files("ct-mri", arguments.data))
+    anatomies = by_case(find_slice_files("ct-mri", arguments.data))
     for role in ("SPECT", "PET"):
         folder = arguments.output / f"{role}-CT"
         for name in (role, "CT"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        donors = by_case(find_pair_files(f"{role.lower()}-mri", arguments.data))
+        donors = by_case(find_slice_files(f"{role.lower()}-mri", arguments.data))
         random, count = np.random.default_rng(SEED), 0
         for files in anatomies.values():
             for place, pair in enumerate(files):
@@ -50,15 +50,15 @@ def main() -> None:
         print(f"{folder}: {count} pairs")
 
 
-def by_case(files: list[PairFiles]) -> dict[str, list[PairFiles]]:
+def by_case(files: list[SliceFiles]) -> dict[str, list[SliceFiles]]:
     """The pairs of each case, feet first."""
-    cases: dict[str, list[PairFiles]] = defaultdict(list)
+    cases: dict[str, list[SliceFiles]] = defaultdict(list)
     for pair in files:
         cases[pair.case].append(pair)
     return cases
 
 
-def activity(donor: PairFiles, ct: np.ndarray) -> Image.Image:
+def activity(donor: SliceFiles, ct: np.ndarray) -> Image.Image:
     """The activity of ``donor`` with its head stretched to that of ``ct`` (rows, columns)."""
     own = box(grey_of(read_image(donor.anatomical).pixels))
     wanted = box(ct)

@@ -15,7 +15,7 @@ from mmif.config import load_pipeline
 from mmif.evaluation.baselines import BASELINES
 from mmif.images import fuse_pixels
 from mmif.io.images import read_image
-from mmif.studies.slice_pairs import find_pair_files
+from mmif.studies.slice_files import find_slice_files
 from mmif.weights import load_weights
 
 ROWS = 3
@@ -42,9 +42,9 @@ def main() -> None:
 
 def panel(task: str, folder: Path, weights: Path | str) -> Image.Image:
     held = load_pipeline(task).training.validation_cases
-    files = [f for f in find_pair_files(task, folder) if f.case in held]
+    files = [f for f in find_slice_files(task, folder) if f.case in held]
     chosen = [files[int((i + 0.5) * len(files) / ROWS)] for i in range(ROWS)]
-    pairs = [(read_image(f.anatomical), read_image(f.other)) for f in chosen]
+    pairs = [tuple(map(read_image, f.paths)) for f in chosen]
     rules = [Rule(rule) for rule in BASELINES.values()]
     methods = [*rules, load_weights(weights, task).network]
     columns = [[pair[0].pixels for pair in pairs], [pair[1].pixels for pair in pairs]]

@@ -191,15 +191,17 @@ def from_pairs(arguments: argparse.Namespace) -> tuple[Sample, torch.nn.Module |
     from mmif.config import load_pipeline
     from mmif.evaluation import choose_pairs, folder_method, weights_method
     from mmif.evaluation.methods import load_pair
-    from mmif.studies.slice_pairs import find_pair_files
+    from mmif.studies.slice_files import find_slice_files
     from mmif.weights import load_weights
 
     task = arguments.task
     weights = None
     if arguments.fused is None:
-        weights = load_weights(arguments.weights or load_pipeline(task).weights, task)
+        weights = load_weights(
+            arguments.weights or load_pipeline(task).weights, TASKS[task].passes[-1]
+        )
     cases = tuple(filter(None, (arguments.cases or "").split(",")))
-    found = find_pair_files(task, arguments.data)
+    found = find_slice_files(task, arguments.data)
     selection = choose_pairs(found, cases, weights.card if weights else None)
     method = (
         weights_method(weights)

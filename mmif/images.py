@@ -1,12 +1,14 @@
-"""Two registered 2-D images in, one fused image out: any of the four tasks, at their own size.
+"""Registered 2-D images in, one fused image out: two or three of any task, at their own size.
 
 The network fuses brightness (Y). Where the task has a colour source (the visible image; SPECT or
-PET), its U and V give the fused image its colour back at the same hue.
+PET), its U and V give the fused image its colour back at the same hue. Of three images the grey
+ones are fused first, then the activity over them.
 """
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,12 @@ from mmif.weights import Weights, load_weights
 
 log = logging.getLogger(__name__)
 
+Images = tuple[Image2D, ...]
 ImagePair = tuple[Image2D, Image2D]
 
 
 def fuse_images(
-    anatomical: Path,
-    other: Path,
+    inputs: Mapping[str, Path],
     output: Path,
     pipeline: Pipeline,
     *,
@@ -47,14 +49,14 @@ def fuse_images(
     device: str = "auto",
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Fuse two registered images of one size into the image file ``output``.
+    """Fuse registered images of one size into the image file ``output``.
 
     Args:
-        anatomical: the file of the anatomical source: MRI or visible.
-        other: the file of the other source: CT, SPECT, PET or infrared.
+        inputs: role to file, for each role of the pipeline.
         output: PNG, JPEG, TIFF or BMP by its ending.
-        pipeline: the task, the slice batch and the precision.
-        weights: loaded ones, or a shipped name or file; the pipeline's by default.
+        pipeline: the task, the weights and the precision.
+        weights: of the last pass: loaded ones, or a shipped name or file; the pipeline's by
+            default.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         overwrite: replace an output that exists.
 
@@ -66,15 +68,24 @@ def fuse_images(
             output that exists or cannot be written.
     """
     started = time.perf_counter()
-    pair, warnings = plan_images(anatomical, other, output, pipeline, overwrite=overwrite)
+    images, warnings = plan_images(inputs, output, pipeline, overwrite=overwrite)
     if not isinstance(weights, Weights):
         weights = load_weights(weights or pipeline.weights, TASKS[pipeline.task].passes[-1])
+    identity: dict[str, Any] = {"weights": {"name": weights.name, "sha256": weights.sha256}}
+    grey = None
+    if pipeline.grey_weights is not None:
+        grey = load_grey(pipeline.grey_weights, pipeline.task)
+        identity["grey_weights"] = {"name": grey.name, "sha256": grey.sha256}
     [fused], info = fuse_pixels(
-        weights.network, pipeline.task, [pair], device=device, precision=pipeline.fusion.precision
+        weights.network,
+        pipeline.task,
+        [last_pair(images, grey)],
+        device=device,
+        precision=pipeline.fusion.precision,
     )
     log.info("fuse: %.2f s on %s in %s", info.seconds, info.device, info.precision)
     write_image(fused, output, overwrite=overwrite)
-    metrics = _metrics(fused, pair)
+    metrics = _metrics(fused, images)
     log.info("  %s", ", ".join(f"{name} {value:.3g}" for name, value in metrics.items()))
     for warning in (*warnings, *info.warnings):
         log.warning("%s", warning)
@@ -89,12 +100,12 @@ def fuse_images(
                 "shape": list(image.size),
                 "colour": image.is_colour,
             }
-            for role, image in zip(pipeline.roles, pair, strict=True)
+            for role, image in zip(pipeline.roles, images, strict=True)
         ],
         "fusion": {
             "device": info.device,
             "precision": info.precision,
-            "weights": {"name": weights.name, "sha256": weights.sha256},
+            **identity,
             "seconds": info.seconds,
         },
         "metrics": metrics,
@@ -105,18 +116,53 @@ def fuse_images(
 
 
 def plan_images(
-    anatomical: Path, other: Path, output: Path, pipeline: Pipeline, *, overwrite: bool = False
-) -> tuple[ImagePair, tuple[str, ...]]:
-    """Both images, and what must be said of them; nothing is fused or written.
+    inputs: Mapping[str, Path], output: Path, pipeline: Pipeline, *, overwrite: bool = False
+) -> tuple[Images, tuple[str, ...]]:
+    """The images by the roles of ``pipeline``, and what must be said of them; nothing is written.
 
     Raises:
-        InputError: an image that cannot be used, or two of different sizes.
+        InputError: an image that cannot be used, or some of different sizes.
         OutputError: an output that exists or has no image's ending.
     """
-    check_image_output(output, overwrite=overwrite, inputs=[anatomical, other])
-    pair = read_image(anatomical), read_image(other)
-    check_same_size(*pair)
-    return pair, _lost_colours(pipeline, pair)
+    paths = [inputs[role] for role in pipeline.roles]
+    check_image_output(output, overwrite=overwrite, inputs=paths)
+    images = tuple(map(read_image, paths))
+    check_same_size(*images)
+    return images, _lost_colours(pipeline, images)
+
+
+def load_grey(name_or_file: str, task: str) -> Weights:
+    """The weights of the first of the two passes of ``task``.
+
+    Raises:
+        WeightsError: missing, altered, or of another task.
+    """
+    return load_weights(name_or_file, TASKS[task].passes[0])
+
+
+def last_pair(images: Images, grey: Weights | None = None) -> ImagePair:
+    """The two images of the last pass: of three, what the grey ones become, and the activity.
+
+    Args:
+        images: two, or two grey ones and an activity, in the order of the task's roles.
+        grey: of three, the weights of the first pass.
+    """
+    if grey is None:
+        first, last = images
+        return first, last
+    first, second, last = images
+    [joined] = join_grey(grey.network, first.grey[None], second.grey[None])
+    return replace(first, pixels=joined), last
+
+
+def join_grey(network: nn.Module, anatomical: Pixels, other: Pixels) -> Pixels:
+    """What stacks (slices, rows, columns) of grey images become in the first of two passes.
+
+    On the CPU in fp32, so that it is the same wherever the second pass runs.
+    """
+    first, second = (torch.from_numpy(stack).float() / 255 for stack in (anatomical, other))
+    joined, _ = fuse_slices(network, first, second, device="cpu", precision="fp32")
+    return to_uint8(joined.numpy())
 
 
 def fuse_pixels(
@@ -157,25 +203,21 @@ def fuse_pixels(
     return fused, info
 
 
-def _lost_colours(pipeline: Pipeline, pair: ImagePair) -> tuple[str, ...]:
+def _lost_colours(pipeline: Pipeline, images: Images) -> tuple[str, ...]:
     """A warning for each colour image whose colour the fused one does not carry."""
-    kept = _colour_index(pipeline.task)
+    kept = TASKS[pipeline.task].colour
     return tuple(
         f"{image.path}: a colour image as {role}; its brightness alone was fused"
-        for index, (role, image) in enumerate(zip(pipeline.roles, pair, strict=True))
-        if index != kept and image.is_colour
+        for role, image in zip(pipeline.roles, images, strict=True)
+        if role != kept and image.is_colour
     )
 
 
-def _colour_index(task: str) -> int | None:
-    """Which image of (anatomical, other) gives the fused one its colour."""
-    colour = TASKS[task].colour
-    return None if colour is None else TASKS[task].roles.index(colour)
-
-
 def _colour_source(task: str, pair: ImagePair) -> Image2D | None:
-    index = _colour_index(task)
-    return pair[index] if index is not None and pair[index].is_colour else None
+    """The image that gives the fused one its colour: the reference, or the last of the task."""
+    colour = TASKS[task].colour
+    image = pair[0] if colour == TASKS[task].reference else pair[-1]
+    return image if colour is not None and image.is_colour else None
 
 
 def _restore_colour(grey: torch.Tensor, colour: Image2D | None) -> Pixels:
@@ -187,8 +229,11 @@ def _restore_colour(grey: torch.Tensor, colour: Image2D | None) -> Pixels:
     return to_uint8(restore_colour(grey[None], yuv[1:2], yuv[2:3]).movedim(0, -1).numpy())
 
 
-def _metrics(fused: Pixels, pair: ImagePair) -> dict[str, float]:
-    """The metrics of the fused image, none where it is smaller than the window of SSIM."""
+def _metrics(fused: Pixels, images: Images) -> dict[str, float]:
+    """The metrics of the fused image with the first and the last as A and B, as of volumes.
+
+    None where it is smaller than the window of SSIM.
+    """
     if min(fused.shape[:2]) < SSIM_WINDOW:
         return {}
-    return evaluate(grey_of(fused), pair[0].grey, pair[1].grey)
+    return evaluate(grey_of(fused), images[0].grey, images[-1].grey)

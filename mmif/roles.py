@@ -101,7 +101,7 @@ class Task:
         """
         if self.activity is None:
             return (frozenset({self.name}),)
-        over = frozenset(f"{self.activity}-{anatomy}" for anatomy in ("mri", "ct"))
+        over = frozenset(task.name for task in TASKS.values() if task.activity == self.activity)
         return (over,) if len(self.roles) == 2 else (frozenset({"ct-mri"}), over)
 
 
@@ -113,8 +113,8 @@ TASKS: Mapping[str, Task] = {
         Task("pet-mri", ("mri", "pet"), colour="pet"),
         Task("spect-ct", ("ct", "spect"), colour="spect"),
         Task("pet-ct", ("ct", "pet"), colour="pet"),
-        Task("ct-mri-spect", ("mri", "ct", "spect")),
-        Task("ct-mri-pet", ("mri", "ct", "pet")),
+        Task("ct-mri-spect", ("mri", "ct", "spect"), colour="spect"),
+        Task("ct-mri-pet", ("mri", "ct", "pet"), colour="pet"),
         Task("ir-vis", ("visible", "ir"), colour="visible"),
     )
 }
@@ -125,7 +125,7 @@ VOLUME_TASKS = tuple(
 """The tasks of volumes; the others are of 2-D images alone."""
 
 PAIR_TASKS = tuple(name for name, task in TASKS.items() if len(task.roles) == 2)
-"""The tasks of two sources: those of registered 2-D images, of training and of evaluation."""
+"""The tasks of two sources."""
 
 
 def task_of(roles: Collection[str]) -> str:

@@ -35,11 +35,11 @@ def weights(task: str) -> Weights:
 
 
 def fuse(tmp_path: Path, task: str, anatomical: np.ndarray, other: np.ndarray) -> np.ndarray:
+    first, second = load_pipeline(task).roles
     write_image(anatomical, tmp_path / "anatomical.png")
     write_image(other, tmp_path / "other.png")
     fuse_images(
-        tmp_path / "anatomical.png",
-        tmp_path / "other.png",
+        {first: tmp_path / "anatomical.png", second: tmp_path / "other.png"},
         tmp_path / "fused.png",
         load_pipeline(task),
         weights=weights(task),
@@ -76,6 +76,24 @@ def test_the_colour_source_keeps_its_hue_under_the_fused_brightness(
     assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 3
 
 
+def test_three_images_are_fused_grey_ones_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {"ct": GREY // 2, "mri": GREY[::-1, ::-1], "spect": COLOUR // 2}
+    for role, pixels in images.items():
+        write_image(np.ascontiguousarray(pixels), tmp_path / f"{role}.png")
+    monkeypatch.setattr("mmif.images.load_weights", lambda name, tasks: weights("ct-mri"))
+    monkeypatch.chdir(tmp_path)
+    named = [word for role in images for word in (f"--{role}", f"{role}.png")]
+    result = CliRunner().invoke(main, ["fuse", *named, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    fused = read_image(tmp_path / "fused.png")
+    grey = np.maximum(images["ct"], images["mri"])
+    expected = np.maximum(grey, luminance(images["spect"])).astype(int)
+    assert fused.is_colour
+    assert np.abs(fused.grey.astype(int) - expected).max() <= 1
+
+
 def test_a_grey_spect_image_is_fused_as_it_is(tmp_path: Path) -> None:
     fused = fuse(tmp_path, "spect-mri", GREY, 255 - GREY)
     assert fused.ndim == 2
@@ -92,8 +110,7 @@ def test_the_summary_says_what_was_done(tmp_path: Path) -> None:
     write_image(COLOUR, tmp_path / "v.png")
     write_image(GREY, tmp_path / "i.tif")
     summary = fuse_images(
-        tmp_path / "v.png",
-        tmp_path / "i.tif",
+        {"visible": tmp_path / "v.png", "ir": tmp_path / "i.tif"},
         tmp_path / "f.png",
         load_pipeline("ir-vis"),
         weights=weights("ir-vis"),
@@ -137,7 +154,8 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def attempt(first: Path, second: Path, output: Path, pipeline: Pipeline, **options: object) -> None:
-    fuse_images(first, second, output, pipeline, **{"weights": weights("ct-mri"), **options})  # type: ignore[arg-type]
+    inputs = dict(zip(pipeline.roles, (first, second), strict=True))
+    fuse_images(inputs, output, pipeline, **{"weights": weights("ct-mri"), **options})  # type: ignore[arg-type]
 
 
 def test_refusals_leave_nothing(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mmif.errors import MmifError, on_one_line, printable
 from mmif.startup import start_quickly
 
 COMMANDS = {
-    "fuse": "Fuse two volumes (or two registered 2-D images) of one patient.",
+    "fuse": "Fuse two or three volumes (or registered 2-D images) of one patient.",
     "batch": "Fuse a folder of studies.",
     "train": "Train the fusion network on pairs of slices or on studies.",
     "evaluate": "Score fused images with the eight fusion metrics.",

@@ -25,6 +25,19 @@ SHARED = [name for name, spec in specs(FuseOptions).items() if spec.shared]
 """The options of a study that all studies of a batch have in common."""
 
 
+def chosen_tasks(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The tasks of ``--tasks``: names with commas between them, or the option again, or ``all``."""
+    names = [name.strip() for text in given for name in text.split(",")]
+    for name in names:
+        if name not in (*VOLUME_TASKS, "all"):
+            known = ", ".join((*VOLUME_TASKS, "all"))
+            raise click.BadParameter(f"{name!r} is none; expected some of {known}", context, option)
+    chosen = [task for name in names for task in (VOLUME_TASKS if name == "all" else (name,))]
+    return tuple(dict.fromkeys(chosen))
+
+
 @click.command()
 @click.argument("studies", required=False, type=PATH)
 @click.option("-o", "--output", type=PATH, metavar="OUT", help="Where results and ledger go.")
@@ -57,11 +70,13 @@ SHARED = [name for name, spec in specs(FuseOptions).items() if spec.shared]
 )
 @click.option("--dask", metavar="ADDRESS", help="Work on Dask: tcp://HOST:PORT, or local.")
 @click.option(
+    "--tasks",
     "--task",
-    "tasks",
     multiple=True,
-    type=click.Choice(VOLUME_TASKS),
-    help="Only this task; may be repeated. [all]",
+    metavar="TASK,...",
+    callback=chosen_tasks,
+    help=f"Which of {', '.join(VOLUME_TASKS)}; all: whatever a study can make. "
+    "[every pair with the MRI, else with the CT]",
 )
 @click.option(
     "--pipeline",
@@ -131,7 +146,7 @@ def _batch(options: Mapping[str, Any]) -> int:
     part = _shard(options["shard"], os.environ)
     pipelines = pipelines_of(options["tasks"] or VOLUME_TASKS, options["pipelines"])
     if options["reference"] and len(pipelines) > 1:
-        raise ConfigError("--reference with several tasks; expected one --task")
+        raise ConfigError("--reference with several tasks; expected one of --tasks")
     if options["resume"] is False and part:
         raise ConfigError(
             "--restart with a shard; expected a new OUT, or --restart once without shards"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmif.cli.progress import quiet
-from mmif.roles import PAIR_TASKS
+from mmif.roles import TASKS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,12 +35,12 @@ def _folders_by_name(values: tuple[str, ...]) -> dict[str, Path]:
 
 
 @click.command()
-@click.option("--task", type=click.Choice(PAIR_TASKS), required=True, help="Which sources.")
+@click.option("--task", type=click.Choice(list(TASKS)), required=True, help="Which sources.")
 @click.option(
     "--data",
     type=PATH,
     required=True,
-    help="Registered pairs: CT-MRI/{CT,MRI}, {CT,MRI}, {VIS,IR} ...",
+    help="Registered images: CT-MRI/{CT,MRI}, {CT,MRI}, {CT,MRI,SPECT}, {VIS,IR} ...",
 )
 @click.option("--fused", type=PATH, help="Score this folder of fused images.")
 @click.option("--weights", help="Score weights: shipped name or file. [the task's]")
@@ -73,19 +73,20 @@ def evaluate(**options: Any) -> None:
     from mmif.evaluation import choose_pairs, published_rows, score
     from mmif.io.atomic import staging_path
     from mmif.io.ownership import refuse_existing
-    from mmif.studies.slice_pairs import find_pair_files, image_files
+    from mmif.studies.slice_files import find_slice_files, image_files
 
     outputs = [options[name] for name in ("save_fused", "csv", "json", "latex") if options[name]]
     twice = {str(path) for path in outputs if outputs.count(path) > 1}
     if twice:
         raise click.UsageError(f"two outputs are named {twice.pop()}; expected different ones")
-    found = find_pair_files(options["task"], options["data"])
+    found = find_slice_files(options["task"], options["data"])
     fused = [*[options["fused"]] * bool(options["fused"]), *compared.values()]
-    images = [path for pair in found for path in (pair.anatomical, pair.other)]
+    images = [path for files in found for path in files.paths]
     images += [path for folder in fused for path in image_files(folder).values()]
     read = [options["data"], *fused, *images]
     refuse_existing(*outputs, overwrite=options["overwrite"], inputs=read, foreign=_foreign)
     weights = None if options["fused"] else _weights(options)
+    grey = _grey_weights(options["task"])
     cases = tuple(filter(None, (options["cases"] or "").split(",")))
     selection = choose_pairs(found, cases, weights.card if weights else None)
     methods = _methods(options, weights, compared, selection)
@@ -95,11 +96,12 @@ def evaluate(**options: Any) -> None:
     with show_progress() as progress, staging_path(saved) if saved else nullcontext() as folder:
         if folder:
             folder.mkdir()
-        evaluation = score(selection.pairs, methods, saved=folder, progress=progress)
+        evaluation = score(selection.pairs, methods, grey=grey, saved=folder, progress=progress)
+        first = _score_first_pass(selection, grey) if grey else None
     printed = published_rows(options["task"]) if options["published"] else {}
-    _write(options, evaluation, selection, weights, printed)
+    _write(options, evaluation, _facts(options, selection, weights, grey, first), printed)
     if not quiet():
-        _show(options, evaluation, selection, printed)
+        _show(options, evaluation, selection, printed, first)
 
 
 def _foreign(output: Path) -> str:
@@ -119,7 +121,26 @@ def _weights(options: dict[str, Any]) -> "Weights":
     from mmif.weights import load_weights
 
     task = options["task"]
-    return load_weights(options["weights"] or load_pipeline(task).weights, task)
+    return load_weights(options["weights"] or load_pipeline(task).weights, TASKS[task].passes[-1])
+
+
+def _grey_weights(task: str) -> "Weights | None":
+    """Of three sources the weights that fuse the grey ones, else None."""
+    from mmif.config import load_pipeline
+    from mmif.images import load_grey
+
+    name = load_pipeline(task).grey_weights
+    return None if name is None else load_grey(name, task)
+
+
+def _score_first_pass(selection: "Selection", grey: "Weights") -> "Evaluation":
+    """The scores of what the grey images of three became, with these as images A and B."""
+    from dataclasses import replace
+
+    from mmif.evaluation import baseline_methods, score, weights_method
+
+    pairs = [replace(files, paths=files.paths[:-1]) for files in selection.pairs]
+    return score(pairs, [weights_method(grey), *baseline_methods()])
 
 
 def _methods(
@@ -144,19 +165,17 @@ def _methods(
     return methods
 
 
-def _write(
+def _facts(
     options: dict[str, Any],
-    evaluation: "Evaluation",
     selection: "Selection",
     weights: "Weights | None",
-    printed: "Means",
-) -> None:
-    """The files that were asked for."""
+    grey: "Weights | None",
+    first: "Evaluation | None",
+) -> dict[str, Any]:
+    """What is said at the top of the JSON file."""
     from mmif import __version__
-    from mmif.evaluation.tables import csv_text, json_text, latex_text
-    from mmif.io.atomic import staging_path
 
-    facts = {
+    facts: dict[str, Any] = {
         "mmif_version": __version__,
         "task": options["task"],
         "data": str(options["data"]),
@@ -164,10 +183,23 @@ def _write(
         "cases": list(selection.cases),
         "weights": {"name": weights.name, "sha256": weights.sha256} if weights else None,
     }
+    if grey is not None and first is not None:
+        facts["grey_weights"] = {"name": grey.name, "sha256": grey.sha256}
+        facts["first_pass"] = first.means
+    return facts
+
+
+def _write(
+    options: dict[str, Any], evaluation: "Evaluation", facts: dict[str, Any], printed: "Means"
+) -> None:
+    """The files that were asked for."""
+    from mmif.evaluation.tables import csv_text, json_text, latex_text
+    from mmif.io.atomic import staging_path
+
     texts = {
         "csv": csv_text(evaluation),
         "json": json_text(evaluation, facts, printed),
-        "latex": latex_text(evaluation.means, f"{options['task']}, {selection.reason}"),
+        "latex": latex_text(evaluation.means, f"{facts['task']}, {facts['selection']}"),
     }
     for name, text in texts.items():
         if options[name]:
@@ -176,7 +208,11 @@ def _write(
 
 
 def _show(
-    options: dict[str, Any], evaluation: "Evaluation", selection: "Selection", printed: "Means"
+    options: dict[str, Any],
+    evaluation: "Evaluation",
+    selection: "Selection",
+    printed: "Means",
+    first: "Evaluation | None",
 ) -> None:
     """The tables on the terminal."""
     from rich.console import Console
@@ -187,7 +223,11 @@ def _show(
     if options["per_image"]:
         console.print(_image_table(evaluation))
     ranked = console.width >= ROOM_FOR_RANKS
-    console.print(_mean_table(evaluation.means, "Mean over the pairs (rank)", ranked))
+    title = "Mean over the pairs (rank)"
+    if first is not None:
+        console.print(_mean_table(first.means, "First pass, MRI and CT: mean (rank)", ranked))
+        title = "Second pass, the activity over what the first made of them: mean (rank)"
+    console.print(_mean_table(evaluation.means, title, ranked))
     if options["published"] and not printed:
         console.print(f"no printed rows are known for {options['task']}")
     if printed:

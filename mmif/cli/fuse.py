@@ -68,7 +68,7 @@ def _role_help(role: str) -> str:
 @add_options(specs(FuseOptions))
 @click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 def fuse(**options: Any) -> None:
-    """Fuse two or three volumes (or two registered 2-D images) of one patient.
+    """Fuse two or three volumes (or registered 2-D images) of one patient.
 
     \b
     mmif fuse --ct ct/ --mri mri.nii.gz -o fused
@@ -106,26 +106,20 @@ def _pipeline(inputs: dict[str, Path], options: dict[str, Any]) -> "Pipeline":
 
 
 def _fuse_images(inputs: dict[str, Path], options: dict[str, Any]) -> None:
-    """Two registered 2-D images into one."""
+    """Registered 2-D images into one."""
     _refuse_unused()
     pipeline = _pipeline(inputs, options)
-    if len(inputs) != 2:
-        raise click.UsageError(f"{len(inputs)} images; expected two registered ones")
-    anatomical, other = (inputs[role] for role in pipeline.roles)
     output, overwrite = options["output"], options["overwrite"]
     if output == DEFAULT_OUTPUT:
         output = output.with_suffix(".png")
     from mmif.images import fuse_images, plan_images
 
     if options["dry_run"]:
-        (first, second), warnings = plan_images(
-            anatomical, other, output, pipeline, overwrite=overwrite
-        )
-        _say_image_plan(dict(zip(pipeline.roles, (first, second), strict=True)), output, warnings)
+        images, warnings = plan_images(inputs, output, pipeline, overwrite=overwrite)
+        _say_image_plan(dict(zip(pipeline.roles, images, strict=True)), output, warnings)
         return
     fuse_images(
-        anatomical,
-        other,
+        inputs,
         output,
         pipeline,
         weights=options["weights"],
@@ -137,7 +131,7 @@ def _fuse_images(inputs: dict[str, Path], options: dict[str, Any]) -> None:
 
 
 def _say_image_plan(images: "dict[str, Image2D]", output: Path, warnings: tuple[str, ...]) -> None:
-    """The dry run of two images on the terminal."""
+    """The dry run of 2-D images on the terminal."""
     for role, image in images.items():
         colour = "colour" if image.is_colour else "grey"
         say(f"{role}: {image.path} ({image.format}, {' x '.join(map(str, image.size))}, {colour})")

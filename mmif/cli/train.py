@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmif.cli.progress import quiet, say
-from mmif.roles import PAIR_TASKS
+from mmif.roles import TASKS
 
 if TYPE_CHECKING:
     from mmif.config import Pipeline
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--task", required=True, type=click.Choice(PAIR_TASKS))
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Image pairs, or studies."
-)
+@click.option("--task", required=True, type=click.Choice(list(TASKS)))
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Images, or studies.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
 @click.option("--pipeline", help="Recipe: a shipped name or a YAML file.  [default: the task's]")
 @click.option("--epochs", type=click.IntRange(1), help="In place of the recipe's.")
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 def train(task: str, data: Path, output: Path, **options: Any) -> None:
     """Train the fusion network of TASK on DATA; weights, card and record go to OUTPUT.
 
-    DATA is a folder of registered image pairs (CT-MRI/{CT,MRI} or {CT,MRI}) or of studies.
+    DATA is a folder of registered images (CT-MRI/{CT,MRI} or {CT,MRI}) or of studies.
     Under torchrun every process takes its share of each batch.
     """
     import torch

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mmif.errors import InputError
 from mmif.evaluation.baselines import BASELINES, Stack
-from mmif.images import ImagePair, fuse_pixels
+from mmif.images import ImagePair, fuse_pixels, last_pair
 from mmif.io.images import Pixels, check_same_size, read_image
-from mmif.studies.slice_pairs import PairFiles, image_files, read_pair
+from mmif.studies.slice_files import SliceFiles, image_files, read_slices
 from mmif.weights import Weights
 
 
@@ -17,7 +17,7 @@ from mmif.weights import Weights
 class LoadedPair:
     """A registered pair in memory: (anatomical, other), two images of one size."""
 
-    files: PairFiles
+    files: SliceFiles
     images: ImagePair
 
 
@@ -36,13 +36,17 @@ class Method:
     is_baseline: bool = False
 
 
-def load_pair(files: PairFiles) -> LoadedPair:
-    """Both images of a pair.
+def load_pair(files: SliceFiles, grey: Weights | None = None) -> LoadedPair:
+    """Both images of a pair; of three images those of the second pass.
+
+    Args:
+        files: of two images, or of three.
+        grey: of three, the weights that fuse the grey ones in the first pass.
 
     Raises:
         InputError: one cannot be used, or they differ in size, or are too small to be scored.
     """
-    return LoadedPair(files, read_pair(files))
+    return LoadedPair(files, last_pair(read_slices(files), grey))
 
 
 def weights_method(weights: Weights, device: str = "auto", batch: int = 8) -> Method:
@@ -60,7 +64,7 @@ def weights_method(weights: Weights, device: str = "auto", batch: int = 8) -> Me
     return Method(f"mmif {weights.name}", fuse)
 
 
-def folder_method(name: str, folder: Path, pairs: Sequence[PairFiles]) -> Method:
+def folder_method(name: str, folder: Path, pairs: Sequence[SliceFiles]) -> Method:
     """The fused images in ``folder``, named as the pairs but for the ending.
 
     Args:

@@ -13,7 +13,8 @@ import yaml
 from mmif.evaluation.methods import LoadedPair, Method, load_pair
 from mmif.io.images import grey_of, save_pixels
 from mmif.metrics import METRICS, REPORTED, evaluate_each
-from mmif.studies.slice_pairs import PairFiles
+from mmif.studies.slice_files import SliceFiles
+from mmif.weights import Weights
 
 # Pairs in memory at once: 8 MB of 256 x 256 slices; more gain nothing, for they are read one by one
 CHUNK = 16
@@ -34,7 +35,7 @@ class Evaluation:
         baselines: the names of the methods that are simple rules.
     """
 
-    pairs: tuple[PairFiles, ...]
+    pairs: tuple[SliceFiles, ...]
     values: Mapping[str, Mapping[str, Floats]]
     baselines: tuple[str, ...]
 
@@ -53,9 +54,10 @@ class Evaluation:
 
 
 def score(
-    pairs: Sequence[PairFiles],
+    pairs: Sequence[SliceFiles],
     methods: Sequence[Method],
     *,
+    grey: Weights | None = None,
     saved: Path | None = None,
     progress: Progress = lambda step, share: None,
 ) -> Evaluation:
@@ -64,6 +66,8 @@ def score(
     Args:
         pairs: at least one.
         methods: at least one; their names differ.
+        grey: of three images, the weights of the first pass: what they make of the grey ones is
+            image A of every method, the activity image B.
         saved: a folder that gets the fused images of the first method, as PNG.
         progress: called with the step's name and the share that is done.
 
@@ -73,7 +77,7 @@ def score(
     parts: dict[str, list[dict[str, Floats]]] = {method.name: [] for method in methods}
     done = 0
     for chunk in _chunks(pairs, CHUNK):
-        loaded = [load_pair(files) for files in chunk]
+        loaded = [load_pair(files, grey) for files in chunk]
         for method in methods:
             fused = method.fuse(loaded)
             if saved is not None and method is methods[0]:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmif.errors import InputError
-from mmif.studies.slice_pairs import PairFiles
+from mmif.studies.slice_files import SliceFiles
 
 
 @dataclass(frozen=True)
 class Selection:
     """The pairs to score, and a sentence that says why these."""
 
-    pairs: tuple[PairFiles, ...]
+    pairs: tuple[SliceFiles, ...]
     reason: str
 
     @property
@@ -22,7 +22,7 @@ class Selection:
 
 
 def choose_pairs(
-    pairs: Sequence[PairFiles],
+    pairs: Sequence[SliceFiles],
     cases: Sequence[str] = (),
     card: Mapping[str, Any] | None = None,
 ) -> Selection:
@@ -57,7 +57,7 @@ def choose_pairs(
     return Selection(tuple(pairs), f"all {len(pairs)} pairs{warning}")
 
 
-def _of_cases(pairs: Sequence[PairFiles], cases: Sequence[str], why: str) -> Selection:
+def _of_cases(pairs: Sequence[SliceFiles], cases: Sequence[str], why: str) -> Selection:
     chosen = tuple(pair for pair in pairs if pair.case in cases)
     names = f"case{'s' if len(cases) > 1 else ''} {', '.join(cases)}"
     return Selection(chosen, f"{len(chosen)} of {len(pairs)} pairs: {names}, {why}")

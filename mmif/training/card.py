@@ -75,7 +75,7 @@ def weights_card(
     recipe = pipeline.training
     known = recipe.data if set(cases["validation"]) == set(recipe.validation_cases) else None
     terms = DATA_TERMS[known] if known else UNKNOWN_TERMS
-    limits = DATA_LIMITS[pipeline.task] if known else ()
+    limits = DATA_LIMITS.get(pipeline.task, ()) if known else ()
     return {
         "task": pipeline.task,
         "architecture": "S3IMFusion",

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mmif.errors import TrainingError
-from mmif.studies.slice_pairs import PairFiles, find_pair_files, read_pair
+from mmif.images import last_pair
+from mmif.studies.slice_files import SliceFiles, find_slice_files, read_slices
+from mmif.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +75,21 @@ class PairSet:
         return PairSet(tuple(map(rename, self.training)), tuple(map(rename, self.validation)))
 
 
-def find_pairs(task: str, folder: Path) -> list[Pair]:
-    """The pairs of images of equal name in the two folders of ``task``, read and checked.
+def find_pairs(task: str, folder: Path, grey: Weights | None = None) -> list[Pair]:
+    """The images of equal name in the folders of ``task`` as pairs, read and checked.
 
     ``folder`` holds them as ``CT-MRI/{CT,MRI}`` or as ``{CT,MRI}``; for ir-vis as ``{IR,VIS}``.
+
+    Args:
+        task: one of `mmif.roles.TASKS`.
+        folder: of the images.
+        grey: of three sources the weights of the first pass: what they make of the grey ones is
+            the anatomical side of the pair.
 
     Raises:
         InputError: no such folders, unpaired names, different sizes, or an unusable image.
     """
-    return [_pair(files) for files in find_pair_files(task, folder)]
+    return [_pair(files, grey) for files in find_slice_files(task, folder)]
 
 
 def split_by_case(pairs: Sequence[Pair], validation_cases: Iterable[str], seed: int) -> PairSet:
@@ -133,6 +141,6 @@ def _draw(pairs: Sequence[Pair], cases: list[str], seed: int) -> set[str]:
     return held
 
 
-def _pair(files: PairFiles) -> Pair:
-    anatomical, other = read_pair(files)
+def _pair(files: SliceFiles, grey: Weights | None) -> Pair:
+    anatomical, other = last_pair(read_slices(files), grey)
     return Pair(files.name, files.case, anatomical.grey, other.grey)

@@ -18,7 +18,7 @@ from mmif.transforms.step import study_of
 CONTENT = 0.02
 """A slice that shows less than this share of head is left out: it is air and rest."""
 COVERED = 0.95
-"""A slice of whose head the other source covers less than this share is left out."""
+"""A slice of whose head another source covers less than this share is left out."""
 SHOWN = 12
 """Grey level of 255 from which a pixel shows something: above the noise of air."""
 
@@ -26,8 +26,8 @@ SHOWN = 12
 class StudySlicer(Transform):  # type: ignore[misc]
     """A transform for MONAI's data sets: the paths of one study to its slices.
 
-    The result is ``stack``, uint8 (2, slices, rows, columns): anatomical and other, each by one
-    window; and ``warnings``, what must be said of the study as `mmif fuse` says it.
+    The result is ``stack``, uint8 (roles, slices, rows, columns), each role by one window; and
+    ``warnings``, what must be said of the study as `mmif fuse` says it.
     """
 
     def __init__(self, pipeline: Pipeline) -> None:

@@ -10,15 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from mmif.config import Pipeline
 from mmif.errors import InputError, MmifError
+from mmif.images import join_grey, load_grey
 from mmif.roles import VOLUME_ROLES, label
 from mmif.studies.discover import find_studies
-from mmif.studies.slice_pairs import pair_folders
+from mmif.studies.slice_files import slice_folders
 from mmif.studies.study import Input, Study, unique_names
 from mmif.training.pairs import Pair, find_pairs
+from mmif.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +31,20 @@ def find_training_pairs(pipeline: Pipeline, data: Path, cache: Path) -> list[Pai
 
     Args:
         pipeline: what the pairs are of, and how studies become slices.
-        data: two folders of images, a folder tree of studies, or a CSV or JSON list of them.
+        data: a folder of images a role, a folder tree of studies, or a CSV or JSON list of them.
         cache: folder where the slices of studies are kept between trainings.
 
     Raises:
         MmifError: neither is there, or something there cannot be used.
     """
-    if _has_pairs(pipeline.task, data) or not set(pipeline.roles) <= set(VOLUME_ROLES):
-        return find_pairs(pipeline.task, data)
+    first = pipeline.grey_weights
+    grey = None if first is None else load_grey(first, pipeline.task)
+    if _has_images(pipeline.task, data) or not set(pipeline.roles) <= set(VOLUME_ROLES):
+        return find_pairs(pipeline.task, data, grey)
     studies = training_studies(pipeline.roles, data)
     if not studies:
-        return find_pairs(pipeline.task, data)
-    return slice_studies(pipeline, studies, cache)
+        return find_pairs(pipeline.task, data, grey)
+    return slice_studies(pipeline, studies, cache, grey)
 
 
 def training_studies(roles: Sequence[str], data: Path) -> list[Study]:
@@ -62,13 +67,16 @@ def training_studies(roles: Sequence[str], data: Path) -> list[Study]:
     return usable
 
 
-def slice_studies(pipeline: Pipeline, studies: Sequence[Study], cache: Path) -> list[Pair]:
+def slice_studies(
+    pipeline: Pipeline, studies: Sequence[Study], cache: Path, grey: Weights | None = None
+) -> list[Pair]:
     """The slices of all studies as pairs; a study that is refused is left out with a warning.
 
     Args:
         pipeline: how studies become slices.
         studies: with a source for each role of the pipeline.
         cache: folder where the slices are kept.
+        grey: of three sources the weights of the first pass.
 
     Raises:
         InputError: no study could be used.
@@ -96,15 +104,15 @@ def slice_studies(pipeline: Pipeline, studies: Sequence[Study], cache: Path) -> 
             continue
         for warning in slices["warnings"]:
             log.warning("study %s: %s", study.name, warning)
-        pairs += _pairs(study.name, slices["stack"])
+        pairs += _pairs(study.name, slices["stack"].numpy(), grey)
     if not pairs:
         raise InputError(f"none of {len(items)} studies could be registered and sliced")
     return pairs
 
 
-def _has_pairs(task: str, data: Path) -> bool:
+def _has_images(task: str, data: Path) -> bool:
     try:
-        pair_folders(task, data)
+        slice_folders(task, data)
     except InputError:
         return False
     return True
@@ -136,9 +144,11 @@ def _stamp(inputs: Mapping[str, Input]) -> list[tuple[str, int, int]]:
     return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
 
 
-def _pairs(study: str, stack: torch.Tensor) -> list[Pair]:
-    anatomical, other = stack.numpy()
+def _pairs(study: str, stack: npt.NDArray[np.uint8], grey: Weights | None) -> list[Pair]:
+    """The slices of a study, (roles, slices, rows, columns), as the pairs of the last pass."""
+    *anatomies, other = stack
+    joined = anatomies[0] if grey is None else join_grey(grey.network, *anatomies)
     return [
         Pair(f"{study} slice {number + 1}", study, a, b)
-        for number, (a, b) in enumerate(zip(anatomical, other, strict=True))
+        for number, (a, b) in enumerate(zip(joined, other, strict=True))
     ]

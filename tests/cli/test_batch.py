@@ -1,5 +1,6 @@
 """The options of ``mmif batch``, and what it refuses in one line with exit code 1."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,25 @@ def test_a_pipeline_of_a_task_that_is_not_wanted_is_refused(
 ) -> None:
     result = run(case_list, "-o", tmp_path / "out", "--task", "ct-mri", "--pipeline", "ir-vis")
     refused(result, "--pipeline of task ir-vis; expected ct-mri")
+
+
+def test_tasks_are_chosen_by_names_with_commas_or_all(tmp_path: Path) -> None:
+    for name in ("p_ct.nii", "p_mri.nii", "p_spect.nii"):
+        (tmp_path / name).touch()
+
+    def planned(*words: object) -> list[str]:
+        result = run(tmp_path, "--dry-run", *words)
+        assert result.exit_code == 0, result.output
+        return re.findall(r"^ p +(\S+)", result.output, re.MULTILINE)
+
+    pairs_with_ct_or_both = ["ct-mri-spect", "spect-ct"]
+    assert planned() == ["ct-mri", "spect-mri"]
+    assert planned("--tasks", "spect-ct,ct-mri-spect") == pairs_with_ct_or_both
+    assert planned("--task", "spect-ct", "--task", "ct-mri-spect") == pairs_with_ct_or_both
+    assert planned("--tasks", "all") == ["ct-mri", "ct-mri-spect", "spect-ct", "spect-mri"]
+    wrong = run(tmp_path, "--dry-run", "--tasks", "spect-ct,ct")
+    assert wrong.exit_code == 2
+    assert "'ct' is none; expected some of ct-mri, " in wrong.output
 
 
 def test_an_unreachable_scheduler_is_refused(

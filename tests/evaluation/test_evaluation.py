@@ -22,13 +22,14 @@ from mmif.evaluation import (
     weights_method,
 )
 from mmif.evaluation.baselines import BASELINES
+from mmif.evaluation.methods import load_pair
 from mmif.evaluation.scores import mean_ranks
 from mmif.evaluation.tables import csv_text, is_own_csv, json_text, latex_text
 from mmif.io.images import read_image, write_image
 from mmif.metrics import METRICS, REPORTED
 from mmif.metrics import evaluate as evaluate_slice
 from mmif.roles import TASKS
-from mmif.studies.slice_pairs import find_pair_files
+from mmif.studies.slice_files import find_slice_files
 from mmif.weights import Weights, load_weights
 
 NAMES = ["16001", "16002", "2001", "33007"]
@@ -58,14 +59,14 @@ def weights(card: dict[str, object] | None = None) -> Weights:
 
 
 def fused_folder(data: Path, folder: Path, rule: str = "maximum") -> Path:
-    for pair in find_pair_files("spect-mri", data):
-        grey = BASELINES[rule](read_image(pair.anatomical).grey, read_image(pair.other).grey)
+    for pair in find_slice_files("spect-mri", data):
+        grey = BASELINES[rule](read_image(pair.paths[0]).grey, read_image(pair.paths[1]).grey)
         write_image(grey, folder / f"{Path(pair.name).stem}.tif")
     return folder
 
 
 def test_a_folder_scores_as_the_rule_that_made_it(data: Path, tmp_path: Path) -> None:
-    pairs = find_pair_files("spect-mri", data)
+    pairs = find_slice_files("spect-mri", data)
     folder = fused_folder(data, tmp_path / "fused")
     evaluation = score(pairs, [folder_method("mine", folder, pairs), *baseline_methods()])
     assert evaluation.baselines == tuple(BASELINES)
@@ -73,14 +74,14 @@ def test_a_folder_scores_as_the_rule_that_made_it(data: Path, tmp_path: Path) ->
         np.testing.assert_array_equal(
             evaluation.values["mine"][name], evaluation.values["maximum"][name]
         )
-    mri, spect = read_image(pairs[2].anatomical), read_image(pairs[2].other)
+    mri, spect = map(read_image, pairs[2].paths)
     expected = evaluate_slice(np.maximum(mri.grey, spect.grey), mri.grey, spect.grey)
     assert {name: evaluation.values["mine"][name][2] for name in REPORTED} == expected
     assert evaluation.means["mine"]["AG"] == pytest.approx(evaluation.values["mine"]["AG"].mean())
 
 
 def test_weights_score_as_the_images_they_save(data: Path, tmp_path: Path) -> None:
-    pairs = find_pair_files("spect-mri", data)
+    pairs = find_slice_files("spect-mri", data)
     saved = tmp_path / "saved"
     saved.mkdir()
     of_weights = score(pairs, [weights_method(weights(), "cpu")], saved=saved)
@@ -116,7 +117,7 @@ def test_the_printed_rows_have_the_mean_ranks_that_the_page_names() -> None:
 
 
 def test_the_validation_cases_of_the_card_are_scored_where_the_data_has_them(data: Path) -> None:
-    pairs = find_pair_files("spect-mri", data)
+    pairs = find_slice_files("spect-mri", data)
     card = {"data": {"cases": {"training": {"16": 2}, "validation": {"2": 1, "33": 1}}}}
     chosen = choose_pairs(pairs, card=card)
     assert chosen.cases == ("2", "33")
@@ -132,7 +133,7 @@ def test_the_validation_cases_of_the_card_are_scored_where_the_data_has_them(dat
 
 
 def test_tables_hold_each_image_the_means_and_the_ranks(data: Path) -> None:
-    pairs = find_pair_files("spect-mri", data)
+    pairs = find_slice_files("spect-mri", data)
     evaluation = score(pairs, [weights_method(weights(), "cpu"), *baseline_methods()])
     rows = list(csv.DictReader(csv_text(evaluation).splitlines()))
     assert len(rows) == 4 * 4 + 4
@@ -154,7 +155,7 @@ def test_tables_hold_each_image_the_means_and_the_ranks(data: Path) -> None:
 
 
 def test_a_table_that_was_edited_is_known_by_its_means(data: Path) -> None:
-    pairs = find_pair_files("spect-mri", data)
+    pairs = find_slice_files("spect-mri", data)
     text = csv_text(score(pairs, baseline_methods()))
     assert is_own_csv(text)
     cells = text.split(",")
@@ -192,7 +193,7 @@ def test_a_name_is_no_command_of_tex() -> None:
 def test_what_is_not_finite_becomes_null(data: Path, tmp_path: Path) -> None:
     for role in ("MRI", "CT"):
         write_image(np.full((12, 12), 9, np.uint8), tmp_path / "same" / role / "1001.png")
-    pairs = find_pair_files("ct-mri", tmp_path / "same")
+    pairs = find_slice_files("ct-mri", tmp_path / "same")
     evaluation = score(pairs, baseline_methods())
     assert json.loads(json_text(evaluation, {}))["methods"]["maximum"]["mean"]["PSNR"] is None
     assert r"$\infty$" in latex_text(evaluation.means, "")
@@ -239,6 +240,34 @@ def test_the_command_scores_weights_and_saves_what_they_fuse(
     assert code == 0
     assert "2 of 4 pairs: case 16, the validation cases of the weights' card" in text
     assert sorted(path.name for path in saved.iterdir()) == ["16001.png", "16002.png"]
+
+
+def test_three_sources_are_scored_in_both_passes(data: Path, tmp_path: Path) -> None:
+    (data / "CT").mkdir()
+    for path in (data / "MRI").iterdir():
+        write_image(255 - read_image(path).pixels, data / "CT" / path.name)
+    table, saved = tmp_path / "t.json", tmp_path / "saved"
+    words = ["--task", "ct-mri-spect", "--data", data, "--json", table, "--save-fused", saved]
+    code, said = run(*words)
+    assert code == 0, said
+    assert said.index("First pass, MRI and CT") < said.index("Second pass, the activity over")
+    found = json.loads(table.read_text())
+    assert (found["grey_weights"]["name"], found["weights"]["name"]) == ("ct-mri", "spect-mri")
+    code, said = run("--task", "ct-mri", "--data", data, "--json", tmp_path / "first.json")
+    alone = json.loads((tmp_path / "first.json").read_text())["methods"]
+    assert found["first_pass"] == {name: method["mean"] for name, method in alone.items()}
+    grey = load_weights("ct-mri")
+    pair = load_pair(find_slice_files("ct-mri-spect", data)[0], grey)
+    fused = read_image(saved / "16001.png").grey
+    by_hand = evaluate_slice(fused, pair.images[0].grey, read_image(data / "SPECT/16001.png").grey)
+    assert found["methods"]["mmif spect-mri"]["images"]["16001.png"] == pytest.approx(by_hand)
+
+
+def test_weights_over_an_mri_are_scored_over_a_ct(data: Path) -> None:
+    (data / "MRI").rename(data / "CT")
+    code, said = run("--task", "spect-ct", "--data", data)
+    assert code == 0, said
+    assert "mmif spect-" in said
 
 
 def spoil(kind: str, data: Path, fused: Path) -> None:

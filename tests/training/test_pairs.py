@@ -2,11 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from mmif.errors import InputError, TrainingError
-from mmif.studies.slice_pairs import case_of
+from mmif.studies.slice_files import case_of
 from mmif.training.pairs import Pair, find_pairs, split_by_case
+from mmif.weights import Weights
 
 
 def write(path: Path, image: np.ndarray) -> None:
@@ -42,6 +45,22 @@ def test_the_inner_folder_serves_as_well(folder: Path) -> None:
     assert len(find_pairs("ct-mri", folder / "CT-MRI")) == 3
 
 
+def test_three_images_are_the_pair_of_their_second_pass(folder: Path) -> None:
+    inner = (folder / "CT-MRI").rename(folder / "CT-MRI-SPECT")
+    for name in ("1001.png", "1002.png", "2001.png"):
+        write(inner / "SPECT" / name, np.full((12, 12), 7, np.uint8))
+    grey = Weights("toy", Path("toy"), "", "ct-mri", {}, Other())  # type: ignore[arg-type]
+    pair = find_pairs("ct-mri-spect", folder, grey)[0]
+    assert (pair.anatomical[0, 1], pair.other[0, 1]) == (101, 7)
+
+
+class Other(nn.Module):
+    """The second channel."""
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        return pair[:, 1:]
+
+
 def test_colour_becomes_luminance(folder: Path) -> None:
     colour = np.full((12, 12, 3), (200, 100, 50), dtype=np.uint8)
     write(folder / "CT-MRI" / "CT" / "1001.png", colour)
@@ -68,7 +87,7 @@ def test_images_too_small_to_be_measured_are_refused(folder: Path) -> None:
 
 
 def test_a_folder_without_pairs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folders MRI and CT"):
+    with pytest.raises(InputError, match="no folders CT and MRI"):
         find_pairs("ct-mri", tmp_path)
     (tmp_path / "MRI").mkdir()
     (tmp_path / "CT").mkdir()

@@ -9,10 +9,12 @@ from mmif import registration
 from mmif.batch.plan import make_plan
 from mmif.config import GridConfig, load_pipeline
 from mmif.errors import InputError, RegistrationError
+from mmif.images import join_grey
 from mmif.io import load
 from mmif.studies.lists import write_list
 from mmif.training.slicing import StudySlicer
 from mmif.training.studies import find_training_pairs, training_studies
+from mmif.weights import load_weights
 
 PIPELINE = replace(load_pipeline("ct-mri"), grid=GridConfig(size=32))
 ROLES = ("mri", "ct")
@@ -113,6 +115,21 @@ def test_slices_of_a_study_are_pairs_of_its_case_and_are_kept(
     assert len(registered) == 2
 
 
+def test_slices_of_three_sources_are_the_pairs_of_their_second_pass(
+    folder: Path, registered: list[int]
+) -> None:
+    for name in ("one", "two"):
+        write_head(folder / name / "head_spect.nii.gz", 0, 300, 0)
+    three = replace(load_pipeline("ct-mri-spect"), grid=GridConfig(size=32))
+    pairs = find_training_pairs(three, folder, folder.parent / "three")
+    grey = find_training_pairs(PIPELINE, folder, folder.parent / "cache")
+    stacks = (np.stack([getattr(pair, side) for pair in grey]) for side in ("anatomical", "other"))
+    joined = join_grey(load_weights("ct-mri").network, *stacks)
+    np.testing.assert_array_equal(np.stack([pair.anatomical for pair in pairs]), joined)
+    assert pairs[len(pairs) // 4].other[16, 16] > 100
+    assert {pair.case for pair in pairs} == {"one-head", "two-head"}
+
+
 def test_a_study_that_cannot_be_registered_is_left_out(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,7 +144,7 @@ def test_a_study_that_cannot_be_registered_is_left_out(
 
 
 def test_a_folder_of_neither_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no folders MRI and CT"):
+    with pytest.raises(InputError, match="no folders CT and MRI"):
         find_training_pairs(PIPELINE, tmp_path, tmp_path / "cache")
 
 

@@ -34,7 +34,8 @@ class IntensityConfig:
     """How the physical values of one role become 0..1, once per volume.
 
     ``window``: ``low`` and ``high`` are physical values (HU for CT). With ``bone``, values from
-    ``high`` to ``bone`` follow at a lower slope: soft tissue takes 0..0.75, bone the rest.
+    ``high`` to ``bone`` follow at a lower slope: soft tissue takes 0..0.75, bone the rest. ``head``
+    is low, high and bone for a volume that shows a brain inside of a skull, in place of these.
     ``percentile``: they are percentiles of the foreground of the volume.
     ``brain``: they are the brightness, 0..1, of the brain's 2nd and 99th percentile.
     ``suv``: they are SUV by body weight; a PET whose headers do not allow it is refused.
@@ -44,9 +45,14 @@ class IntensityConfig:
     low: float = 0.0
     high: float = 99.5  # fat and vessels of an MRI, a SPECT's hottest voxels lie above
     bone: float | None = None
+    head: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a window that is empty or upside down."""
+        if self.head is not None:
+            if self.kind != "window":
+                raise ConfigError(f"found head for kind {self.kind}, expected it for a window")
+            self.of_head()
         if self.bone is not None and not (self.kind == "window" and self.high < self.bone):
             raise ConfigError(
                 f"found bone {self.bone:g}, expected it above high ({self.high:g}) of a window"
@@ -59,6 +65,10 @@ class IntensityConfig:
             raise ConfigError(
                 f"found {self.low:g} to {self.high:g}, expected percentiles in 0..100"
             )
+
+    def of_head(self) -> "IntensityConfig":
+        """What stands for a head: the same, or the window of ``head``."""
+        return self if self.head is None else IntensityConfig("window", *self.head)
 
 
 @dataclass(frozen=True)

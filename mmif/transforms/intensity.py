@@ -47,6 +47,10 @@ or where that is more than a head: hot organs are not the patient. SPECT and PET
 to 0.76 (the sample, SPM's), a PET of a drawn chest 0.43 (`benchmarks/body.py`). A head and neck
 are some 5 litres; chosen."""
 
+BRAIN_SHARE = 0.1
+"""A CT of which the brain is more than this shows a head: it is 0.48 of the sample head and 0.43 of
+RIRE's, 0 of a drawn chest. With neck and shoulders it is some 1.3 of 7 litres; chosen."""
+
 COVERED = 0.5
 """A voxel counts where a source's weight is above this."""
 
@@ -186,9 +190,11 @@ class ChooseWindowsd(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with the windows in its record."""
         study = study_of(data)
-        wanted = any(self.intensity[role].kind == "brain" for role in self.keys)
-        brain = _brain(study) if wanted else None
         patient = Patient.of(study)
+        configs = [self.intensity[role] for role in self.keys]
+        small = patient is None or patient.volume_ml <= HEAD_ML
+        wanted = any(c.kind == "brain" or (c.head is not None and small) for c in configs)
+        brain = _brain(study) if wanted else None
         windows = {role: self._window(study.sources[role], brain, patient) for role in self.keys}
         return {**data, STUDY_KEY: study.with_windows(windows)}
 
@@ -201,7 +207,8 @@ class ChooseWindowsd(Step):
         """The window of one source, by what it covers of the grid."""
         config = self.intensity[source.role]
         if config.kind in STATED:
-            return window_of(source.values, config)
+            shows_head = brain is not None and (patient is None or patient.is_head(brain))
+            return window_of(source.values, config.of_head() if shows_head else config)
         covered = source.coverage[0].numpy() > COVERED
         head = head_mask(source.values) if source.head is None else source.head
         limbs = None
@@ -232,9 +239,17 @@ class Patient:
 
     def outlines(self, head: MetaTensor) -> bool:
         """Whether an activity with the outline ``head`` is windowed by the anatomy's instead."""
-        voxel_ml = math.prod(spacing_mm(np.asarray(self.body.affine))) / 1000
-        voxels = float(self.body.sum())
-        return voxels * voxel_ml > HEAD_ML or float(head.sum()) < OWN_SHARE * voxels
+        return self.volume_ml > HEAD_ML or float(head.sum()) < OWN_SHARE * float(self.body.sum())
+
+    def is_head(self, brain: npt.NDArray[np.bool_]) -> bool:
+        """Whether the patient is a head, by its size and by the share of the ``brain`` in it."""
+        share = float(brain.sum()) / max(float(self.body.sum()), 1.0)
+        return self.volume_ml <= HEAD_ML and share > BRAIN_SHARE
+
+    @property
+    def volume_ml(self) -> float:
+        """How large the patient is."""
+        return float(self.body.sum()) * math.prod(spacing_mm(np.asarray(self.body.affine))) / 1000
 
     @classmethod
     def of(cls, study: StudyRecord) -> Self | None:

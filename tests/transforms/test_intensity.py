@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from mmif.config import IntensityConfig
-from mmif.errors import InputError
+from mmif.errors import ConfigError, InputError
 from mmif.geometry import Grid
 from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
 from mmif.transforms.head import head_mask
@@ -221,16 +221,44 @@ def test_soft_tissue_beside_hot_organs_is_shown_in_a_body() -> None:
     for part in (np.s_[20:80, 10:50], np.s_[4:14, 20:30], np.s_[86:96, 20:30]):
         ct[part], pet[part] = 40, 1000
     pet[40:60, 20:40, 10:30] = 12_000
-    grid = Grid(ct.shape, np.diag([5.0, 5.0, 5.0, 1.0]))
-    whole = on_grid(torch.ones(1, *ct.shape), grid)
-    sources = {}
-    for role, values in (("ct", ct), ("pet", pet)):
-        noisy = values + np.random.default_rng(0).normal(0, 5, values.shape)
-        made = on_grid(noisy[None], grid)
-        sources[role] = RegisteredSource(
-            role, made, made, whole, np.ones(grid.shape[2]), grid.shape
-        )
     configs = {"ct": IntensityConfig("window", -160, 240), "pet": PERCENTILES}
+    assert windows(configs, 5.0, ct=ct, pet=pet)["pet"].low < 100
+
+
+def windows(
+    configs: dict[str, IntensityConfig], step_mm: float, **volumes: np.ndarray
+) -> dict[str, Window]:
+    """The windows of volumes (X, Y, Z) on one grid of cubes, with some noise."""
+    shape = volumes["ct"].shape
+    grid = Grid(shape, np.diag([step_mm, step_mm, step_mm, 1.0]))
+    whole = on_grid(torch.ones(1, *shape), grid)
+    sources = {}
+    for role, values in volumes.items():
+        noisy = values + np.random.default_rng(0).normal(0, 5, shape)
+        made = on_grid(noisy[None], grid)
+        sources[role] = RegisteredSource(role, made, made, whole, np.ones(shape[2]), shape)
     data = {STUDY_KEY: StudyRecord("ct", grid, sources=sources)}
-    window = ChooseWindowsd(["ct", "pet"], configs)(data)[STUDY_KEY].sources["pet"].window
-    assert window.low < 100
+    chosen = ChooseWindowsd(list(volumes), configs)(data)[STUDY_KEY].sources
+    return {role: source.window for role, source in chosen.items()}
+
+
+@pytest.mark.parametrize(("bone", "low"), [(1000.0, -20.0), (45.0, -160.0)])
+def test_a_head_is_shown_by_its_brain_and_other_parts_by_their_soft_tissue(
+    bone: float, low: float
+) -> None:
+    """Without a skull the same cylinder is a limb, or a belly."""
+    across, along, _ = np.mgrid[:56, :56, :16] - 27.5
+    from_axis_mm = 4 * np.hypot(across, along)
+    ct = np.where(from_axis_mm < 95, 45.0, -1000.0)
+    ct[(from_axis_mm > 76) & (from_axis_mm < 90)] = bone
+    spect = np.where(from_axis_mm < 72, 900.0, 20.0)
+    shown = IntensityConfig("window", -160, 240, 1200, head=(-20, 100, 1000))
+    found = windows({"ct": shown, "spect": PERCENTILES}, 4.0, ct=ct, spect=spect)
+    assert found["ct"].low == low
+
+
+def test_a_window_of_the_head_is_checked() -> None:
+    with pytest.raises(ConfigError, match="found bone 50"):
+        IntensityConfig("window", -160, 240, 1200, head=(-20, 100, 50))
+    with pytest.raises(ConfigError, match="found head for kind percentile"):
+        IntensityConfig(head=(-20, 100, 1000))

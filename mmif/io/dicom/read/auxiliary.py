@@ -15,6 +15,10 @@ MAPS = frozenset(
 )
 """Values of ImageType after the second that scanners and workstations give to maps."""
 
+ATTENUATION, SCATTER = "an attenuation map", "a scatter window or map"
+NO_ACTIVITY = frozenset({ATTENUATION, SCATTER})
+"""What lies beside activity and looks like it: never taken for it, original or derived."""
+
 _SYLLABLES = frozenset({"MAP", "MIP", "SCOUT", "SURVIEW", "SURVEY", "TOPOGRAM"})
 """Parts of such values: FIELD_MAP, REF_SURVIEW."""
 
@@ -29,7 +33,12 @@ _NAMES = (
     ("a projection", r"m(in)?ip"),
     ("a subtraction", r"sub|subtract\w*"),
     ("a scout", r"scout|survey|surview|locali[sz]er|loc|3 ?plane( loc\w*)?|topogram|scano\w*"),
-    ("an attenuation or scatter map", r"(mu|u) ?-?map|attenuation( map)?|scatter( map)?"),
+    (
+        ATTENUATION,
+        r"(mu|u|(ct)?ac|att|attn|attenuation|trans|transmission) ?-?maps?|attenuation(?! ?-?corr)"
+        r"|transmission",
+    ),
+    (SCATTER, r"scatter( map| window)?(?! ?-?corr)"),
     ("a summary or report", r"exam summary|dose (report|info|summary)|(patient )?protocol|summary"),
 )
 """What words of a SeriesDescription say, as scanners and dcm2niix's users name such series."""
@@ -37,9 +46,20 @@ _NAMES = (
 _PATTERNS = tuple(
     (name, re.compile(rf"(?<![a-z0-9])({words})(?![a-z0-9])")) for name, words in _NAMES
 )
+# A CT that a gamma camera keeps as NM (GE's Hawkeye) is there for the correction alone
+_NM_CT = re.compile(r"(hawkeye|low ?dose|ld)? ?ct ?(for )?(ac)?|ct (for )?ac\W.*")
 _MR_PHASE = re.compile(r"(?<![a-z0-9])pha(se)?(?![a-z0-9])(?! ?(contrast|over|enc))")
-_UNCORRECTED = re.compile(r"(?<![a-z0-9])(nac|non?[ -]?ac|uncorr\w*|irnc)(?![a-z0-9])")
-_CORRECTED = re.compile(r"(?<![a-z0-9])(ac|irac|ctac|attn|corrected)(?![a-z0-9])")
+# GE: IRNC and NC are reconstructed with no correction, IRAC, IRACSC, IRACSCRR and ACM with it
+_UNCORRECTED = re.compile(
+    r"(?<![a-z0-9])(nac|non?[ -]?ac|uncorr\w*|irnc\w*|nc|non-?corrected"
+    r"|(no|non|not|without)[ -](attenuation|attn|corrected)\w*)(?![a-z0-9])"
+)
+_CORRECTED = re.compile(
+    r"(?<![a-z0-9])(ac|irac\w*|ctac|acm|attn|attenuation ?-?corr\w*"
+    r"|(?<!scatter )(?<!motion )(?<!decay )corrected)(?![a-z0-9])"
+)
+# GE: Tc99m_SC; Siemens: "Tc99m NMG LowerScatter"; Philips: "Scatter"
+_SCATTER_WINDOW = re.compile(r"scat|(?<![a-z0-9])sc\d?(?![a-z0-9])")
 
 
 def map_of(kinds: Sequence[str]) -> str:
@@ -62,6 +82,8 @@ def named_auxiliary(description: str, modality: str) -> str:
     for name, pattern in _PATTERNS:
         if pattern.search(words):
             return name
+    if modality == "NM" and _NM_CT.fullmatch(words.strip()):
+        return ATTENUATION
     if modality == "MR" and _MR_PHASE.search(words):
         return "a phase image"
     return ""
@@ -70,18 +92,29 @@ def named_auxiliary(description: str, modality: str) -> str:
 def is_attenuation_corrected(
     corrected: Sequence[str], method: str, description: str
 ) -> bool | None:
-    """Whether activity is corrected for attenuation; None where nothing says it.
+    """Whether activity is corrected for attenuation; None where nothing says it, or both.
 
     Args:
-        corrected: CorrectedImage.
+        corrected: CorrectedImage. Cameras write what was done to the projections into that of a
+            reconstruction, so that without ATTN a description that says AC leaves it open.
         method: AttenuationCorrectionMethod.
         description: SeriesDescription, asked where the attributes are absent.
     """
+    words = description.lower().replace("_", " ")
+    said = True if _CORRECTED.search(words) else None
+    said = False if _UNCORRECTED.search(words) else said
     if corrected:
-        return "ATTN" in corrected
+        return None if said is not None and said != ("ATTN" in corrected) else "ATTN" in corrected
     if method:
         return method.strip().upper() not in {"NONE", "NO", "N"}
-    words = description.lower().replace("_", " ")
-    if _UNCORRECTED.search(words):
-        return False
-    return True if _CORRECTED.search(words) else None
+    return said
+
+
+def is_scatter_window(names: Sequence[str]) -> bool:
+    """Whether all energy windows of an image (EnergyWindowName) are those of scatter.
+
+    >>> is_scatter_window(["Tc99m_SC"]), is_scatter_window(["Tc99m_EM"]), is_scatter_window([])
+    (True, False, False)
+    """
+    words = [name.lower().replace("_", " ") for name in names]
+    return bool(words) and all(_SCATTER_WINDOW.search(name) for name in words)

@@ -6,7 +6,7 @@ refused with the name of the attribute.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +26,7 @@ from mmif.io.dicom.read.headers import (
     value,
 )
 from mmif.io.dicom.read.labels import NM_VECTORS, Labels
+from mmif.io.dicom.read.nuclear import NUCLEAR, energy_windows
 
 MAX_FRAMES = 20_000
 """Frames of one series; more are refused."""
@@ -46,7 +47,6 @@ ENHANCED = frozenset(
         "1.2.840.10008.5.1.4.1.1.7.4",  # Multi-frame True Color Secondary Capture
     }
 )
-NUCLEAR = "1.2.840.10008.5.1.4.1.1.20"
 SINGLE = frozenset(
     {
         "1.2.840.10008.5.1.4.1.1.2",  # CT
@@ -230,29 +230,35 @@ def _nuclear_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
     """
     count = integer(dataset, "NumberOfFrames") or 1
     _check_frame_count(count)
-    groups = [first_item(dataset, "DetectorInformationSequence"), dataset]
-    first = _frame(dataset, groups, file, 0, {})
     spacing = number(dataset, "SpacingBetweenSlices")
     if not spacing and count > 1:
         raise GeometryError("SpacingBetweenSlices is missing; the slices' places are unknown")
     # a writer without the vector numbers frames as it stores them
     slices = _vector(dataset, "SliceVector", count) or tuple(range(1, count + 1))
     vectors = {label: _vector(dataset, key, count) for key, label in NM_VECTORS.items()}
-    normal = np.cross(first.row_lps, first.column_lps)
+    windows = energy_windows(dataset)
+    firsts = _first_of_detectors(dataset, file)
     for index in range(count):
+        detector = vectors["Detector"][index] if vectors["Detector"] else 1
+        first = firsts[detector - 1 if 0 < detector <= len(firsts) else 0]
+        normal = np.cross(first.row_lps, first.column_lps)
         x, y, z = np.add(first.position_lps, normal * (spacing or 0) * (slices[index] - slices[0]))
         labels = {name: str(values[index]) for name, values in vectors.items() if values}
-        yield Frame(
-            file,
-            index,
-            (float(x), float(y), float(z)),
-            first.row_lps,
-            first.column_lps,
-            first.pixel_mm,
-            first.size,
-            labels,
-            first.instance_uid,
+        window = int(labels.get("EnergyWindow", 0))
+        if 0 < window <= len(windows) and windows[window - 1]:
+            labels["EnergyWindow"] += f" ({windows[window - 1]})"
+        yield replace(
+            first,
+            index=index,
+            position_lps=(float(x), float(y), float(z)),
+            labels={**labels, "ImageType": text(dataset, "ImageType")},
         )
+
+
+def _first_of_detectors(dataset: pydicom.Dataset, file: int) -> list[Frame]:
+    """The first frame of each detector, or that at top level."""
+    detectors = items(dataset, "DetectorInformationSequence") or [pydicom.Dataset()]
+    return [_frame(dataset, [detector, dataset], file, 0, {}) for detector in detectors]
 
 
 def _vector(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[int, ...] | None:

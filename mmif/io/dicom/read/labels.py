@@ -34,6 +34,8 @@ SEPARATORS = (
     "PhaseSlot",
     "EnergyWindow",
     "Detector",
+    "TimeSlice",
+    "Rotation",
     "TriggerTime",
     "NominalCardiacTriggerDelayTime",
     "NominalPercentageOfCardiacPhase",
@@ -87,6 +89,8 @@ NM_VECTORS = {
     "RRIntervalVector": "RRInterval",
     "TimeSlotVector": "TimeSlot",
     "PhaseVector": "PhaseSlot",
+    "TimeSliceVector": "TimeSlice",
+    "RotationVector": "Rotation",
 }
 
 LABEL_KEYWORDS = (

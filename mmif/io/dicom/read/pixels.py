@@ -51,6 +51,7 @@ from mmif.io.dicom.read.headers import (
     value,
 )
 from mmif.io.dicom.read.jpeg import JPEG_SYNTAXES, decode_jpeg
+from mmif.io.dicom.read.nuclear import modality_code
 
 AIR_HU = -1024.0
 """What padding in a CT becomes, and the lowest value that a CT can have."""
@@ -506,29 +507,30 @@ def fill_padding(volume: npt.NDArray[np.float32]) -> float:
 
 def units_of(dataset: pydicom.Dataset) -> str:
     """What a value means: HU, BQML, SUVBW, counts, another unit of CT or PET, or ""."""
-    modality = text(dataset, "Modality").upper()
+    modality = modality_code(dataset)
     if modality == "CT":
         kind = text(_value_transformation(dataset, 0), "RescaleType").upper()
         return kind if kind in _NO_HOUNSFIELD else "HU"
-    if modality == "NM":
-        return "counts"
-    if modality != "PT":
+    if modality not in {"NM", "PT"}:
         return ""
     unit = text(dataset, "Units").upper()
+    if modality == "NM":  # the module has no Units; quantitative cameras write it, or a mapping
+        return "BQML" if unit == "BQML" or _is_mapped_to_bqml(dataset) else "counts"
     if unit and unit not in _PET_UNITS:
         return ""
     if unit == "GML" and text(dataset, "SUVType").upper() in {"", "BW"}:
         return "SUVBW"
-    return {"CNTS": "counts", "": "BQML" if _is_enhanced_bqml(dataset) else ""}.get(unit, unit)
+    return {"CNTS": "counts", "": "BQML" if _is_mapped_to_bqml(dataset) else ""}.get(unit, unit)
 
 
-def _is_enhanced_bqml(dataset: pydicom.Dataset) -> bool:
-    """Whether an enhanced PET says in its real world value mapping that values are Bq/ml.
+def _is_mapped_to_bqml(dataset: pydicom.Dataset) -> bool:
+    """Whether an enhanced PET, or an NM, says in its real world value mapping that it is in Bq/ml.
 
     A mapping of another slope than RescaleSlope does not speak of the values that are read.
     """
-    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        mapping = first_item(first_item(dataset, keyword), "RealWorldValueMappingSequence")
+    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    for group in (dataset, *(first_item(dataset, keyword) for keyword in groups)):
+        mapping = first_item(group, "RealWorldValueMappingSequence")
         code = text(first_item(mapping, "MeasurementUnitsCodeSequence"), "CodeValue")
         if code.upper() == "BQ/ML":
             slope = number(mapping, "RealWorldValueSlope")
@@ -544,5 +546,5 @@ def inverts(dataset: pydicom.Dataset) -> bool:
     """
     return (
         text(dataset, "PhotometricInterpretation").upper() == "MONOCHROME1"
-        and text(dataset, "Modality").upper() in _INVERTED_MODALITIES
+        and modality_code(dataset) in _INVERTED_MODALITIES
     )

@@ -18,6 +18,7 @@ from mmif.io.dicom.read.agreement import stray_notes
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import Placement, Stack
 from mmif.io.dicom.read.headers import Header, integer, patient_key, prefix_errors, quiet, text
+from mmif.io.dicom.read.nuclear import modality_code, nuclear_notes
 from mmif.io.dicom.read.pixels import (
     AIR_HU,
     FrameReader,
@@ -34,6 +35,7 @@ from mmif.io.dicom.read.series import (
     Series,
     SeriesInfo,
     describe,
+    frame_count,
     index_files,
     is_cut_short,
 )
@@ -41,6 +43,7 @@ from mmif.io.dicom.suv import suv_factor
 from mmif.io.monai_reader import ContentReader, Unread, monai_meta
 from mmif.io.regrid import onto_grid
 from mmif.io.source import Slab, Source
+from mmif.roles import ACTIVITY_ROLES
 
 Volume = npt.NDArray[np.float32]
 
@@ -118,8 +121,11 @@ def read_scan(
     stack, placement, notes = series.volume(frame, fill_gaps)
     check_grid(placement.shape, placement.affine_ras, where)
     notes += stray_notes(stack.frames, series.headers, _lone_images(scan, series))
+    notes += nuclear_notes(series.headers[stack.frames[0].file].dataset)
     if info.attenuation_corrected is False:
         notes += ("activity that is not corrected for attenuation (NAC)",)
+    if info.attenuation_corrected is None and {*info.roles} & {*ACTIVITY_ROLES}:
+        why += "; nothing says whether it is corrected for attenuation"
     pixel_notes: tuple[str, ...] = ()
     if info.colour:
         voxels = _colours(series, stack, placement, where)
@@ -147,9 +153,18 @@ def read_scan(
 
 
 def _lone_images(scan: FileIndex, series: Series) -> list[Header]:
-    """The headers of the other series of one or two files; those cut short are counted before."""
+    """The headers of the other series of one or two files; those cut short are counted before.
+
+    An NM object of several frames is a whole: projections lie beside each reconstruction.
+    """
     few = [other for other in scan.series if other.uid != series.uid and len(other.files) < 3]
-    return [h for other in few for h in other.headers if not is_cut_short(h)]
+    headers = [header for other in few for header in other.headers]
+    whole = [modality_code(h.dataset) == "NM" and frame_count(h.dataset) > 1 for h in headers]
+    return [
+        h
+        for h, is_whole in zip(headers, whole, strict=True)
+        if not is_whole and not is_cut_short(h)
+    ]
 
 
 def _slabs(placement: Placement) -> tuple[Slab, ...]:

@@ -6,7 +6,7 @@ The rules, in this order; the first one that leaves a single series decides:
 2. usable: slices with a place in the patient that form one volume of grey values;
 3. description: before what is called a map, a projection, a subtraction or a scout;
 4. attenuation correction: corrected before uncorrected activity;
-5. image type: original before derived images;
+5. image type: original before derived images, but for NM;
 6. resolution: not one more than twice as coarse as another that covers as much;
 7. orientation: axial before other planes;
 8. number of slices: one with at least 1.5 times those of every other;
@@ -154,7 +154,13 @@ def _list_series(infos: Iterable[SeriesInfo]) -> str:
 
 
 def _original(infos: list[SeriesInfo]) -> list[SeriesInfo]:
-    """Original images, where there are any."""
+    """Original images, where there are any.
+
+    Not of NM: each camera has its own mind of whether what it reconstructs is original, and the
+    choice may be that of a correction for attenuation.
+    """
+    if any(i.modality == "NM" for i in infos):
+        return infos
     return [i for i in infos if i.image_type[:1] == ("ORIGINAL",)] or infos
 
 

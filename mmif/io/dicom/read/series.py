@@ -28,7 +28,14 @@ from mmif.io.dicom.read.agreement import (
     count_notes,
     pixel_digest,
 )
-from mmif.io.dicom.read.auxiliary import is_attenuation_corrected, map_of, named_auxiliary
+from mmif.io.dicom.read.auxiliary import (
+    NO_ACTIVITY,
+    SCATTER,
+    is_attenuation_corrected,
+    is_scatter_window,
+    map_of,
+    named_auxiliary,
+)
 from mmif.io.dicom.read.frames import (
     MAX_FRAMES,
     Frame,
@@ -46,6 +53,7 @@ from mmif.io.dicom.read.headers import (
     description,
     integer,
     is_directory,
+    items,
     one_line,
     patient_key,
     person_key,
@@ -56,6 +64,7 @@ from mmif.io.dicom.read.headers import (
     text,
 )
 from mmif.io.dicom.read.labels import LABEL_KEYWORDS, PRIVATE_TAGS
+from mmif.io.dicom.read.nuclear import modality_code
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
 from mmif.io.dicom.read.split import is_phase, select_volume, split_volumes
 from mmif.io.files import (
@@ -69,7 +78,7 @@ from mmif.io.files import (
     require_path,
     walk,
 )
-from mmif.roles import ROLES, VOLUME_ROLES
+from mmif.roles import ACTIVITY_ROLES, ROLES, VOLUME_ROLES
 
 KEPT_HEADERS = 5_000
 """Files up to which complete headers are kept while a tree is looked through."""
@@ -113,12 +122,17 @@ _LOOKED_AT: tuple[str | BaseTag, ...] = (
     "StudyDate",
     "SpacingBetweenSlices",
     "DetectorInformationSequence",
+    "EnergyWindowInformationSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "SliceVector",
     "EnergyWindowVector",
     "TimeSlotVector",
     "PhaseVector",
+    "DetectorVector",
+    "RRIntervalVector",
+    "TimeSliceVector",
+    "RotationVector",
 )
 
 
@@ -227,7 +241,9 @@ class Series:
             # archives send a slice twice under a new UID; only the pixels say that it is the same
             once = self._without_equal_pixels(frames)
             if len(once) == len(frames):
-                raise InputError(self._name(str(error))) from error
+                several = self._multi_frame_files()
+                way = f"; {several} multi-frame objects: name the file of one" * (several > 1)
+                raise InputError(self._name(f"{error}{way}")) from error
             found, notes = split_volumes(once)
             notes += (f"{len(frames) - len(once)} identical copies of images were left out",)
         notes += place_notes
@@ -266,9 +282,13 @@ class Series:
             raise InputError(left_out[0])
         return frames, left_out
 
+    def _multi_frame_files(self) -> int:
+        """How many of its files hold several frames."""
+        return sum(frame_count(header.dataset) > 1 for header in self.headers)
+
     def _without_equal_pixels(self, frames: list[Frame]) -> list[Frame]:
         """``frames`` of single-frame files without those equal in place and pixels to another."""
-        if any(_frame_count(header.dataset) > 1 for header in self.headers):
+        if self._multi_frame_files() > 0:
             return frames
         known: set[tuple[object, ...]] = set()
         once = []
@@ -308,7 +328,7 @@ class Series:
     def _name(self, reason: str) -> str:
         """``reason``, with what its description says of a series that forms no volume."""
         dataset = self.headers[0].dataset
-        what = named_auxiliary(description(dataset), text(dataset, "Modality"))
+        what = named_auxiliary(description(dataset), modality_code(dataset))
         return f"{what}, not a volume: {reason}" if what else reason
 
 
@@ -521,7 +541,7 @@ def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> Seri
     """As `describe`, for headers whose common attributes can be read."""
     header = _typical(series)
     dataset = header.dataset
-    modality = "".join(code_strings(dataset, "Modality")[:1])[:16]
+    modality = modality_code(dataset)[:16]
     modality = modality if modality.isascii() and modality.isprintable() else ""
     info = SeriesInfo(
         uid=series.uid,
@@ -531,7 +551,7 @@ def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> Seri
         description=description(dataset),
         number=_series_number(dataset),
         object_name=sop_class_name(dataset),
-        slices=sum(_frame_count(h.dataset) for h in series.headers),
+        slices=sum(frame_count(h.dataset) for h in series.headers),
         matrix=None,
         spacing_mm=None,
         orientation="",
@@ -549,7 +569,7 @@ def _describe_volume(series: Series, frame: int | None, fill_gaps: bool) -> Seri
             text(dataset, "AttenuationCorrectionMethod"),
             description(dataset),
         ),
-        auxiliary=named_auxiliary(description(dataset), modality),
+        auxiliary=_named_auxiliary(dataset, modality),
         person_key=person_key(dataset),
     )
     try:
@@ -606,7 +626,18 @@ def _auxiliary(info: SeriesInfo, stack: Stack) -> str:
     if kind := map_of(list(kinds)):
         return f"a derived image of type {kind}"
     derived = info.image_type[:1] == ("DERIVED",)
-    return f"{info.auxiliary} by its description" if derived and info.auxiliary else ""
+    is_activity = info.modality in {ROLES[role].modality for role in ACTIVITY_ROLES}
+    meant = derived or (is_activity and info.auxiliary in NO_ACTIVITY)
+    return f"{info.auxiliary} by its description" if meant and info.auxiliary else ""
+
+
+def _named_auxiliary(dataset: pydicom.Dataset, modality: str) -> str:
+    """What its description or its energy windows' names say a series is; "" for an image."""
+    windows = items(dataset, "EnergyWindowInformationSequence")
+    named = [name for window in windows if (name := text(window, "EnergyWindowName"))]
+    if is_scatter_window(named):
+        return SCATTER
+    return named_auxiliary(description(dataset), modality)
 
 
 _WITHOUT_UNITS = frozenset(
@@ -642,7 +673,7 @@ def _series_number(dataset: pydicom.Dataset) -> int | None:
         return None
 
 
-def _frame_count(dataset: pydicom.Dataset) -> int:
+def frame_count(dataset: pydicom.Dataset) -> int:
     """Frames of a file, 1 where it does not say."""
     try:
         return integer(dataset, "NumberOfFrames") or 1

@@ -1,0 +1,102 @@
+"""What is particular to NM objects (PS3.3 C.8.4): their windows, and what a reader must be told.
+
+Cameras differ more than scanners of any other modality do: in Modality, in what they leave out, and
+in private factors by which their own consoles multiply.
+"""
+
+import re
+from collections.abc import Iterable
+
+import pydicom
+
+from mmif.io.dicom.read.headers import (
+    code_strings,
+    description,
+    integer,
+    items,
+    number,
+    short_ascii,
+    text,
+    value,
+)
+
+NUCLEAR = "1.2.840.10008.5.1.4.1.1.20"
+"""Nuclear Medicine Image Storage."""
+
+_SCALES = {
+    "GE": (0x0011, "GEMS_GENIE_1", 0x3B),
+    "Siemens": (0x0033, "SIEMENS MED NM", 0x38),
+}
+"""Where vendors keep the factor of the whole object ("Pixel Scale" in pydicom's dictionary)."""
+
+_REORIENTED = re.compile(r"(?<![a-z0-9])(reor\w*|short ?axis|sax|sa|vla|hla|[hv]\w* long axis)\b")
+
+
+def modality_code(dataset: pydicom.Dataset) -> str:
+    """Modality in capitals; NM for each object of that class: exports say OT, or the retired ST."""
+    if text(dataset, "SOPClassUID") == NUCLEAR:
+        return "NM"
+    return "".join(code_strings(dataset, "Modality")[:1])
+
+
+def energy_windows(dataset: pydicom.Dataset) -> list[str]:
+    """Name and limits of each energy window, as ``Tc99m_EM, 126.5 to 154.6 keV``; "" for neither.
+
+    EnergyWindowVector counts them from 1.
+    """
+    said = []
+    for window in items(dataset, "EnergyWindowInformationSequence"):
+        parts = [short_ascii(text(window, "EnergyWindowName"))]
+        for limits in items(window, "EnergyWindowRangeSequence"):
+            low, high = (number(limits, f"EnergyWindow{end}Limit") for end in ("Lower", "Upper"))
+            if low is not None and high is not None:
+                parts.append(f"{low:g} to {high:g} keV")
+        said.append(", ".join(filter(None, parts)))
+    return said
+
+
+def nuclear_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
+    """What was assumed of an NM object, and what of it was left alone; nothing for another."""
+    if text(dataset, "SOPClassUID") != NUCLEAR:
+        return ()
+    notes = []
+    stated = short_ascii(text(dataset, "Modality"))
+    if stated.upper() != "NM":
+        notes.append(f"a Nuclear Medicine object of Modality {stated or 'unknown'}: read as NM")
+    if (integer(dataset, "NumberOfFrames") or 1) > 1 and value(dataset, "SliceVector") is None:
+        notes.append("no SliceVector: the slices are taken to lie in the order they are stored in")
+    if _REORIENTED.search(description(dataset).lower().replace("_", " ")):
+        notes.append(
+            "reoriented by its description: it may lie in another frame than it says "
+            "(FrameOfReferenceUID, ImageOrientationPatient)"
+        )
+    return (*notes, *_scale_notes(dataset))
+
+
+def _scale_notes(dataset: pydicom.Dataset) -> list[str]:
+    """Which private factors were not applied: they are in no standard, and say no unit."""
+    notes = []
+    for vendor, (group, creator, element) in _SCALES.items():
+        factors = _private_numbers(dataset, group, creator, element)
+        low, high = min(factors, default=1.0), max(factors, default=1.0)
+        if low < high:
+            notes.append(
+                f"{vendor}'s private pixel scale differs between the slices ({low:g} to {high:g}) "
+                "and is not applied: their counts may not compare"
+            )
+        elif low not in {0.0, 1.0}:
+            notes.append(
+                f"counts are as stored: {vendor}'s private pixel scale of {low:g} is not applied"
+            )
+    return notes
+
+
+def _private_numbers(
+    dataset: pydicom.Dataset, group: int, creator: str, element: int
+) -> list[float]:
+    """The numbers of a private element; none where it is absent or holds something else."""
+    try:
+        found = dataset.private_block(group, creator)[element].value
+        return [float(one) for one in (found if isinstance(found, Iterable) else [found])]
+    except (KeyError, TypeError, ValueError):
+        return []

@@ -52,7 +52,6 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
     from mmif.training import Job, join_ranks
     from mmif.training import train as run
     from mmif.training.loop import WRITTEN
-    from mmif.weights import load_weights
 
     keep_memory()
     init, resume = options["init"], options["resume"]
@@ -68,7 +67,7 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
             foreign=lambda output: foreign_names(output, WRITTEN),
         )
     recipe = _recipe(task, options["pipeline"], options["epochs"], options["seed"])
-    start = load_weights(init, None) if init else None
+    start = _start(init, recipe) if init else None
     slices = output.absolute().with_name(f"{output.absolute().name}.slices")
     with join_ranks(options["device"]) as ranks:
         with ranks.one_after_the_first():
@@ -87,6 +86,28 @@ def train(task: str, data: Path, output: Path, **options: Any) -> None:
             ) from error
     if best is not None and not quiet():
         say(f"best mean rank among the baselines: {best.mean_rank:.3f}  {output / 'weights'}")
+
+
+def _start(init: str, recipe: Pipeline) -> Weights:
+    """The weights to begin with.
+
+    Raises:
+        ConfigError: of another network than the recipe's; some fit it, and mean something else.
+    """
+    from dataclasses import asdict
+
+    from mmif.errors import ConfigError
+    from mmif.weights import load_weights
+
+    weights = load_weights(init)
+    wanted, found = asdict(recipe.network), asdict(weights.network.config)
+    other = [name for name, value in wanted.items() if found[name] != value]
+    if other:
+        has, expected = (
+            ", ".join(f"{name} {one[name]}" for name in other) for one in (found, wanted)
+        )
+        raise ConfigError(f"--init {init}: a network with {has}; expected {expected}")
+    return weights
 
 
 def _find(recipe: Pipeline, data: Path, slices: Path) -> tuple[PairSet, Pipeline]:

@@ -10,6 +10,7 @@ import torch
 
 from mmif.config import Pipeline
 from mmif.training.validation import Validation
+from mmif.weights import find_weights, read_card
 
 DATA_TERMS = {
     "harvard": "Whole Brain Atlas (AANLIB), Harvard Medical School; no image is redistributed",
@@ -39,6 +40,8 @@ DATA_LIMITS = {
     ),
     "spect-ct": ("Trained on activity over CT slices of other patients, drawn together.",),
     "pet-ct": ("Trained on activity over CT slices of other patients, drawn together.",),
+    "ct-mri-spect": ("Trained on activity over the CT and MRI of other patients, drawn together.",),
+    "ct-mri-pet": ("Trained on activity over the CT and MRI of other patients, drawn together.",),
     "ir-vis": ("Road scenes of one vehicle camera pair; other scenes were never seen.",),
 }
 
@@ -75,7 +78,9 @@ def weights_card(
     recipe = pipeline.training
     known = recipe.data if set(cases["validation"]) == set(recipe.validation_cases) else None
     terms = DATA_TERMS[known] if known else UNKNOWN_TERMS
-    limits = DATA_LIMITS.get(pipeline.task, ()) if known else ()
+    grey = pipeline.grey_weights
+    first = {} if grey is None else {"grey_weights": read_card(find_weights(grey))["sha256"]}
+    limits = DATA_LIMITS[pipeline.task] if known else ()
     return {
         "task": pipeline.task,
         "architecture": "S3IMFusion",
@@ -84,6 +89,7 @@ def weights_card(
         "command": origin.command,
         "commit": origin.commit,
         "started_from": origin.started_from,
+        **first,
         "seconds": round(seconds, 1),
         "device": device_name(device),
         "torch": torch.__version__,

@@ -46,7 +46,7 @@ class Shown:
 def show_as_scanner(mri: Image, ct: Image, parenchyma: float, random: Generator) -> Shown:
     """A clean pair (rows, columns) in 0..1 as some scanner would show it."""
     brain = (mri > 0.08) & (np.abs(ct - parenchyma) < 0.2) & (ct < 0.95)
-    ct, level = _as_volume(ct, parenchyma, random)
+    ct, level = as_volume(ct, parenchyma, random)
     mri = _contrast(mri, brain, random)
     weight = np.ones_like(mri)
     for _ in range(int(random.integers(0, 5))):
@@ -59,13 +59,13 @@ def show_as_scanner(mri: Image, ct: Image, parenchyma: float, random: Generator)
     if random.random() < 0.06:
         return _one_alone(mri, ct, weight, random)
     # up to 9 HU and 3 grey levels: a head CT of thin slices, an MRI of a short protocol
-    noisy_ct = ct + _noise(ct.shape, random, 0.055) * (ct > 0)
-    noisy_mri = np.abs(mri + _noise(mri.shape, random, 0.012)) * (mri > 0)
+    noisy_ct = ct + noise(ct.shape, random, 0.055) * (ct > 0)
+    noisy_mri = np.abs(mri + noise(mri.shape, random, 0.012)) * (mri > 0)
     sources = np.stack([noisy_mri, noisy_ct]).clip(0, 1).astype(np.float32)
     return Shown(sources, target, weight.astype(np.float32))
 
 
-def _as_volume(ct: Image, parenchyma: float, random: Generator) -> tuple[Image, float]:
+def as_volume(ct: Image, parenchyma: float, random: Generator) -> tuple[Image, float]:
     """A slice behind a hand-made window as the window for volumes shows it, and its parenchyma."""
     level = VOLUME_PARENCHYMA + float(random.normal(0, 0.025))
     if random.random() < 0.2:  # some other window
@@ -158,7 +158,7 @@ def _blur(image: Image, random: Generator, most: float) -> Image:
     return np.asarray(ndimage.gaussian_filter(image, sigma)) if sigma > 0.2 else image
 
 
-def _noise(shape: tuple[int, ...], random: Generator, most: float) -> Image:
+def noise(shape: tuple[int, ...], random: Generator, most: float) -> Image:
     """Noise of some strength, fine or as coarse as interpolation leaves it."""
     white = random.standard_normal(shape, dtype=np.float32)
     coarse = ndimage.gaussian_filter(white, random.uniform(0.3, 1.1))

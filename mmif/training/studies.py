@@ -20,6 +20,7 @@ from mmif.roles import VOLUME_ROLES, label
 from mmif.studies.discover import find_studies
 from mmif.studies.slice_files import slice_folders
 from mmif.studies.study import Input, Study, unique_names
+from mmif.training.laid_over import has_parts, lay_activity
 from mmif.training.pairs import Pair, find_pairs
 from mmif.weights import Weights
 
@@ -31,7 +32,8 @@ def find_training_pairs(pipeline: Pipeline, data: Path, cache: Path) -> list[Pai
 
     Args:
         pipeline: what the pairs are of, and how studies become slices.
-        data: a folder of images a role, a folder tree of studies, or a CSV or JSON list of them.
+        data: a folder of images a role, a folder tree of studies, or a CSV or JSON list of them;
+            for an activity with a CT also the pairs of each with an MRI (`lay_activity`).
         cache: folder where the slices of studies are kept between trainings.
 
     Raises:
@@ -41,6 +43,9 @@ def find_training_pairs(pipeline: Pipeline, data: Path, cache: Path) -> list[Pai
     grey = None if first is None else load_grey(first, pipeline.task)
     if _has_images(pipeline.task, data) or not set(pipeline.roles) <= set(VOLUME_ROLES):
         return find_pairs(pipeline.task, data, grey)
+    if has_parts(pipeline.task, data):
+        log.warning("no images of %s in the data: activity is laid over other CT", pipeline.task)
+        return lay_activity(pipeline, data, grey)
     studies = training_studies(pipeline.roles, data)
     if not studies:
         return find_pairs(pipeline.task, data, grey)

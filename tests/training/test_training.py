@@ -19,6 +19,7 @@ from mmif.cli import main
 from mmif.config import load_pipeline
 from mmif.errors import TrainingError
 from mmif.metrics import REPORTED
+from mmif.roles import TASKS
 from mmif.training import Job, Ranks, find_pairs, split_by_case, train
 from mmif.training.card import Origin
 from mmif.training.state import CHECKPOINT
@@ -286,9 +287,38 @@ def test_a_checkpoint_of_other_data_is_refused(data: Path) -> None:
 
 def test_weights_of_another_network_are_no_start(data: Path) -> None:
     line = refusal(run(data, "out", "--init", "ct-mri"))
-    assert line.startswith("Error: ct-mri ")
-    assert line.endswith("weights of another network than the recipe's")
+    assert line.startswith("Error: --init ct-mri: a network with channels 16, coarse_channels 16")
     assert not (data.parent / "out").exists()
+
+
+def test_weights_whose_output_means_something_else_are_no_start(data: Path) -> None:
+    """Their tensors fit all the same: the training began with a picture of something else."""
+    run(data, "first", "--max-steps", "2")
+    recipe = {**RECIPE, "network": {**RECIPE["network"], "output": "residual"}}
+    (data.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    line = refusal(run(data, "out", "--init", str(data.parent / "first" / "weights")))
+    assert line.endswith("a network with output between; expected output residual")
+
+
+def test_three_sources_are_trained_over_what_the_grey_ones_became(data: Path) -> None:
+    (data / "SPECT").mkdir()
+    for path in (data / "CT").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(data / "SPECT" / path.name)
+    recipe = {
+        **RECIPE,
+        "task": "ct-mri-spect",
+        "roles": ["mri", "ct", "spect"],
+        "grey_weights": "ct-mri",
+    }
+    (data.parent / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    words = arguments(data, "out", "--max-steps", "1")
+    words[words.index("--task") + 1] = "ct-mri-spect"
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    weights = load_weights(data.parent / "out" / "weights")
+    assert weights.task == "ct-mri-spect"
+    assert weights.task in TASKS["ct-mri-spect"].passes[-1]
+    assert weights.card["grey_weights"] == load_weights("ct-mri").sha256
 
 
 class Runs:

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 import mmif
 from mmif.config import Pipeline
 from mmif.geometry import Grid
-from mmif.io.source import Source, source_of
+from mmif.io.source import Source, SuvScale, source_of
 from mmif.registration.loop import LoopClosure
 from mmif.registration.result import Registration
 from mmif.result import FusionResult
@@ -21,7 +21,11 @@ NOTICE = "Research use only. Not for primary diagnosis."
 
 @dataclass(frozen=True)
 class InputSummary:
-    """What is said of one input; shape and spacing as stored, before any step."""
+    """What is said of one input; shape and spacing as stored, before any step.
+
+    ``units`` are those of the values that were fused; ``suvbw_per_unit`` is the factor that makes
+    SUV by body weight of the values as stored, and ``suv`` what it follows from.
+    """
 
     role: str
     path: str | None
@@ -31,6 +35,7 @@ class InputSummary:
     spacing_mm: tuple[float, ...] = ()
     units: str = ""
     suvbw_per_unit: float | None = None
+    suv: Mapping[str, Any] | None = None
     series_uid: str | None = None
     selection: str = ""
 
@@ -234,10 +239,21 @@ def summarise_input(role: str, source: Source | None, shape: tuple[int, ...]) ->
         modality=source.modality,
         spacing_mm=tuple(round(s, 6) for s in source.spacing_mm),
         units=source.units,
-        suvbw_per_unit=source.suv_factor,
+        suvbw_per_unit=None if source.suv is None or source.suv.withheld else source.suv.factor,
+        suv=summarise_suv(source.suv),
         series_uid=source.series_uid,
         selection=source.selection,
     )
+
+
+def summarise_suv(suv: SuvScale | None) -> dict[str, Any] | None:
+    """What the factor of SUV follows from, without what is None; None where there is no SUV."""
+    if suv is None:
+        return None
+    said = {
+        name: value for name, value in asdict(suv).items() if name not in {"factor", "withheld"}
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def summarise_grid(grid: Grid) -> GridSummary:

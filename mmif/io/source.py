@@ -34,6 +34,33 @@ class Slab:
 
 
 @dataclass(frozen=True)
+class SuvScale:
+    """What makes SUV by body weight of a PET value, and what it follows from.
+
+    Attributes:
+        factor: SUVbw (g/ml) per unit of the value as stored and rescaled.
+        stored_unit: of that value: BQML, CNTS, GML.
+        by: what the factor follows from, in words.
+        dose_bq, weight_kg, half_life_s: as the header has them; None where they are not asked for.
+        uptake_s: from the injection to the time that decay is corrected to.
+        withheld: whether weight, dose and times, and what gives them away, may not be told.
+    """
+
+    factor: float
+    stored_unit: str
+    by: str
+    dose_bq: float | None = None
+    weight_kg: float | None = None
+    half_life_s: float | None = None
+    uptake_s: float | None = None
+    withheld: bool = False
+
+    def without_person(self) -> "SuvScale":
+        """The same without weight and times; the factor stays for the arithmetic, untold."""
+        return SuvScale(self.factor, self.stored_unit, self.by, withheld=True)
+
+
+@dataclass(frozen=True)
 class Source(str):
     """The origin of a volume; stands in ``MetaTensor.meta["source"]``.
 
@@ -54,7 +81,7 @@ class Source(str):
         warnings: what the reader noticed and went on with.
         headers: the DICOM headers without pixels, one per slice (or one multi-frame file), in the
             order of the slices; never printed.
-        suv_factor: SUV by body weight per unit of a PET value; None where the headers do not
+        suv: what makes SUV by body weight of a PET value as stored; None where the headers do not
             allow it.
         moved: whether a transform carried the voxels out of the frame that ``headers`` speak of;
             ``frame_of_reference_uid`` is then that of where they lie now, None if not known.
@@ -73,7 +100,7 @@ class Source(str):
     selection: str = ""
     warnings: tuple[str, ...] = ()
     headers: "tuple[pydicom.Dataset, ...]" = field(default=(), repr=False)
-    suv_factor: float | None = None
+    suv: SuvScale | None = None
     moved: bool = False
     unseen: tuple[Slab, ...] = ()
 

@@ -18,7 +18,7 @@ SUVBW = "SUVBW"
 class ConvertToSuvd(Step):
     """Each key in SUV by body weight, where its headers allow it; else as it was read.
 
-    The factor is that of `mmif.io.dicom.suv.suv_factor`, one for the volume.
+    The factor is that of `mmif.io.dicom.suv.suv_scale`, one for the volume.
 
     Args:
         keys: roles, PET.
@@ -42,8 +42,8 @@ class ConvertToSuvd(Step):
 def to_suv(volume: MetaTensor) -> MetaTensor:
     """``volume`` (1, X, Y, Z) in SUVbw where its headers allow it, else as it is."""
     source = source_of(volume)
-    if source is None or source.suv_factor is None or source.units == SUVBW:
+    if source is None or source.suv is None or source.units == SUVBW:
         return volume
-    converted = on_grid(volume.as_tensor() * source.suv_factor, grid_of(volume), like=volume)
-    converted.meta[SOURCE_KEY] = replace(source, units=SUVBW, suv_factor=1.0)
+    converted = on_grid(volume.as_tensor() * source.suv.factor, grid_of(volume), like=volume)
+    converted.meta[SOURCE_KEY] = replace(source, units=SUVBW)
     return converted

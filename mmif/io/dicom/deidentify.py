@@ -137,6 +137,7 @@ def deidentify_source(source: Source, mapper: UidMapper) -> Source:
         series_uid=mapper.uid(source.series_uid or fingerprint(source)),
         frame_of_reference_uid=mapper.uid(frame) if frame else None,
         patient_key=mapper.name(key) if key else None,
+        suv=source.suv.without_person() if source.suv else None,
         selection=_scrub(source.selection, source, mapper),
         warnings=tuple(_scrub(text, source, mapper) for text in source.warnings),
         headers=tuple(deidentify_header(header, mapper) for header in source.headers),

@@ -77,7 +77,7 @@ def _scale_notes(dataset: pydicom.Dataset) -> list[str]:
     """Which private factors were not applied: they are in no standard, and say no unit."""
     notes = []
     for vendor, (group, creator, element) in _SCALES.items():
-        factors = _private_numbers(dataset, group, creator, element)
+        factors = private_numbers(dataset, group, creator, element)
         low, high = min(factors, default=1.0), max(factors, default=1.0)
         if low < high:
             notes.append(
@@ -91,7 +91,7 @@ def _scale_notes(dataset: pydicom.Dataset) -> list[str]:
     return notes
 
 
-def _private_numbers(
+def private_numbers(
     dataset: pydicom.Dataset, group: int, creator: str, element: int
 ) -> list[float]:
     """The numbers of a private element; none where it is absent or holds something else."""

@@ -39,7 +39,7 @@ from mmif.io.dicom.read.series import (
     index_files,
     is_cut_short,
 )
-from mmif.io.dicom.suv import suv_factor
+from mmif.io.dicom.suv import suv_or_reason
 from mmif.io.monai_reader import ContentReader, Unread, monai_meta
 from mmif.io.regrid import onto_grid
 from mmif.io.source import Slab, Source
@@ -146,7 +146,7 @@ def read_scan(
         shape=(*stack.frames[0].size, len(stack.frames)),
         spacing_mm=spacing_mm(placement.affine_ras),
         selection=why,
-        warnings=(*notes, *pixel_notes),
+        warnings=(*notes, *pixel_notes, *source.warnings),
         unseen=_slabs(placement),
     )
     return voxels, placement.affine_ras, source
@@ -179,6 +179,7 @@ def _slabs(placement: Placement) -> tuple[Slab, ...]:
 def _source(path: Path, info: SeriesInfo, headers: list[Header]) -> Source:
     """Where the volume of ``headers`` (in the order of its slices) comes from."""
     first = headers[0].dataset
+    suv, reason = suv_or_reason(*(header.dataset for header in headers))
     return Source(
         path=path,
         format="dicom",
@@ -190,7 +191,8 @@ def _source(path: Path, info: SeriesInfo, headers: list[Header]) -> Source:
         frame_of_reference_uid=text(first, "FrameOfReferenceUID") or None,
         patient_key=patient_key(first),
         headers=tuple(header.dataset for header in headers),
-        suv_factor=suv_factor(*(header.dataset for header in headers)),
+        suv=suv,
+        warnings=reason,
     )
 
 

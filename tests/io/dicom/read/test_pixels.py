@@ -42,7 +42,6 @@ from pydicom.uid import (
 from mmif.errors import InputError, MmifError
 from mmif.io import load
 from mmif.io.dicom.read.codestreams import codestream_size
-from mmif.io.dicom.suv import suv_factor
 
 SMALL = part(scan(size=(20, 22), pixel_mm=(8.0, 8.0)), range(10, 16))
 LARGER = part(scan(), range(12, 16))  # JPEG 2000 halves five times
@@ -319,43 +318,6 @@ def test_a_siemens_mosaic_is_refused_by_name(tmp_path: Path) -> None:
     write_series(tmp_path, SMALL, MR, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
     with pytest.raises(InputError, match="mosaic"):
         load(tmp_path)
-
-
-def pet_header() -> Dataset:
-    ds = base(PT, generate_uid(), generate_uid())
-    tracer = Dataset()
-    tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = 370e6, 6586.2
-    tracer.RadiopharmaceuticalStartTime = "100000"
-    ds.RadiopharmaceuticalInformationSequence = [tracer]
-    ds.PatientWeight, ds.Units, ds.DecayCorrection = 70.0, "BQML", "START"
-    ds.CorrectedImage = ["ATTN", "DECY", "SCAT"]
-    ds.SeriesDate = ds.AcquisitionDate = "20260102"
-    ds.SeriesTime = ds.AcquisitionTime = "110000"
-    return ds
-
-
-def test_suv_body_weight() -> None:
-    """70 kg over 370 MBq that decayed for one hour (F-18)."""
-    assert suv_factor(pet_header()) == pytest.approx(70e3 / (370e6 * 0.5 ** (3600 / 6586.2)))
-
-
-@pytest.mark.parametrize(
-    ("keyword", "value", "factor"),
-    [
-        ("PatientWeight", None, None),
-        ("Units", "CNTS", None),
-        ("CorrectedImage", ["ATTN"], None),
-        ("DecayCorrection", "NONE", None),
-        ("SeriesTime", "090000", None),
-        ("DecayCorrection", "ADMIN", 70e3 / 370e6),
-        ("Units", "GML", 1.0),
-        ("Modality", "MR", None),
-    ],
-)
-def test_suv_needs_its_attributes(keyword: str, value: object, factor: float | None) -> None:
-    ds = pet_header()
-    setattr(ds, keyword, value)
-    assert suv_factor(ds) == (pytest.approx(factor) if factor else None)
 
 
 def test_a_truncated_slice_is_refused_with_its_numbers(tmp_path: Path) -> None:

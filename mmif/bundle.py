@@ -122,7 +122,8 @@ def step_config(step: Transform, weights: tuple[Weights, ...] = ()) -> dict[str,
 def metadata(pipeline: Pipeline, weights: tuple[Weights, ...]) -> dict[str, Any]:
     """``metadata.json``: versions, and what goes through the network of the last pass."""
     card = weights[-1].card
-    anatomy, other = (label(role) for role in (pipeline.roles[0], pipeline.roles[-1]))
+    *anatomies, other = map(label, pipeline.roles)
+    anatomy = " and ".join(anatomies) + (", fused" if len(anatomies) > 1 else "")
     slices = {
         "type": "image",
         "format": "magnitude",
@@ -142,7 +143,7 @@ def metadata(pipeline: Pipeline, weights: tuple[Weights, ...]) -> dict[str, Any]
         "name": f"mmif {pipeline.task}",
         "task": f"Fusion of {_and(pipeline.roles)}",
         "description": f"Load, register, resample, fuse and save {_and(pipeline.roles)} of one "
-        "patient's head.",
+        "patient.",
         "authors": "the mmif authors",
         "copyright": f"Apache-2.0; data: {_terms(card)}",
         "intended_use": NOTICE,
@@ -169,7 +170,7 @@ def readme(pipeline: Pipeline, weights: tuple[Weights, ...]) -> str:
     files = "\n".join(f"- `{_models(one)}/{MODEL}`, sha256 `{one.sha256}`" for one in weights)
     return f"""# {pipeline.task}
 
-Fuses {_and(pipeline.roles)} of one patient's head into one volume on the grid of the
+Fuses {_and(pipeline.roles)} of one patient into one volume on the grid of the
 {label(pipeline.reference)}. {NOTICE}
 
     pip install mmif=={mmif.__version__} fire

@@ -71,6 +71,9 @@ def test_three_sources_have_the_weights_of_both_passes(tmp_path: Path) -> None:
     folder = write_bundle(load_pipeline("ct-mri-pet"), tmp_path / "bundle")
     models = sorted(path.parent.name for path in folder.glob("models/*/model.safetensors"))
     assert models == ["ct-mri", "pet-mri"]
+    metadata = json.loads((folder / "configs/metadata.json").read_text())
+    channels = metadata["network_data_format"]["inputs"]["image"]["channel_def"]
+    assert channels == {"0": "MRI and CT, fused", "1": "PET"}
 
 
 def test_a_bundle_that_stands_is_kept_without_overwrite(bundle: Path, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """``python -m mmif``."""
 
-from mmif.cli import main
+from mmif.cli import run
 
-main(prog_name="mmif")
+run()

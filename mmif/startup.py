@@ -1,4 +1,4 @@
-"""A process of mmif's own starts quickly: the command, and each worker of a batch.
+"""A process of mmif's own starts and ends quickly: the command, and each worker of a batch.
 
 Nothing here is for those who import mmif as a library: their process is theirs.
 """
@@ -6,9 +6,12 @@ Nothing here is for those who import mmif as a library: their process is theirs.
 import atexit
 import ctypes
 import gc
+import importlib
 import importlib.util
 import os
+import pkgutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -19,12 +22,15 @@ from types import ModuleType
 UNUSED = frozenset(
     {
         *("cucim", "cupy", "ignite", "matplotlib", "mlflow", "onnx", "onnxruntime", "pandas"),
-        *("psutil", "requests", "scipy.signal", "skimage", "sklearn", "tensorboard"),
-        *("tensorboardX", "tifffile", "torch.utils.tensorboard", "torchvision", "transformers"),
-        "zarr",
+        *("charset_normalizer", "psutil", "requests", "scipy.signal", "skimage", "sklearn"),
+        *("tensorboard", "tensorboardX", "tifffile", "torch.utils.tensorboard", "torchvision"),
+        *("transformers", "zarr"),
     }
 )
 """What MONAI imports as it starts, where it is installed, for parts that mmif never calls."""
+
+FIRST = "monai.apps"
+"""Where MONAI begins to import itself: only in this order do its circles close."""
 
 COLLECT_EVERY = 100_000
 """New objects between two looks for garbage. Imports make a million and hardly any garbage; at
@@ -51,6 +57,23 @@ def start_quickly() -> None:
     atexit.register(gc.freeze)  # the end of the process frees what is left, not a collection
     if "monai" not in sys.modules:
         sys.meta_path.insert(0, _LeanMonai())
+
+
+def end_quickly(status: int) -> None:
+    """End this process once all that asked to be called at its end has been; see ``os._exit``.
+
+    The system takes back what Python would free object by object: 0.15 s after a fusion. Returns
+    where output cannot be written or another thread still runs: those are left to Python's own end.
+    """
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (AttributeError, OSError, ValueError):  # none, full or closed
+        return
+    if threading.active_count() > 1:
+        return
+    atexit._run_exitfuncs()
+    os._exit(status)
 
 
 def keep_memory() -> None:
@@ -81,7 +104,7 @@ class _LeanMonai(MetaPathFinder):
 
 
 class _LeanLoader(Loader):
-    """The loader ``own``, while `UNUSED` is out of reach."""
+    """The loader ``own``, while `UNUSED` is out of reach and MONAI imports what it needs alone."""
 
     def __init__(self, own: Loader) -> None:
         self.own = own
@@ -95,8 +118,9 @@ class _LeanLoader(Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.own
         module.__loader__ = self.own
-        with _out_of_reach(UNUSED):
+        with _out_of_reach(UNUSED), _without_the_rest():
             self.own.exec_module(module)
+            importlib.import_module(FIRST)
 
 
 class _Refusal(MetaPathFinder):
@@ -126,6 +150,22 @@ def _out_of_reach(names: frozenset[str]) -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(refusal)
+
+
+@contextmanager
+def _without_the_rest() -> Iterator[None]:
+    """MONAI looks for all of its modules, to run each of them twice, and finds none.
+
+    What is asked for is imported when it is asked for: 203 of 432, 0.2 s of CPU less.
+    """
+    every = pkgutil.walk_packages
+    pkgutil.walk_packages = lambda *_, **__: iter(())
+    try:
+        yield
+    finally:
+        pkgutil.walk_packages = every
+        if (finder := sys.modules.get("monai.utils.module")) is not None:
+            finder.walk_packages = every  # type: ignore[attr-defined]
 
 
 def isolated_command(call: str, *arguments: str) -> list[str]:

@@ -42,12 +42,57 @@ print(scipy.signal.__name__, "mmif" in type(monai.__spec__.loader).__module__, l
     assert run("import sys; print(len(sys.meta_path))") == [finders]
 
 
+def test_monai_imports_what_is_asked_for_and_no_more_until_it_is() -> None:
+    more = """
+import pkgutil
+before = "monai.losses" in sys.modules
+import monai.losses, monai.utils.module
+mine = monai.utils.module.walk_packages is pkgutil.walk_packages
+print(before, len(list(pkgutil.walk_packages(monai.__path__))) > 10, mine)
+"""
+    assert run(LEAN + more) == ["False", "True", "True"]
+
+
 def test_its_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> None:
     script = "import os; from mmif.startup import start_quickly; start_quickly()\n"
     script += "print(os.environ.get('GOMP_SPINCOUNT'))"
     assert run(script) == ["1000"]
     assert run(f"import os; os.environ['GOMP_SPINCOUNT'] = '7'; {script}") == ["7"]
     assert run(f"import os; os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'; {script}") == ["None"]
+
+
+END = """
+import atexit, sys
+from mmif.startup import end_quickly
+class Freed:
+    def __del__(self): print("freed")
+kept = Freed()
+atexit.register(print, "called")
+"""
+
+
+def test_the_end_calls_what_asked_for_it_and_frees_nothing() -> None:
+    script = END + "print('said', end=' '); end_quickly(3)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("said called\n", "", 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [("threading.Timer(0.2, print, ['late']).start()", 0), ("sys.stdout = None", 0)],
+)
+def test_a_process_whose_end_is_not_simple_ends_as_any(before: str, code: int) -> None:
+    script = f"{END}import threading; {before}; end_quickly(3); sys.exit({code})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Timer" not in before or "late" in done.stdout
+
+
+def test_an_output_that_cannot_be_written_is_no_success() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "mmif", "weights", "list"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode != 0
 
 
 def test_the_library_leaves_the_process_as_it_is() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from mmif.errors import MmifError, on_one_line, printable
-from mmif.startup import start_quickly
+from mmif.startup import end_quickly, start_quickly
 
 COMMANDS = {
     "fuse": "Fuse two or three volumes (or registered 2-D images) of one patient.",
@@ -166,3 +166,13 @@ def main() -> None:
     logging.basicConfig(handlers=[handler])
     logging.getLogger("pydicom").disabled = True  # it repeats odd values of headers,
     warnings.filterwarnings("ignore", module="pydicom")  # which can be a patient's
+
+
+def run() -> None:
+    """The command as a process of its own."""
+    try:
+        main(prog_name="mmif")
+    except SystemExit as end:
+        if isinstance(end.code, int):
+            end_quickly(end.code)
+        raise

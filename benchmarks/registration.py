@@ -7,7 +7,7 @@
     python benchmarks/registration.py limits -o RUNS
     python benchmarks/registration.py estimates --library LIBRARY --runs 5 -o RUNS
     python benchmarks/registration.py stripped --wheels WHEELS --library LIBRARY --runs 4 -o RUNS
-    python benchmarks/registration.py headers --library LIBRARY --runs 3
+    python benchmarks/registration.py headers --library LIBRARY --runs 6 -o RUNS
     python benchmarks/registration.py speed
 
 WHEELS holds the two wheels that ``sample_data/make_sample.py`` names; LIBRARY (a .npz)
@@ -24,19 +24,20 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import torch
 from elastix import RECIPE
+from header_pairs import Motion, header_pairs
 from monai.data import MetaTensor
 from registration_pairs import (
     DATA,
     Pair,
     estimated_pairs,
     head_points,
-    header_pairs,
     library,
     make,
     real_heads,
@@ -50,8 +51,15 @@ from scipy.spatial.transform import Rotation
 from mmif.config import RegistrationConfig
 from mmif.errors import MmifError
 from mmif.geometry import apply, rigid, world_ras_lps
-from mmif.registration import check_headers, register
+from mmif.registration import register
 from mmif.registration.measures import Measures
+from mmif.registration.one_frame import (
+    HeaderMeasures,
+    header_checks,
+    measure_headers,
+    prepare_frame,
+)
+from mmif.registration.prepare import Kind
 from mmif.registration.verdict import (
     ALIKE,
     CT_MR,
@@ -346,22 +354,64 @@ def stripped(arguments: argparse.Namespace) -> None:
 
 
 def headers(arguments: argparse.Namespace) -> None:
-    """Whether the check of one frame's headers tells a patient who moved from one who did not."""
+    """Whether the check of one frame's headers tells a patient who moved from one who did not.
+
+    Of each pair and motion: how many of `--runs` directions are to be reviewed.
+    """
     scans, _ = library(arguments.wheels, arguments.library)
-    print("| pair | off by mm | n | found off by mm | review | CPU s |\n|---|---|---|---|---|---|")
-    groups = defaultdict(list)
-    for pair, off_mm in header_pairs(scans, real_heads(DATA)[:2], arguments.runs, arguments.seed):
-        worked = time.process_time()
-        found = check_headers(pair.fixed, pair.moving)
-        moved_mm = next(c.value for c in found.checks if c.name == "headers_mm")
-        row = (moved_mm, found.verdict == "review", time.process_time() - worked)
-        groups[pair.family, off_mm].append(row)
-    for (family, off_mm), rows in groups.items():
-        moved, review, seconds = zip(*rows, strict=True)
-        print(
-            f"| {family} | {off_mm:g} | {len(rows)} | {min(moved):.1f} to {max(moved):.1f} | "
-            f"{sum(review)} | {np.median(seconds):.1f} |"
+    rows = header_rows(header_pairs(scans, real_heads(DATA)[:2], arguments.runs), arguments.output)
+    groups: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        groups[row["family"]][row["motion"]].append(row)
+    names = list(next(iter(groups.values())))
+    print(f"| pair | still: mm, information, mirrored | {' | '.join(names)} | CPU s |")
+    print("|---" * (len(names) + 3) + "|")
+    for family, motions in groups.items():
+        (still,) = motions["0"]
+        figures = f"{still['moved_mm']:.1f}, {still['better']:.2f}, {still['mirrored']:.2f}"
+        reviewed = " | ".join(
+            f"{sum(r['verdict'] == 'review' for r in motions[n])} of {len(motions[n])}"
+            for n in names
         )
+        cpu = np.median([r["cpu_s"] for some in motions.values() for r in some])
+        print(f"| {family} | {figures} | {reviewed} | {cpu:.1f} |")
+    for name in names:
+        found = [r for motions in groups.values() for r in motions[name]]
+        moved = [r["moved_mm"] for r in found]
+        gains = [r["better"] for r in found]
+        print(
+            f"{name}: found {min(moved):.1f} to {max(moved):.1f} mm away, "
+            f"information {min(gains):.2f} to {max(gains):.2f} times that of the headers"
+        )
+
+
+def header_rows(
+    pairs: Iterator[tuple[str, Motion, MetaTensor, MetaTensor]], path: Path | None
+) -> list[Row]:
+    """A row for each of ``pairs``; those already in ``path`` are judged by the limits of today."""
+    rows = recorded(path) if path and path.is_file() else []
+    for index, (family, motion, fixed, moving) in enumerate(pairs):
+        if index < len(rows):
+            continue
+        worked = time.process_time()
+        pair = prepare_frame(fixed, moving)
+        measures = measure_headers(pair)
+        rows.append(
+            {"family": family, "motion": motion.name}
+            | {f.name: getattr(measures, f.name) for f in fields(measures) if f.name != "best"}
+            | {"emission": Kind.EMISSION in (pair.fixed.kind, pair.moving.kind)}
+            | {"cpu_s": time.process_time() - worked}
+        )
+        if path:
+            with path.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    names = [f.name for f in fields(HeaderMeasures) if f.name != "best"]
+    for row in rows:
+        measures = HeaderMeasures(best=np.eye(4), **{name: row[name] for name in names})
+        checks = header_checks(measures, row["emission"])
+        row["verdict"] = "pass" if all(check.passed for check in checks) else "review"
+        row["better"] = next(check.value for check in checks if check.name == "better")
+    return rows
 
 
 # --- speed --------------------------------------------------------------------------------------

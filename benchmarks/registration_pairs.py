@@ -414,31 +414,6 @@ def stripped_pairs(
         yield framed("RIRE's, stripped, another CT", mr, scans["ct"], points, rng, right=False)
 
 
-def header_pairs(
-    scans: dict[str, Scan], real: list[Scan], runs: int, seed: int
-) -> Iterator[tuple[Pair, float]]:
-    """Pairs that say one frame of reference, and how far the second really lies off, in mm."""
-    points, truth = head_points(scans["ct"]), rire_truth(DATA)
-    whole = np.eye(4)
-    two = {
-        "CT-PET": (scans["ct"].in_frame(whole), scans["pet"].in_frame(whole)),
-        "CT-SPECT": (scans["ct"].in_frame(whole), scans["spect"].in_frame(whole)),
-        "T1-SPECT": (scans["t1"].in_frame(whole), scans["spect"].in_frame(whole)),
-        "T1-T2": (scans["t1"].in_frame(whole), scans["t2"].in_frame(whole)),
-        "RIRE": (real[0].in_frame(truth), real[1].in_frame(whole)),
-    }
-    for family, (fixed, moving) in two.items():
-        for off_mm in (0.0, 2.0, 4.0, 6.0, 12.0, 25.0):
-            for run in range(1 if off_mm == 0 else runs):
-                way = np.random.default_rng([seed, run]).normal(size=3)
-                pose = rigid(np.eye(3), off_mm * way / np.linalg.norm(way), np.zeros(3))
-                moved = MetaTensor(
-                    moving.as_tensor(), affine=torch.from_numpy(pose) @ moving.affine
-                )
-                moved.meta["source"] = moving.meta["source"]
-                yield Pair(family, fixed, moved, points, apply(pose, points)), off_mm
-
-
 RIGHT = [
     ("CT-T1", 14), ("T1-CT", 8), ("CT-T2", 6), ("T1-T2", 8), ("SPECT-T1", 8), ("T1-SPECT", 4),
     ("PET-T1", 4), ("holder", 6), ("padding", 3), ("upper half CT", 4), ("upper half MR", 3),

@@ -124,6 +124,8 @@ def prepare(
     """
     array, affine = check_volume(volume, name)
     kind = scan_kind(volume, array)
+    if kind is Kind.CT and array.min() >= 0:
+        array = array + np.float32(CT_HU[0])  # stored without its intercept, or in Cormack units
     emptied = kind is Kind.MR and is_emptied(array)
     array, affine = average_blocks(array, affine, finest_mm)
     array = greys(array, kind, name)

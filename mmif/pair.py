@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from monai.data import MetaTensor
 
@@ -86,15 +87,28 @@ def registration_warnings(registration: Registration, moving: str = "") -> tuple
     }[registration.verdict]
 
 
-def loop_warnings(loop: LoopClosure | None) -> tuple[str, ...]:
-    """What must be said where three registrations do not agree."""
+def doubt_open_loop(
+    registrations: Mapping[str, Registration], loop: LoopClosure | None
+) -> dict[str, Registration]:
+    """``registrations`` by role, none of them a pass where the three do not agree.
+
+    One leg of the loop is wrong then, and the loop does not say which.
+    """
     if loop is None or loop.is_closed:
-        return ()
+        return dict(registrations)
     way = " to ".join(map(label, loop.path))
-    return (
+    reason = (
         f"the registrations do not agree: from {way} it is {loop.residue_mm:.1f} mm, "
-        f"expected at most {loop.expected_mm:.1f} mm",
+        f"expected at most {loop.expected_mm:.1f} mm"
     )
+    return {
+        role: replace(
+            one,
+            verdict="review" if one.verdict == "pass" else one.verdict,
+            reasons=(*one.reasons, reason),
+        )
+        for role, one in registrations.items()
+    }
 
 
 def name_inputs(reason: str, volumes: Volumes) -> str:

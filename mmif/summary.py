@@ -13,7 +13,7 @@ from mmif.config import Pipeline
 from mmif.geometry import Grid
 from mmif.io.source import Source, SuvScale, source_of
 from mmif.registration.loop import LoopClosure
-from mmif.registration.result import Registration
+from mmif.registration.result import TRUSTED_FIRST, Registration, Verdict
 from mmif.result import FusionResult
 
 NOTICE = "Research use only. Not for primary diagnosis."
@@ -67,7 +67,7 @@ class RegistrationSummary:
     end of the head; ``alignment`` is where the transform is from: searched, headers or given.
     """
 
-    verdict: str
+    verdict: Verdict
     fixed_to_moving_lps: tuple[tuple[float, ...], ...]
     error_estimate_mm: float | None
     method: str
@@ -115,7 +115,7 @@ class Summary:
         inputs: each source as it was read.
         reference: the role whose frame the fused volume has.
         grid: shape, spacing in mm, affine to RAS mm.
-        registration: that of the first moving source.
+        registration: of several the one that is trusted least: its verdict is that of the whole.
         registrations: all of them, by role.
         coverage: share of the reference's head that is covered: ``mean``, ``per_slice`` and
             ``by_role``.
@@ -195,7 +195,7 @@ def summarise(result: FusionResult, pipeline: Pipeline, command: str = "") -> Su
         ),
         reference=result.reference,
         grid=summarise_grid(result.grid),
-        registration=next(iter(registrations.values())),
+        registration=max(registrations.values(), key=lambda one: TRUSTED_FIRST.index(one.verdict)),
         registrations=registrations,
         coverage=plain(
             {

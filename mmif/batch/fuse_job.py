@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # Of the longer side, in the table of the batch's page; a choice of layout
 THUMBNAIL_PIXELS = 128
-FROM_GOOD_TO_BAD = ("pass", "skipped", "review", "fail")
 
 
 @dataclass
@@ -99,11 +98,11 @@ class FuseWork:
 
 
 def ledger_figures(summary: "Summary") -> dict[str, Any]:
-    """What the ledger keeps of the summary of a study; of several registrations the worst."""
+    """What the ledger keeps of the summary of a study; of several registrations the worst error."""
     found, fusion = summary.registrations.values(), summary.fusion
     errors = [one.error_estimate_mm for one in found if one.error_estimate_mm is not None]
     return {
-        "verdict": max((one.verdict for one in found), key=FROM_GOOD_TO_BAD.index),
+        "verdict": summary.registration.verdict,
         "registration_error_mm": max(errors, default=None),
         "metrics": {name: summary.metrics.get(name) for name in METRICS},
         "seconds": summary.seconds["total"],

@@ -71,7 +71,9 @@ def close_loop(
     direct = Refined(pair.headers, pair.headers) if shared else best_near(pair, over)
     points = pair.fixed.body_points[::5]
     apart_mm = distance_mm(direct.forward, direct.backward, points)
-    errors_mm = (EMISSION_FLOOR_MM, apart_mm, *(leg.error_estimate_mm or 0.0 for leg in legs))
+    # a given transform has no estimate: what no check sees is what it has at least
+    legs_mm = (leg.error_estimate_mm or EMISSION_FLOOR_MM for leg in legs)
+    errors_mm = (EMISSION_FLOOR_MM, apart_mm, *legs_mm)
     return LoopClosure(
         path=path,
         residue_mm=distance_mm(over, direct.pose, points),

@@ -6,6 +6,8 @@ from typing import Literal
 from mmif.geometry import Alignment, Matrix
 
 Verdict = Literal["pass", "review", "fail", "skipped"]
+TRUSTED_FIRST: tuple[Verdict, ...] = ("pass", "skipped", "review", "fail")
+"""Of several registrations the last one here is the verdict of the whole."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from mmif.report.text import (
     loop_words,
     methods,
     weights_of,
-    worst_verdict,
     worst_words,
 )
 from mmif.report.viewer import viewer_data
@@ -79,7 +78,7 @@ def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
 def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Verdict, inputs, warnings."""
     registration = summary.get("registration") or {}
-    verdict = worst_verdict(summary) or view.registration.verdict
+    verdict = str(registration.get("verdict") or view.registration.verdict)
     pictures = thumbnails(view)
     names = {view.reference.role: "reference", view.moving.role: "moving"}
     inputs = [

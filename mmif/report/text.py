@@ -100,15 +100,6 @@ def error_words(registration: Mapping[str, Any]) -> str:
     return f"≈ {number(near, 1)} mm" + (f", {number(far, 1)} mm far out" if _finite(far) else "")
 
 
-def worst_verdict(summary: Mapping[str, Any]) -> str:
-    """Of several registrations the verdict that asks for most care; "" where there is none."""
-    found = (summary.get("registrations") or {}).values()
-    verdicts = {str(one.get("verdict")) for one in found}
-    single = str((summary.get("registration") or {}).get("verdict") or "")
-    by_care = ("fail", "review", "skipped", "pass")
-    return next((verdict for verdict in by_care if verdict in verdicts), single)
-
-
 def loop_words(loop: Mapping[str, Any] | None) -> str:
     """Whether three registrations agree, in a sentence; "" of two sources."""
     if not loop:

@@ -16,7 +16,7 @@ from mmif.io.transform_files import read_transform
 from mmif.networks.inference import choose_device
 from mmif.pair import (
     accept_registration,
-    loop_warnings,
+    doubt_open_loop,
     name_inputs,
     registration_warnings,
 )
@@ -91,22 +91,24 @@ class RegisterToReferenced(Step):
         study = data.get(STUDY_KEY) or StudyRecord(self.reference)
         volumes = {role: data[role] for role in self.keys}
         moving = [role for role in self.keys if role != self.reference]
-        try:
-            found = {
-                role: accept_registration(self._bring(volumes, role), self.accept)
-                for role in moving
-            }
-        except RegistrationError as error:
-            raise RegistrationError(name_inputs(str(error), volumes)) from error
+        found = {role: self._accepted(volumes, role) for role in moving}
+        loop = self._close_loop(volumes, found)
+        found = doubt_open_loop(found, loop)
         said = [
             line
             for role, registration in found.items()
             for line in registration_warnings(registration, role if len(found) > 1 else "")
         ]
-        loop = self._close_loop(volumes, found)
-        said += loop_warnings(loop)
         study = replace(study, registrations=found, loop=loop).with_warnings(*said)
         return {**data, STUDY_KEY: study}
+
+    def _accepted(self, volumes: Mapping[str, MetaTensor], role: str) -> Registration:
+        """The registration of one source; a refusal names the two volumes that do not fit."""
+        try:
+            return accept_registration(self._bring(volumes, role), self.accept)
+        except RegistrationError as error:
+            pair = {name: volumes[name] for name in (self.reference, role)}
+            raise RegistrationError(name_inputs(str(error), pair)) from error
 
     def _bring(self, volumes: Mapping[str, MetaTensor], role: str) -> Registration:
         """The registration of one source as the options want it."""

@@ -1,6 +1,7 @@
 """The main job on the simulated head: registered, fused, and at the right place in every format."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from scipy import ndimage
 
 import mmif
 from mmif.cli import main
+from mmif.config import load_pipeline
 from mmif.errors import InputError
 from mmif.result import FusionResult
 from mmif.study import fuse
+from mmif.summary import summarise
 
 Array = npt.NDArray[np.float64]
 
@@ -124,6 +127,16 @@ def test_three_sources_are_registered_each_with_a_verdict(
         assert source.registration.verdict == "pass"
         found, true = source.registration.fixed_to_moving_lps, truth[f"mri_to_{source.role}"]
         assert head_error_mm(found, true, points) < limit_mm
+
+
+def test_the_verdict_of_three_is_the_worst(fused_three: FusionResult) -> None:
+    spect = fused_three.sources["spect"]
+    assert spect.registration is not None
+    doubted = replace(spect, registration=replace(spect.registration, verdict="review"))
+    sources = {**fused_three.sources, "spect": doubted}
+    summary = summarise(replace(fused_three, sources=sources), load_pipeline("ct-mri-spect"))
+    assert summary.registrations["ct"].verdict == "pass"
+    assert summary.registration.verdict == "review"
 
 
 def test_of_three_the_grey_ones_are_fused_first(fused_three: FusionResult) -> None:

@@ -244,6 +244,7 @@ def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) 
     loop = {"path": path, "residue_mm": 7.2, "expected_mm": 3.1, "closed": False}
     summary = {
         **study.summary,
+        "registration": registrations["spect"],
         "registrations": registrations,
         "loop_closure": {**loop, "directly": "images"},
     }

@@ -144,6 +144,13 @@ def test_a_child_imports_nothing_from_the_working_folder_or_by_pythons_variables
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_child_of_a_dask_worker_manages_its_memory_as_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment(threads=1)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_a_training_takes_the_memory_of_the_step_before_again() -> None:
     count = (

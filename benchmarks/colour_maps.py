@@ -37,7 +37,7 @@ def main() -> None:
         warned = "yes" if readability_warnings(figures) else "no"
         print(f"| {name} | " + " | ".join(cells) + f" | {warned} |", flush=True)
         if name == ACTIVITY and arguments.legend:
-            bar = colour_bar(result.sources["spect"], name)
+            bar = colour_bar(result.sources["spect"], result.colour_room)
             Image.fromarray(bar).save(arguments.legend, optimize=True)
 
 

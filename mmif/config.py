@@ -129,12 +129,19 @@ class FusionConfig:
     coverage of the moving volume ends.
     ``activity_floor``: the fused brightness is at least this times the square root of the activity
     (0..1), so that there is room for its colour over lungs and fat, which a CT shows black.
+    ``anatomy_share``: how much of the brightness under the colours is the anatomy's own, 0..1; the
+    rest is what the network made of anatomy and activity.
+    ``colour_room``: the brightest that anything is in the map ``activity``. Near white there is no
+    room for colour; below 1 all of the anatomy is as much darker.
     """
 
     slice_batch: int | None = None
     precision: Precision = "auto"
     transition_mm: float = 6.0  # one thick slice, or several thin ones: chosen by eye
     activity_floor: float = 0.0
+    anatomy_share: float = 0.0
+    # on the sample head with SPECT: docs/evaluation.md, "Room for colour"
+    colour_room: float = 0.75
 
     def __post_init__(self) -> None:
         """Refuse numbers that mean nothing."""
@@ -142,8 +149,9 @@ class FusionConfig:
             raise ConfigError(f"found slice_batch {self.slice_batch}, expected at least 1")
         if not 0 <= self.transition_mm <= 100:
             raise ConfigError(f"found transition_mm {self.transition_mm:g}, expected 0 to 100")
-        if not 0 <= self.activity_floor <= 1:
-            raise ConfigError(f"found activity_floor {self.activity_floor:g}, expected 0 to 1")
+        for name in ("activity_floor", "anatomy_share", "colour_room"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"found {name} {getattr(self, name):g}, expected 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,11 @@ class FusionResult:
         return None if name is None else str(name)
 
     @property
+    def colour_room(self) -> float:
+        """The brightest that anything is in the map ``activity``; 1 where there is no such map."""
+        return float(self.fusion.get("colour_room", 1.0))
+
+    @property
     def moving(self) -> tuple[RegisteredSource, ...]:
         """The sources that were brought to the reference, in the order of the task."""
         return tuple(s for role, s in self.sources.items() if role != self.reference)

@@ -177,10 +177,9 @@ def _several(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _readability(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     """What of each source a reader still sees, and the legend of the colours."""
     sources = view.result.sources
-    colour_map = (summary.get("pipeline") or {}).get("colour_map")
     return {
         "readable": readability_rows(summary.get("readability") or {}, len(sources)),
-        "legend": legend(sources, colour_map),
+        "legend": legend(view.result),
     }
 
 

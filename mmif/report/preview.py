@@ -66,9 +66,9 @@ def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
 def _with_legend(sheet: Pixels, result: "FusionResult") -> Pixels:
     """The sheet with the legend of its colours below, where it has any."""
     coloured = in_colour(result.sources)
-    if coloured is None or coloured.colour_map is None:
+    if coloured is None:
         return sheet
-    bar = colour_bar(coloured, coloured.colour_map, ink=MUTED, ground=GROUND)
+    bar = colour_bar(coloured, result.colour_room, ink=MUTED, ground=GROUND)
     wide = max(sheet.shape[1], bar.shape[1] + 2 * GAP)
     whole = np.full((sheet.shape[0] + bar.shape[0] + 2 * GAP, wide, 3), GROUND, np.uint8)
     whole[: sheet.shape[0], : sheet.shape[1]] = sheet

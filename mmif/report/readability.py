@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from mmif.report.page import number
 from mmif.report.pictures import Pixels, data_uri
 from mmif.roles import label
-from mmif.transforms.colour import ACTIVITY, COLOUR_ROOM, colour_fused
+from mmif.transforms.colour import ACTIVITY, colour_fused
 
 if TYPE_CHECKING:
-    from mmif.result import RegisteredSource
+    from mmif.result import FusionResult, RegisteredSource
 
 WANTED: Mapping[str, tuple[str, str, float, str]] = {
     "mri_gain": (
@@ -118,16 +118,23 @@ def readability_rows(readability: Mapping[str, Any], sources: int) -> list[Figur
 
 
 def colour_bar(
-    source: "RegisteredSource", colour_map: str, ink: Colour = INK, ground: Colour = PAPER
+    source: "RegisteredSource", room: float, ink: Colour = INK, ground: Colour = PAPER
 ) -> Pixels:
-    """(rows, columns, 3): the legend, activity to the right, fused brightness upwards."""
+    """(rows, columns, 3): the legend, activity to the right, fused brightness upwards.
+
+    Args:
+        source: what is in colour.
+        room: the brightest that a fused volume is (`FusionResult.colour_room`).
+        ink: of the words.
+        ground: behind them.
+    """
     columns, rows = LEGEND
-    bar = _colours(colour_map, columns, rows)
+    bar = _colours(str(source.colour_map), room, columns, rows)
     left, below = MARGIN
     sheet = Image.new("RGB", (left + columns + 24, rows + below + 8), ground)
     sheet.paste(Image.fromarray(bar), (left, 8))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    top = COLOUR_ROOM if colour_map == ACTIVITY else 1.0
+    top = room if source.colour_map == ACTIVITY else 1.0
     pen.text((left - 6, 8), f"{top:g}", fill=ink, font=font, anchor="rt")
     pen.text((left - 6, rows + 8), "0", fill=ink, font=font, anchor="rb")
     pen.text((left - 6, 8 + rows // 2), "bright", fill=ink, font=font, anchor="rm")
@@ -138,11 +145,11 @@ def colour_bar(
     return np.asarray(sheet)
 
 
-def _colours(colour_map: str, columns: int, rows: int) -> Pixels:
+def _colours(colour_map: str, room: float, columns: int, rows: int) -> Pixels:
     """(rows, columns, 3): the fused colours, activity to the right, brightness upwards."""
     activity = torch.linspace(0, 1, columns)[None, None].expand(1, rows, columns)
     bright = torch.linspace(1, 0, rows)[None, :, None].expand(1, rows, columns)
-    rgb = colour_fused(bright, activity, colour_map)
+    rgb = colour_fused(bright, activity, colour_map, room)
     return np.asarray((rgb.clamp(0, 1).movedim(0, -1).numpy() * 255).round(), dtype=np.uint8)
 
 
@@ -151,20 +158,18 @@ def in_colour(sources: Mapping[str, "RegisteredSource"]) -> "RegisteredSource | 
     return next((source for source in sources.values() if source.colour_map is not None), None)
 
 
-def legend_table(
-    sources: Mapping[str, "RegisteredSource"], colour_map: str | None
-) -> dict[str, Any] | None:
+def legend_table(result: "FusionResult") -> dict[str, Any] | None:
     """What the viewer reads a fused colour back by; None where nothing is in colour.
 
     Returns:
         ``colours``, base64 of (brightness, activity, RGB) bytes; ``steps`` of activity; the
         ``window`` (values at no activity and at the most) and its ``unit``.
     """
-    coloured = in_colour(sources)
-    if coloured is None or colour_map is None:
+    coloured = in_colour(result.sources)
+    if coloured is None:
         return None
     window = coloured.window
-    table = _colours(colour_map, *TABLE).tobytes()
+    table = _colours(str(coloured.colour_map), result.colour_room, *TABLE).tobytes()
     return {
         "colours": base64.b64encode(table).decode("ascii"),
         "steps": TABLE[0],
@@ -174,12 +179,12 @@ def legend_table(
     }
 
 
-def legend(sources: Mapping[str, "RegisteredSource"], colour_map: str | None) -> dict[str, Any]:
+def legend(result: "FusionResult") -> dict[str, Any]:
     """The legend as a picture for the page; empty where nothing is in colour."""
-    coloured = in_colour(sources)
-    if coloured is None or colour_map is None:
+    coloured = in_colour(result.sources)
+    if coloured is None:
         return {}
-    bar = colour_bar(coloured, colour_map)
+    bar = colour_bar(coloured, result.colour_room)
     return {
         "uri": data_uri(bar, lossless=True),
         "width": bar.shape[1],

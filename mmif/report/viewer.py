@@ -96,7 +96,7 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
         "before": None if identity else before.tolist(),
         "shareKnots": [list(knot) for knot in SHARE_KNOTS],
         "lostColours": [list(colour) for colour in LOST_RGB],
-        "legend": legend_table(result.sources, map_name),
+        "legend": legend_table(result),
         "volumes": described,
     }
     return ViewerData(study, {name: volume.data for name, volume in packed.items()}, factor)

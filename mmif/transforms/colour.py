@@ -68,12 +68,6 @@ ACTIVITY = "activity"
 """The map of `mmif.transforms.oklch`, whose hue and chroma say the activity alone."""
 
 
-COLOUR_ROOM = 0.75
-"""The brightest that a fused volume is in the map ``activity``: near white there is no room for
-colour. On the sample head activity is read back with rho 0.986 at 0.75, 0.979 at 0.85 and 0.90
-at 1 (``docs/evaluation.md``)."""
-
-
 @cache
 def _palette(name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     if name == ACTIVITY:
@@ -160,7 +154,9 @@ def restore_colour(fused_y: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> t
     return (y + scale * chroma).clamp(0, 1)
 
 
-def colour_fused(fused_y: torch.Tensor, activity: torch.Tensor, name: str) -> torch.Tensor:
+def colour_fused(
+    fused_y: torch.Tensor, activity: torch.Tensor, name: str, room: float
+) -> torch.Tensor:
     """RGB (3, ...) of a fused brightness, in the colours of an activity.
 
     Args:
@@ -168,9 +164,11 @@ def colour_fused(fused_y: torch.Tensor, activity: torch.Tensor, name: str) -> to
         activity: (1, ...), 0..1, before its colour map.
         name: of the colour map; ``activity`` has colours for every brightness, of another one the
             hue is taken.
+        room: the brightest that anything is in the map ``activity``, as in
+            `mmif.config.FusionConfig`.
     """
     if name == ACTIVITY:
-        return colour_at(COLOUR_ROOM * fused_y, activity)
+        return colour_at(room * fused_y, activity)
     yuv = rgb_to_yuv(apply_colour_map(activity, name))
     return restore_colour(fused_y, yuv[1:2], yuv[2:3])
 

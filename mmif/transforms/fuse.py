@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from torch import nn
 
-from mmif.config import Precision
+from mmif.config import FusionConfig
 from mmif.errors import ConfigError
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
@@ -61,10 +61,9 @@ class FuseSlicesd(Step):
         weights: for each pass (one for two keys, two for three) a shipped name, a file, loaded
             `Weights`, or a network: (n, 2, rows, columns) to (n, 1, rows, columns), in 0..1.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``fp32`` or ``bf16``.
-        slice_batch: slices at once; None leaves it to the device.
         colour_map: what an activity is shown in, None where it is grey.
-        activity_floor: the fused brightness is at least this times the square root of the activity.
+        **fusion: ``precision``, ``slice_batch``, ``activity_floor``, ``anatomy_share`` and
+            ``colour_room``, as in `mmif.config.FusionConfig`.
 
     Raises:
         ConfigError: not one network a pass.
@@ -78,22 +77,17 @@ class FuseSlicesd(Step):
         keys: KeysCollection,
         weights: Sequence[str | Path | Weights | nn.Module],
         device: str = "auto",
-        precision: Precision = "auto",
-        slice_batch: int | None = None,
         colour_map: str | None = None,
-        activity_floor: float = 0.0,
+        **fusion: Any,
     ) -> None:
-        self.colour_map, self.activity_floor = colour_map, activity_floor
-        self.weights = tuple(weights)
-        self.device, self.precision, self.slice_batch = device, precision, slice_batch
+        self.device, self.colour_map = device, colour_map
+        self.weights, self.config = tuple(weights), FusionConfig(**fusion)
         super().__init__(
             keys,
             weights=[_name(one) for one in self.weights],
             device=device,
-            precision=precision,
-            slice_batch=slice_batch,
             colour_map=colour_map,
-            activity_floor=activity_floor,
+            **asdict(self.config),
         )
         if len(self.weights) != len(self.keys) - 1:
             raise ConfigError(
@@ -136,17 +130,24 @@ class FuseSlicesd(Step):
                 to_slices(a.unit),
                 to_slices(shown_brightness(b.unit, b.colour_map)),
                 device=infos[-1].device if infos else self.device,
-                precision=self.precision,
-                batch=infos[-1].slice_batch if infos else self.slice_batch,
+                precision=self.config.precision,
+                batch=infos[-1].slice_batch if infos else self.config.slice_batch,
             )
             infos.append(info)
             fused = stack.permute(2, 1, 0)[None]
             for few in slabs(part.stop - part.start):
-                both = fused[..., few]
-                if b.colour_map is not None:
-                    both = torch.maximum(both, self.activity_floor * b.part(few).unit.sqrt())
-                whole[..., part][..., few] = merged(both, a.part(few), b.part(few))
+                bright = self._brightness(fused[..., few], a.part(few), b.part(few))
+                whole[..., part][..., few] = merged(
+                    bright, a.part(few), b.part(few), self.config.colour_room
+                )
         return whole, _joined(infos)
+
+    def _brightness(self, fused: torch.Tensor, first: Layer, second: Layer) -> torch.Tensor:
+        """(1, X, Y, Z): ``fused``, under colours with its share of anatomy and room for them."""
+        if second.colour_map is None:
+            return fused
+        mixed = torch.lerp(fused, first.unit, self.config.anatomy_share)
+        return torch.maximum(mixed, self.config.activity_floor * second.unit.sqrt())
 
     def _network(self, index: int) -> Any:
         """The network of a pass; weights that are named are loaded once."""
@@ -170,7 +171,7 @@ class FuseSlicesd(Step):
             "seconds_per_slice": round(seconds / slices, 5),
         }
         if self.colour_map is not None:
-            summary["colour_map"] = self.colour_map
+            summary |= {"colour_map": self.colour_map, "colour_room": self.config.colour_room}
         return summary | ({"grey_weights": _identity(self.weights[0])} if len(infos) > 1 else {})
 
     def figures(self, data: Data) -> dict[str, Any]:
@@ -217,15 +218,15 @@ class MeasureFusiond(Step):
         return mean_metrics(study.metrics_per_slice) | dict(study.readability)
 
 
-def merged(fused: torch.Tensor, first: Layer, second: Layer) -> torch.Tensor:
+def merged(fused: torch.Tensor, first: Layer, second: Layer, colour_room: float) -> torch.Tensor:
     """(1 or 3, X, Y, Z): ``fused`` (1, X, Y, Z) where both count, else the one that does.
 
-    In the colours of the second, if it has any.
+    In the colours of the second, if it has any, with ``colour_room`` for them.
     """
     a, w_a, b, w_b = first.unit, first.coverage, second.unit, second.coverage
     both = fused
     if second.colour_map is not None:
-        both = colour_fused(fused, b, second.colour_map)
+        both = colour_fused(fused, b, second.colour_map, colour_room)
         b = shown(b, second.colour_map)
     return w_a * w_b * both + w_a * (1 - w_b) * a + (1 - w_a) * w_b * b
 

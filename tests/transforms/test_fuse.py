@@ -22,8 +22,20 @@ class First(nn.Module):
         return pair[:, :1]
 
 
-def fused(anatomy: torch.Tensor, activity: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
-    """RGB of two volumes (1, X, Y, Z) by the network `First`."""
+class Black(nn.Module):
+    """A network that shows nothing."""
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(pair[:, :1])
+
+
+def fused(
+    anatomy: torch.Tensor,
+    activity: torch.Tensor,
+    network: nn.Module | None = None,
+    **fusion: float,
+) -> torch.Tensor:
+    """RGB of two volumes (1, X, Y, Z), by the network `First` if none is given."""
     whole = on_grid(torch.ones(1, *GRID.shape), GRID)
     units = {"ct": on_grid(anatomy, GRID), "pet": on_grid(activity, GRID)}
     sources = {
@@ -31,7 +43,7 @@ def fused(anatomy: torch.Tensor, activity: torch.Tensor, floor: float = 0.0) -> 
         for role, unit in units.items()
     }
     study = StudyRecord("ct", GRID, sources=sources).with_colour_map(["pet"], "activity")
-    step = FuseSlicesd(["ct", "pet"], [First()], colour_map="activity", activity_floor=floor)
+    step = FuseSlicesd(["ct", "pet"], [network or First()], colour_map="activity", **fusion)
     return step({**units, STUDY_KEY: study})[FUSED_KEY]
 
 
@@ -39,11 +51,22 @@ def test_over_black_anatomy_there_is_room_for_the_colour_of_an_activity() -> Non
     lungs = torch.zeros(1, *GRID.shape)
     low, high = (torch.full((1, *GRID.shape), level) for level in (0.04, 0.64))
     assert fused(lungs, high).max() < 0.01
-    coloured = fused(lungs, high, floor=0.5)
+    coloured = fused(lungs, high, activity_floor=0.5)
     assert float(luminance(coloured).mean()) == pytest.approx(0.75 * 0.5 * 0.8, abs=0.02)
     assert float(coloured.amax(0).mean()) > float(coloured.amin(0).mean()) + 0.3
-    assert luminance(coloured).mean() > luminance(fused(lungs, low, floor=0.5)).mean() + 0.1
-    assert fused(lungs, lungs, floor=0.5).max() < 0.01
+    assert (
+        luminance(coloured).mean() > luminance(fused(lungs, low, activity_floor=0.5)).mean() + 0.1
+    )
+    assert fused(lungs, lungs, activity_floor=0.5).max() < 0.01
+
+
+def test_the_brightness_under_the_colours_has_its_share_of_the_anatomy() -> None:
+    """Whatever the network does: 0.6 of an anatomy of 0.5, and up to the room there is."""
+    grey, some = (torch.full((1, *GRID.shape), level) for level in (0.5, 0.3))
+    assert fused(grey, some, Black()).max() < 0.01
+    for room in (0.75, 1.0):
+        shown = fused(grey, some, Black(), anatomy_share=0.6, colour_room=room)
+        assert float(luminance(shown).mean()) == pytest.approx(room * 0.6 * 0.5, abs=0.01)
 
 
 def test_a_tall_stack_is_fused_in_parts_to_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:

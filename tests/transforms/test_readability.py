@@ -124,8 +124,8 @@ def test_the_table_says_what_is_not_met() -> None:
 def test_the_legend_has_the_colours_of_the_fused_volume() -> None:
     from mmif.result import Window
 
-    shown = SimpleNamespace(window=Window(0, 12, "g/ml"))
-    bar = colour_bar(shown, "activity")  # type: ignore[arg-type]
+    shown = SimpleNamespace(window=Window(0, 12, "g/ml"), colour_map="activity")
+    bar = colour_bar(shown, 0.75)  # type: ignore[arg-type]
     middle = bar[8 + 64, 54 + 128] / 255.0
     wanted = colour_at(torch.tensor([[0.75 * 0.5]]), torch.tensor([[0.5]])).numpy()[:, 0]
     np.testing.assert_allclose(middle, wanted, atol=0.02)

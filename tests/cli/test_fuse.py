@@ -102,6 +102,11 @@ def test_ct_and_spect_are_fused_without_an_mri(sample_data: Path, tmp_path: Path
     assert head_error_mm(found.fixed_to_moving_lps, true, in_ct) < 3.0
     assert (out / "registration.dcm").is_file()
     assert pydicom.dcmread(next((out / "fused").iterdir())).SamplesPerPixel == 3
+    seen = summary.readability  # by the limits over an MRI
+    assert seen["activity_rho"] > 0.985
+    assert seen["activity_error"] < 0.025
+    assert seen["anatomy_slope"] > 0.6
+    assert seen["activity_slope"] > 0.25
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +154,16 @@ def test_of_three_the_grey_ones_are_fused_first(fused_three: FusionResult) -> No
     assert np.ptp(fused_three.fused.numpy()[:, outside], axis=0).max() < 1e-6
     bone = (ct.values[0] > 500) & (mri.unit[0] < 0.3)
     assert float(fused_three.fused.mean(dim=0)[bone].mean()) > 0.5
+
+
+def test_of_three_each_is_read_as_of_two(fused_three: FusionResult) -> None:
+    """The grey ones by the limits of CT with MRI, and the activity by its colours."""
+    seen = fused_three.readability
+    assert seen["mri_gain"] > 0.85
+    assert seen["mri_correlation"] > 0.92
+    assert seen["bone"] > 0.93
+    assert seen["not_mri"] < 0.4
+    assert seen["activity_rho"] > 0.98
 
 
 BITS = [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]

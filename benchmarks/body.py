@@ -5,6 +5,7 @@
 
 The CT has 512 x 512 pixels of 0.977 mm, the PET 200 x 200 of 4 mm; both have one
 FrameOfReferenceUID. ``--off-mm`` puts the PET that far to one side: the verdict must be review.
+Tests draw small bodies with it (``tests/test_body.py``).
 """
 
 import argparse
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,45 @@ from pydicom.uid import (
     generate_uid,
 )
 
-CT_MM, PET_MM, SLICE_MM = 0.977, 4.0, 1.5
+BODY_MM = 1500.0
+"""From the vertex to the feet."""
+
+SUPINE, PRONE = (1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0)
+"""ImageOrientationPatient of axial slices, by how the patient lies: seen from the feet, face up."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One series of the drawn body.
+
+    Attributes:
+        size: rows and columns.
+        pixel_mm: their distance.
+        places_mm: of the slices below the vertex, in the order of their InstanceNumber.
+        off_mm: how far the patient had moved to the left.
+        orientation: ImageOrientationPatient.
+        position: PatientPosition.
+    """
+
+    size: int
+    pixel_mm: float
+    places_mm: Sequence[float]
+    off_mm: float = 0.0
+    orientation: Sequence[int] = SUPINE
+    position: str = "HFS"
+
+    @property
+    def first_mm(self) -> tuple[float, float]:
+        """Where the first pixel lies, to the left and to the back."""
+        half = (self.size - 1) / 2 * self.pixel_mm
+        x, y = np.add(self.orientation[:2], self.orientation[3:5]) * -half
+        return float(x), float(y)
+
+    def plane(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, columns) of the patient's x and y in mm."""
+        row, column = np.mgrid[: self.size, : self.size] * self.pixel_mm
+        (a, b), (c, d), (x, y) = self.orientation[:2], self.orientation[3:5], self.first_mm
+        return x + a * column + c * row, y + b * column + d * row
 
 
 def section(z: float, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,46 +109,27 @@ def section(z: float, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
     return hu, active
 
 
-def plane(size: int, pixel_mm: float) -> tuple[np.ndarray, np.ndarray]:
-    """(size, size) x and y in mm of a plane's pixels, rows along y."""
-    line = (np.arange(size) - (size - 1) / 2) * pixel_mm
-    x, y = np.meshgrid(line, line)
-    return x, y
+def draw(folder: Path, ct: Scan, pet: Scan, frames: Sequence[str] = ()) -> None:
+    """Both series into ``folder``, in one frame of reference if not in ``frames`` of their own."""
+    frames = frames or [generate_uid()] * 2
+    study = generate_uid()
+    for modality, scan, frame in zip(("CT", "PT"), (ct, pet), frames, strict=True):
+        write(folder / modality.lower(), scan, modality, (frame, study))
 
 
-def draw(folder: Path, slices: int, off_mm: float) -> None:
-    """Both series into ``folder``."""
-    frame, study = generate_uid(), generate_uid()
-    rng = np.random.default_rng(0)
-    whole_mm = 1000 * SLICE_MM
-    start_mm = 0.2 * whole_mm if slices < 1000 else 0.0  # a part begins at the chest
-    x, y = plane(512, CT_MM)
-    ct = (
-        section((start_mm + k * SLICE_MM) / whole_mm, x, y)[0] + rng.normal(0, 12, x.shape)
-        for k in range(slices)
-    )
-    write(folder / "ct", ct, "CT", (CT_MM, SLICE_MM, 0.0), (frame, study))
-    x, y = plane(200, PET_MM)
-    count = max(4, round(slices * SLICE_MM / PET_MM))
-    pet = (
-        rng.poisson(40 * section((start_mm + k * PET_MM) / whole_mm, x, y)[1] + 1) * 25.0
-        for k in range(count)
-    )
-    write(folder / "pet", pet, "PT", (PET_MM, PET_MM, off_mm), (frame, study))
-
-
-def write(
-    folder: Path,
-    planes: Iterator[np.ndarray],
-    modality: str,
-    geometry_mm: tuple[float, float, float],
-    uids: tuple[str, str],
-) -> None:
-    """One series; ``geometry_mm`` are pixel, slice, and how far it lies off to the left."""
-    folder.mkdir()
-    series = generate_uid()
-    pixel, step, off = geometry_mm
-    for k, values in enumerate(planes):
+def write(folder: Path, scan: Scan, modality: str, uids: tuple[str, str]) -> None:
+    """One series; ``uids`` are its FrameOfReferenceUID and its StudyInstanceUID."""
+    folder.mkdir(parents=True)
+    series, rng = generate_uid(), np.random.default_rng(0)
+    x, y = scan.plane()
+    left, back = scan.first_mm
+    thick = abs(float(np.diff(scan.places_mm[:2])[0]))
+    for k, place in enumerate(scan.places_mm):
+        hu, active = section(place / BODY_MM, x, y)
+        if modality == "CT":
+            values = hu + rng.normal(0, 12, x.shape)
+        else:
+            values = rng.poisson(40 * active + 1) * 25.0
         ds = Dataset()
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -116,29 +137,38 @@ def write(
             CTImageStorage if modality == "CT" else PositronEmissionTomographyImageStorage
         )
         ds.SOPInstanceUID = generate_uid()
-        ds.PatientID, ds.PatientName = "body", "Drawn"
+        ds.PatientID, ds.PatientName, ds.PatientPosition = "body", "Drawn", scan.position
         ds.FrameOfReferenceUID, ds.StudyInstanceUID = uids
         ds.SeriesInstanceUID, ds.Modality, ds.StudyDate = series, modality, "20260101"
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.InstanceNumber = k + 1
-        ds.Rows, ds.Columns = values.shape
-        first = -(values.shape[0] - 1) / 2 * pixel
-        ds.ImagePositionPatient = [round(first + off, 4), round(first, 4), round(-k * step, 4)]
-        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        ds.PixelSpacing, ds.SliceThickness = [pixel, pixel], step
+        ds.Rows = ds.Columns = scan.size
+        ds.ImagePositionPatient = [round(left + scan.off_mm, 4), round(back, 4), round(-place, 4)]
+        ds.ImageOrientationPatient = list(scan.orientation)
+        ds.PixelSpacing, ds.SliceThickness = [scan.pixel_mm, scan.pixel_mm], thick
         ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
         ds.BitsAllocated = ds.BitsStored = 16
         ds.HighBit, ds.PixelRepresentation = 15, 1
         ds.RescaleSlope, ds.RescaleIntercept = 1, 0
         if modality == "PT":
-            ds.Units, ds.CorrectedImage = "BQML", ["ATTN", "DECY"]
-            ds.DecayCorrection, ds.SeriesType = "ADMIN", ["WHOLE BODY", "IMAGE"]
-            ds.PatientWeight = 70
-            tracer = Dataset()
-            tracer.RadionuclideTotalDose = 3.5e8
-            ds.RadiopharmaceuticalInformationSequence = [tracer]
+            _say_activity(ds)
         ds.PixelData = np.round(values).astype("<i2").tobytes()
         ds.save_as(folder / f"{k:04}.dcm", enforce_file_format=True)
+
+
+def _say_activity(ds: Dataset) -> None:
+    """What SUV by body weight needs: 1 is an uptake of 1 in `section`, about."""
+    ds.Units, ds.CorrectedImage = "BQML", ["ATTN", "DECY"]
+    ds.DecayCorrection, ds.SeriesType = "ADMIN", ["WHOLE BODY", "IMAGE"]
+    ds.PatientWeight = 70
+    tracer = Dataset()
+    tracer.RadionuclideTotalDose = 7e7
+    ds.RadiopharmaceuticalInformationSequence = [tracer]
+
+
+def places(slices: int, step_mm: float, start_mm: float = 0.0) -> np.ndarray:
+    """(slices,) mm below the vertex."""
+    return start_mm + step_mm * np.arange(slices)
 
 
 def main() -> None:
@@ -146,23 +176,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=1000, help="of the CT, 1.5 mm each")
     parser.add_argument("--off-mm", type=float, default=0.0)
+    parser.add_argument("--no-report", action="store_true", help="the volumes alone")
     arguments = parser.parse_args()
+    start_mm = 0.0 if arguments.slices * 1.5 >= BODY_MM else 300.0  # a part begins at the chest
+    ct = Scan(512, 0.977, places(arguments.slices, 1.5, start_mm))
+    count = max(4, round(arguments.slices * 1.5 / 4))
+    pet = Scan(200, 4.0, places(count, 4.0, start_mm), arguments.off_mm)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        draw(folder, arguments.slices, arguments.off_mm)
-        words = ["fuse", "--ct", folder / "ct", "--pet", folder / "pet", "-o", folder / "out"]
+        draw(folder, ct, pet)
+        words = ["fuse", "--ct", folder / "ct", "--pet", folder / "pt", "-o", folder / "out"]
+        words += ["--no-report"] * arguments.no_report
         began = time.perf_counter()
-        command = [sys.executable, "-m", "mmif", *map(str, words), "--no-report"]
+        command = [sys.executable, "-m", "mmif", *map(str, words)]
         subprocess.run(command, check=True, env=os.environ)
         seconds = time.perf_counter() - began
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         summary = json.loads((folder / "out" / "summary.json").read_text())
+        pages = [page.stat().st_size / 1e6 for page in (folder / "out").glob("report.html")]
     found = summary["registration"]
     print(f"grid {summary['grid']['shape']}, {summary['seconds']}")
     print(f"verdict {found['verdict']} {found['reasons']}, checked in {found['seconds']:.1f} s")
     print(f"window of the PET: {summary['windows']['pet']}")
+    print(f"readability: {summary['readability']}")
+    print("".join(f"report {megabytes:.1f} MB\n" for megabytes in pages), end="")
     cpu_s, most = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
-    print(f"{seconds:.0f} s ({cpu_s:.0f} CPU), {most:.2f} GiB")
+    print(f"{seconds:.0f} s ({cpu_s:.0f} CPU), {most:.2f} GiB at most ({most * 1.0737:.2f} GB)")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from mmif.config import Pipeline, load_pipeline
 from mmif.errors import ConfigError
 from mmif.options import FuseOptions, OptionKeywords
 from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StepRecord, StudyRecord
-from mmif.transforms.axial_grid import ResampleToAxialGridd
+from mmif.startup import give_memory_back
+from mmif.transforms.axial_grid import OutlinePatientd, ResampleToAxialGridd
 from mmif.transforms.colour import ColourActivityd
 from mmif.transforms.fuse import FuseSlicesd, MeasureFusiond, mean_metrics
 from mmif.transforms.intensity import ChooseWindowsd, ScaleToUnitd
@@ -154,6 +155,7 @@ def fusion_transforms(
             **asdict(pipeline.grid),
             transition_mm=pipeline.fusion.transition_mm,
         ),
+        OutlinePatientd(roles, reference),
         ChooseWindowsd(roles, {role: pipeline.intensity_of(role) for role in roles}),
         ScaleToUnitd(roles),
         *_colour_steps(pipeline),
@@ -249,6 +251,7 @@ def run_steps(
             progress(parts[index], 0.0)
         began = time.perf_counter()
         flowing = step(flowing)
+        give_memory_back()
         seconds = time.perf_counter() - began
         record = _record(step, flowing, seconds)
         records.append(record)

@@ -60,13 +60,15 @@ class RegisteredSource:
         unit: (1, X, Y, Z), 0..1, by its window, faded out where its coverage ends. ``values``
             before that step. `mmif.transforms.colour.shown` has it in colour.
         coverage: (1, X, Y, Z), its weight, 0..1; 1 everywhere for the reference.
-        covered_fraction: (Z,), share of the reference's head in each slice that it covers.
+        covered_fraction: (Z,), share of the patient in each slice of the reference that it covers.
         window: which values became 0 and 1.
         shape: voxels along i, j, k as they were read.
         origin: where it was read from; None for a volume that was made in memory.
         registration: reference to this source; None for the reference itself.
         head: (1, X, Y, Z) bool, the head in ``values`` (`mmif.transforms.head.head_mask`); None
             where it was not sought yet.
+        limbs: (1, X, Y, Z) bool, arms and legs beside it (`mmif.transforms.head.outline`); None
+            where they were not sought, or are of no use any more.
         colour_map: what it is shown in; None is grey.
     """
 
@@ -80,6 +82,7 @@ class RegisteredSource:
     origin: Source | None = None
     registration: Registration | None = None
     head: MetaTensor | None = None
+    limbs: MetaTensor | None = None
     colour_map: str | None = None
 
 

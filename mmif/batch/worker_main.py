@@ -18,7 +18,7 @@ from pathlib import Path
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
 from mmif.batch.run_job import Task, Work, error_line, run_job
-from mmif.startup import start_quickly
+from mmif.startup import give_memory_back, start_quickly
 
 # Linux/prctl.h
 PR_SET_PDEATHSIG = 1
@@ -59,7 +59,7 @@ def _one(pipe: Connection, task: Task, work: Work, ledger: Ledger) -> None:
 
     start = time.perf_counter()
     outcome = run_job(task, work, step, ledger)
-    _give_memory_back()
+    give_memory_back()  # so that a worker stays as small as its largest job
     pipe.send(("outcome", replace(outcome, seconds=time.perf_counter() - start)))
 
 
@@ -68,10 +68,3 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the system, so that a worker stays as small as its largest job."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

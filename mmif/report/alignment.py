@@ -67,6 +67,13 @@ def plane_before(volume: Floats, to_voxels: Matrix, plane: PlaneName, at: Cut) -
     return np.asarray(cut_plane(sampled, plane, _within_plane(plane, at)), dtype=np.float32)
 
 
+def plane_part(plane: PlaneName, at: Cut) -> tuple[tuple[slice, slice, slice], Cut]:
+    """The voxels of one plane, one thick, and ``at`` among them."""
+    part = [slice(None)] * 3
+    part[_normal(plane)] = slice(_index(plane, at), _index(plane, at) + 1)
+    return (part[0], part[1], part[2]), _within_plane(plane, at)
+
+
 def _normal(plane: PlaneName) -> int:
     """The voxel axis across ``plane``."""
     return {"sagittal": 0, "coronal": 1, "axial": 2}[plane]

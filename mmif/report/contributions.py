@@ -1,5 +1,6 @@
 """Where each fused pixel comes from: a local regression of the fused volume on its two sources."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Slices = Callable[[int], tuple[Floats, Floats, Floats]]
 
 # Two standard deviations to either side; narrower is noisier, wider tells less of where; chosen
 WINDOW_PIXELS, SIGMA_PIXELS = 9, 2.0
@@ -31,8 +34,8 @@ class SourceShare:
     """What the fused volume took from whom; all arrays (X, Y, Z).
 
     Attributes:
-        moving: share of the moving volume in the structure around each pixel, 0..1.
-        strength: how much structure there is to share out, 0..1; where it is 0 both are flat.
+        moving: uint8, share of the moving volume in the structure around each pixel, 255 for all.
+        strength: uint8, how much structure there is to share out; where it is 0 both are flat.
         explained: share of the fused volume's local structure that the regression explains, over
             the whole volume; NaN where the fused volume is flat.
         mean: ``moving``, weighted by the structure.
@@ -42,11 +45,11 @@ class SourceShare:
             volume alone, is lost, 0..1; NaN where there are none.
     """
 
-    moving: Floats
-    strength: Floats
+    moving: Bytes
+    strength: Bytes
     explained: float
     mean: float
-    lost: npt.NDArray[np.uint8]
+    lost: Bytes
     lost_shares: tuple[float, float]
 
 
@@ -59,7 +62,7 @@ def luminance(volume: npt.NDArray[Any]) -> Floats:
     return bright if np.isfinite(bright).all() else np.nan_to_num(bright)
 
 
-def source_share(fused: Floats, reference: Floats, moving: Floats) -> SourceShare:
+def source_share(slices: Slices, shape: tuple[int, int, int]) -> SourceShare:
     """The shares of two sources in a fused volume, slice by slice.
 
     In a Gaussian window of 9 x 9 pixels the fused brightness F is fitted as a R + b M + c (least
@@ -69,13 +72,19 @@ def source_share(fused: Floats, reference: Floats, moving: Floats) -> SourceShar
     `STRONG` and a is below `LOST`; the same for M and b.
 
     Args:
-        fused, reference, moving: (X, Y, Z), brightness in 0..1; slices lie along Z.
+        slices: the number of a slice, from 0, to the brightness of the fused volume, the reference
+            and the moving volume there, each (X, Y) in 0..1.
+        shape: X, Y and Z of all.
     """
-    volumes = [np.moveaxis(volume, 2, 0) for volume in (fused, reference, moving)]
-    shares = np.empty(volumes[0].shape, np.float32)
-    strength, lost = np.empty_like(shares), np.zeros(shares.shape, np.uint8)
+    x, y, z = shape
+    shares, strength, lost = (np.zeros((z, x, y), np.uint8) for _ in range(3))
+
+    def measure(k: int) -> tuple[float, ...]:
+        """The sums of one slice; its maps go to their places."""
+        return _share_of_slice(slices(k), shares[k], strength[k], lost[k])
+
     with ThreadPoolExecutor(torch.get_num_threads()) as cores:
-        sums = np.array(list(cores.map(_share_of_slice, *volumes, shares, strength, lost)))
+        sums = np.array(list(cores.map(measure, range(z))))
     sums = sums.sum(axis=0) if len(sums) else np.zeros(8)
     structure, left, weight, weighted, *own = sums
     return SourceShare(
@@ -93,21 +102,16 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _share_of_slice(
-    fused: Floats,
-    reference: Floats,
-    moving: Floats,
-    share: Floats,
-    strength: Floats,
-    lost: npt.NDArray[np.uint8],
+    planes: tuple[Floats, Floats, Floats], shares: Bytes, strengths: Bytes, lost: Bytes
 ) -> tuple[float, ...]:
-    """As `source_share`, of one slice (X, Y), into ``share``, ``strength`` and ``lost``.
+    """As `source_share`, of the ``planes`` of one slice, into ``shares``, ``strengths``, ``lost``.
 
     Returns:
         Sums over the slice: structure, what the fit leaves of it, strength, strength times share;
         pixels of strong structure of the reference alone, those of them that are lost; the same of
         the moving volume.
     """
-    images = [np.ascontiguousarray(image) for image in (fused, reference, moving)]
+    images = [np.ascontiguousarray(image) for image in planes]
     means = [_mean(image) for image in images]
 
     def moment(first: int, second: int) -> Floats:
@@ -121,9 +125,10 @@ def _share_of_slice(
     b = (fm * (rr + RIDGE) - fr * rm) / det
     of_reference, of_moving = np.abs(a) * np.sqrt(rr), np.abs(b) * np.sqrt(mm)
     total = of_reference + of_moving
-    share[:] = 0.5
+    share = np.full_like(total, 0.5)
     np.divide(of_moving, total, out=share, where=total > 1e-6)
-    strength[:] = np.clip(np.sqrt(ff) / VISIBLE, 0, 1)
+    strength = np.clip(np.sqrt(ff) / VISIBLE, 0, 1)
+    shares[:], strengths[:] = np.rint(255 * share), np.rint(255 * strength)
     left = np.maximum(ff - 2 * (a * fr + b * fm) + a * a * rr + b * b * mm + 2 * a * b * rm, 0)
     # what of R the other does not show as well: its variance behind a fit of M
     strong_r = rr - rm**2 / (mm + RIDGE) > STRONG**2

@@ -113,10 +113,10 @@ def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
 def oddities(view: StudyView) -> list[str]:
     """What is unusual about the volumes themselves, in words."""
     found = []
-    slices = view.fused.shape[-1]
+    slices = view.shape[2]
     if slices == 1:
         found.append("The fused volume has one slice: coronal and sagittal planes are one line.")
-    flat = [k + 1 for k in range(slices) if np.ptp(view.fused_bright[:, :, k]) < 1 / 255]
+    flat = [k + 1 for k in range(slices) if view.survey.contrast[k] < 1 / 255]
     if flat:
         found.append(f"Slices without any structure in the fused volume: {runs(flat)}.")
     covered = np.asarray(view.moving.covered_fraction, dtype=np.float64) > 0
@@ -187,7 +187,7 @@ def _fusion(view: StudyView) -> dict[str, Any]:
     """Metrics per slice, worst slices, source shares."""
     per_slice = view.result.metrics_per_slice
     names = [name for name in (*METRIC_NAMES, "SSIM255") if name in per_slice]
-    slices = view.fused.shape[-1]
+    slices = view.shape[2]
     covered = np.asarray(view.moving.covered_fraction, dtype=np.float64)
     worst = charts.worst_slices(per_slice, WORST, view.filled_slices & (covered >= HALF))
     return {

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 from mmif.geometry import Matrix
-from mmif.report.alignment import before_voxels, plane_before
+from mmif.report.alignment import before_voxels, plane_before, plane_part
+from mmif.report.contributions import luminance
 from mmif.report.pictures import (
     Cut,
     Floats,
@@ -25,7 +27,8 @@ from mmif.report.pictures import (
     to_aspect,
     with_edges,
 )
-from mmif.report.study_view import StudyView, axial_slice, is_blurred
+from mmif.report.study_view import StudyView, array, axial, axial_slice, is_blurred
+from mmif.transforms.colour import shown
 
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 THUMB, PICTURE = 280, 420
@@ -66,7 +69,7 @@ def thumbnails(view: StudyView) -> dict[str, Picture]:
         "moving": (axial_slice(view.moving, at.k), f"{view.moving_label}, registered"),
         "fused": (view.fused[..., at.k], "fused"),
     }
-    box = content_box(cut_plane(view.fused_bright, "axial", at))
+    box = content_box(view.fused_bright(axial(at.k)).T)
 
     def picture(values: Floats, words: str) -> Picture:
         pixels = grey(_upright(values))[box]
@@ -82,10 +85,13 @@ def before_and_after(view: StudyView) -> list[BeforeAfter]:
 
 
 def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> BeforeAfter:
+    thin, flat = plane_part(plane, view.cut)
+    moving = view.moving
+    unit = plane_before(array(moving.unit)[0], to_voxels, plane, view.cut)
     planes = (
-        cut_plane(view.reference_bright, plane, view.cut),
-        cut_plane(view.moving_bright, plane, view.cut),
-        plane_before(view.moving_bright, to_voxels, plane, view.cut),
+        cut_plane(view.reference_bright(thin), plane, flat),
+        cut_plane(view.moving_bright(thin), plane, flat),
+        luminance(array(shown(torch.from_numpy(unit.copy())[None], moving.colour_map))),
         cut_plane(view.coverage, plane, view.cut),
         plane_before(view.coverage, to_voxels, plane, view.cut),
     )
@@ -118,17 +124,21 @@ def end_marks(coverage: Floats) -> Marks:
 def slice_row(view: StudyView, k: int) -> list[Picture]:
     """Reference, moving, fused and source share of axial slice ``k`` (from 0)."""
     at = Cut(view.cut.i, view.cut.j, k)
-    parts = (view.share.moving, view.share.strength, view.share.lost)
-    share = share_colours(*(cut_plane(part, "axial", at) for part in parts))
-    bright = [cut_plane(v, "axial", at) for v in (view.reference_bright, view.moving_bright)]
-    box = content_box(*bright)
-    shown: Sequence[tuple[Pixels, str]] = (
+    of_moving, strength, lost = (
+        cut_plane(part, "axial", at)
+        for part in (view.share.moving, view.share.strength, view.share.lost)
+    )
+    share = share_colours(of_moving / 255, strength / 255, lost)
+    box = content_box(
+        *(bright(axial(k)).T for bright in (view.reference_bright, view.moving_bright))
+    )
+    row: Sequence[tuple[Pixels, str]] = (
         (grey(_upright(axial_slice(view.reference, k))), view.reference_label),
         (grey(_upright(axial_slice(view.moving, k))), view.moving_label),
         (grey(_upright(view.fused[..., k])), "fused"),
         (share, "source share"),
     )
-    return [_axial_picture(view, pixels[box], f"{words}, slice {k + 1}") for pixels, words in shown]
+    return [_axial_picture(view, pixels[box], f"{words}, slice {k + 1}") for pixels, words in row]
 
 
 def content_box(*planes: Floats) -> Box:

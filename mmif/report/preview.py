@@ -1,5 +1,6 @@
 """A contact sheet: a few axial slices of both sources and of the fused volume, as one PNG."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from mmif.io.images import save_pixels
 from mmif.report.figures import content_box
 from mmif.report.pictures import Floats, Pixels, grey, plane_spacing, rgb, to_aspect
 from mmif.report.readability import colour_bar, in_colour
-from mmif.report.study_view import FOREGROUND, StudyView, axial_slice
+from mmif.report.study_view import StudyView, axial_slice
 from mmif.roles import label
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def contact_sheet(result: "FusionResult", slices: Sequence[int] = ()) -> Pixels:
     head; the patient's right is at the left. The numbers are those of the slices, from 1.
     """
     view = StudyView(result)
-    slices = slices or spread_slices(view.fused_bright)
-    box = content_box(view.fused_bright.max(axis=2).T)
+    slices = slices or spread_slices(view.survey.area / math.prod(view.shape[:2]))
+    box = content_box(view.survey.fused_shadow.T)
     names = [
         view.reference_label,
         *(f"{label(one.role)}, registered" for one in result.moving),
@@ -76,11 +77,15 @@ def _with_legend(sheet: Pixels, result: "FusionResult") -> Pixels:
     return whole
 
 
-def spread_slices(bright: Floats) -> list[int]:
-    """Up to six slices, evenly spread over those of (X, Y, Z) with anything bright."""
-    used = np.flatnonzero((bright > FOREGROUND).mean(axis=(0, 1)) > 0.01)
+def spread_slices(filled: Floats) -> list[int]:
+    """Up to six slices, evenly spread over those with anything bright.
+
+    Args:
+        filled: (Z,), the share of each slice that is bright.
+    """
+    used = np.flatnonzero(filled > 0.01)
     if not len(used):
-        used = np.arange(bright.shape[2])
+        used = np.arange(len(filled))
     places = np.linspace(0, len(used) - 1, min(COLUMNS, len(used)) + 2)[1:-1]
     return sorted({int(used[round(float(place))]) for place in places})
 

@@ -11,7 +11,7 @@ from mmif.errors import ConfigError
 from mmif.report.contributions import SourceShare, luminance, source_share
 from mmif.report.pictures import Cut, Floats
 from mmif.roles import ACTIVITY_ROLES, label
-from mmif.transforms.colour import shown, shown_brightness
+from mmif.transforms.colour import shown
 
 if TYPE_CHECKING:
     from mmif.registration.result import Registration
@@ -23,10 +23,13 @@ FOREGROUND, FAINT = 0.1, 0.06
 MARGIN = 8
 """Pixels around what the viewer frames."""
 
+Part = tuple[slice | int, slice | int, slice | int]
+"""Some voxels of a volume, by i, j and k."""
+
 
 @dataclass(frozen=True)
 class StudyView:
-    """The arrays of one `FusionResult`, each made once."""
+    """One `FusionResult`: what is small is made once, a whole volume never."""
 
     result: "FusionResult"
 
@@ -58,25 +61,15 @@ class StudyView:
         """What the moving volume is called."""
         return label(self.moving.role)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """X, Y and Z of the fused grid."""
+        return self.result.grid.shape
+
     @cached_property
     def fused(self) -> Floats:
         """(1 or 3, X, Y, Z), 0..1."""
         return array(self.result.fused)
-
-    @cached_property
-    def reference_bright(self) -> Floats:
-        """(X, Y, Z) brightness of the reference, 0..1."""
-        return _bright(self.reference)
-
-    @cached_property
-    def moving_bright(self) -> Floats:
-        """(X, Y, Z) brightness of the registered moving volume as it is shown, 0..1."""
-        return _bright(self.moving)
-
-    @cached_property
-    def fused_bright(self) -> Floats:
-        """(X, Y, Z) brightness of the fused volume, 0..1."""
-        return luminance(self.fused)
 
     @cached_property
     def coverage(self) -> Floats:
@@ -84,32 +77,104 @@ class StudyView:
         weight: Floats = array(self.moving.coverage)[0]
         return weight
 
+    def fused_bright(self, part: Part) -> Floats:
+        """Brightness of the fused volume in some of its voxels, 0..1."""
+        return luminance(self.fused[(slice(None), *part)])
+
+    def reference_bright(self, part: Part) -> Floats:
+        """The same of the reference."""
+        return _bright(self.reference, part)
+
+    def moving_bright(self, part: Part) -> Floats:
+        """The same of the registered moving volume as it is shown."""
+        return _bright(self.moving, part)
+
     @cached_property
     def share(self) -> SourceShare:
         """Where each fused pixel comes from."""
-        return source_share(self.fused_bright, self.reference_bright, self.moving_bright)
+
+        def slices(k: int) -> tuple[Floats, Floats, Floats]:
+            """The brightness of all in one slice."""
+            at = axial(k)
+            return self.fused_bright(at), self.reference_bright(at), self.moving_bright(at)
+
+        return source_share(slices, self.shape)
+
+    @cached_property
+    def survey(self) -> "Survey":
+        """What is bright where; slice by slice, as whole volumes of brightness take a gigabyte."""
+        return survey(self)
 
     @cached_property
     def filled_slices(self) -> npt.NDArray[np.bool_]:
         """(Z,) the slices with at least a quarter of the bright area of the fullest one."""
-        area = (self.fused_bright > FOREGROUND).sum(axis=(0, 1))
+        area = self.survey.area
         return np.asarray(area >= max(1, area.max(initial=0) / 4))
 
     @cached_property
     def frame(self) -> tuple[slice, slice]:
         """Columns and rows that hold what is bright in any volume, and a margin; all if none."""
-        volumes = (self.fused_bright, self.reference_bright, self.moving_bright)
-        shadow = np.max([volume.max(axis=2) for volume in volumes], axis=0) > FAINT
-        return _span(shadow.any(axis=1)), _span(shadow.any(axis=0))
+        shadow: npt.NDArray[np.bool_] = np.asarray(self.survey.shadow > FAINT)
+        return _span(np.any(shadow, axis=1)), _span(np.any(shadow, axis=0))
 
-    @cached_property
+    @property
     def cut(self) -> Cut:
         """The voxel to look at first: the middle of what is bright, or of the grid."""
-        x, y, z = self.fused_bright.shape
-        bright = np.nonzero(self.fused_bright > FOREGROUND)
-        if not len(bright[0]):
-            return Cut(x // 2, y // 2, z // 2)
-        return Cut(*(round(float(axis.mean())) for axis in bright))
+        return self.survey.middle
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What is bright where in the volumes of a study.
+
+    Attributes:
+        area: (Z,) pixels of the fused volume that belong to the patient.
+        contrast: (Z,) its brightest pixel less its darkest.
+        fused_shadow: (X, Y) the brightest of its slices.
+        shadow: (X, Y) the brightest of the slices of all volumes.
+        middle: of what is bright in the fused volume, or of the grid.
+    """
+
+    area: npt.NDArray[np.int64]
+    contrast: Floats
+    fused_shadow: Floats
+    shadow: Floats
+    middle: Cut
+
+
+def survey(view: StudyView) -> Survey:
+    """What is bright where, slice by slice."""
+    x, y, z = view.shape
+    area, contrast = np.zeros(z, np.int64), np.zeros(z, np.float32)
+    fused_shadow, sources_shadow = np.zeros((x, y), np.float32), np.zeros((x, y), np.float32)
+    by_column, by_row = np.zeros(x, np.int64), np.zeros(y, np.int64)
+    for k in range(z):
+        fused = view.fused_bright(axial(k))
+        bright = fused > FOREGROUND
+        area[k], contrast[k] = bright.sum(), np.ptp(fused)
+        by_column += bright.sum(axis=1)
+        by_row += bright.sum(axis=0)
+        np.maximum(fused_shadow, fused, out=fused_shadow)
+        for source in (view.reference_bright, view.moving_bright):
+            np.maximum(sources_shadow, source(axial(k)), out=sources_shadow)
+    middle = (x // 2, y // 2, z // 2)
+    if area.any():
+        i, j, k = (
+            round(float(np.average(np.arange(len(n)), weights=n)))
+            for n in (by_column, by_row, area)
+        )
+        middle = (i, j, k)
+    shadow = np.maximum(fused_shadow, sources_shadow)
+    return Survey(area, contrast, fused_shadow, shadow, Cut(*middle))
+
+
+def _middle(counts: npt.NDArray[np.int64]) -> int:
+    return round(float(np.average(np.arange(len(counts)), weights=counts)))
+
+
+def axial(k: int) -> Part:
+    """Slice ``k`` (from 0)."""
+    return slice(None), slice(None), k
 
 
 def _span(used: npt.NDArray[np.bool_]) -> slice:
@@ -124,9 +189,9 @@ def is_blurred(role: str) -> bool:
     return role in ACTIVITY_ROLES
 
 
-def _bright(source: "RegisteredSource") -> Floats:
-    """(X, Y, Z) brightness of a source as it is shown."""
-    return luminance(array(shown_brightness(source.unit, source.colour_map)))
+def _bright(source: "RegisteredSource", part: Part) -> Floats:
+    """Brightness of a source as it is shown, in some of its voxels."""
+    return luminance(array(shown(source.unit[(slice(None), *part)], source.colour_map)))
 
 
 def axial_slice(source: "RegisteredSource", k: int) -> Floats:

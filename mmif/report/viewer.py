@@ -1,7 +1,7 @@
 """What the page's viewer needs: volumes packed for the browser, and a description as JSON."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from mmif.report.alignment import before_voxels
 from mmif.report.pictures import CONTOUR_LEVELS, LOST_RGB, SHARE_KNOTS
 from mmif.report.readability import legend_table
 from mmif.report.study_view import StudyView, array, is_blurred
-from mmif.report.volumes import PackedVolume, pack_unit, pack_values
+from mmif.report.volumes import PackedVolume, Parts, pack_unit, pack_values
 from mmif.roles import label
 from mmif.transforms.colour import palette
 
@@ -24,11 +24,20 @@ Voxels = npt.NDArray[Any]
 BUDGET_BYTES = 6_000_000
 """For the volumes; the page as a whole stays below 8 MB, which any mail and browser takes."""
 
-FACTORS = (1, 2, 3, 4, 6, 8)
-"""By how many pixels, along rows and columns, means are taken until the volumes fit."""
+PAGE_BYTES, REST_BYTES, SLICE_BYTES = 8_000_000, 1_000_000, 650
+"""The page, what of it is neither volumes nor grows with the slices (0.6 MB at most), and a slice's
+row in the table and points in the charts (`benchmarks/body.py`: 0.65 MB of 1,000 slices)."""
 
-SAMPLED_SLICES = 6
-"""Packed to tell the size of all: time against the precision of the guess; chosen."""
+FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""By how many pixels, along rows and columns, means are taken until the volumes fit; with the last
+those of the largest fused grid do."""
+
+SAMPLED_SLICES, SAMPLED_EVERY = 6, 20
+"""Packed to tell the size of all: so many, or one in so many: time against the precision of the
+guess, which a body needs more of than a head; chosen."""
+
+PACKED_AT_ONCE = 8
+"""Slices of the page that are worked on at once, so that no second copy of a volume is made."""
 
 FINENESS = ((4096, 1.0), (1024, 2.0), (512, 3.0), (256, 4.0))
 """(levels of a source without a unit of its own, step of a CT in HU), the finest first."""
@@ -51,19 +60,41 @@ class ViewerData:
     Attributes:
         study: JSON-ready description.
         volumes: name to base64 text.
-        reduced: in-plane voxels were averaged by this factor to keep the page small; 1 is none.
+        reduced: what the viewer shows less than the written volumes, in words; "" if nothing.
     """
 
     study: dict[str, Any]
     volumes: dict[str, str]
-    reduced: int
+    reduced: str
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How fine the page's volumes are.
+
+    Attributes:
+        pixels: so many along rows and columns are averaged to one.
+        slices: so many slices are.
+        levels: of a source without a unit of its own.
+        step_hu: of a CT.
+    """
+
+    pixels: int = 1
+    slices: int = 1
+    levels: int = FINENESS[0][0]
+    step_hu: float = FINENESS[0][1]
+
+    @property
+    def factors(self) -> tuple[int, int, int]:
+        """Voxels along i, j and k that are averaged to one."""
+        return self.pixels, self.pixels, self.slices
 
 
 def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
     """The volumes and words of the viewer, as fine as the page's size allows."""
-    factor, packed = _pack(view)
+    detail, packed = _pack(view)
     columns, rows = view.frame
-    grid = reduced_grid(framed_grid(view.result.grid, columns, rows), factor)
+    grid = reduced_grid(framed_grid(view.result.grid, columns, rows), detail.factors)
     result, cut = view.result, view.cut
     described = {name: volume.description() for name, volume in packed.items()}
     for name in ("share", "strength", "lost"):
@@ -91,15 +122,38 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
         "affine": grid.affine_ras.tolist(),
         "letters": axis_letters(grid.affine_ras),
         "first": [columns.start, rows.start, 0],
-        "factor": factor,
-        "start": [(cut.i - columns.start) // factor, (cut.j - rows.start) // factor, cut.k],
+        "factors": list(detail.factors),
+        "start": [
+            (cut.i - columns.start) // detail.pixels,
+            (cut.j - rows.start) // detail.pixels,
+            cut.k // detail.slices,
+        ],
         "before": None if identity else before.tolist(),
         "shareKnots": [list(knot) for knot in SHARE_KNOTS],
         "lostColours": [list(colour) for colour in LOST_RGB],
         "legend": legend_table(result),
         "volumes": described,
     }
-    return ViewerData(study, {name: volume.data for name, volume in packed.items()}, factor)
+    volumes = {name: volume.data for name, volume in packed.items()}
+    return ViewerData(study, volumes, reduction_words(view, detail, grid))
+
+
+def reduction_words(view: StudyView, detail: Detail, grid: Grid) -> str:
+    """What the viewer shows less than the written volumes, in a sentence; "" if nothing."""
+    less = []
+    if detail.pixels > 1 or detail.slices > 1:
+        block = " × ".join(map(str, detail.factors))
+        size = " × ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
+        less.append(f"means of {block} voxels ({size} mm)")
+    if detail.step_hu > FINENESS[0][1]:
+        steps = [
+            f"the {label(role)} in steps of {detail.step_hu:g} HU"
+            if role == "ct"
+            else f"the {label(role)} in {detail.levels} levels"
+            for role in (view.reference.role, view.moving.role)
+        ]
+        less += steps
+    return " and ".join([", ".join(less[:-1]), less[-1]] if len(less) > 1 else less)
 
 
 def axis_letters(affine_ras: Matrix) -> list[list[str]]:
@@ -120,14 +174,12 @@ def framed_grid(grid: Grid, columns: slice, rows: slice) -> Grid:
     return Grid(size, grid.affine_ras @ shift)
 
 
-def reduced_grid(grid: Grid, factor: int) -> Grid:
-    """``grid`` with ``factor`` x ``factor`` pixels of a slice made one."""
-    if factor == 1:
-        return grid
-    scale = np.diag([factor, factor, 1.0, 1.0])
-    scale[:2, 3] = (factor - 1) / 2
-    x, y, z = grid.shape
-    return Grid((-(-x // factor), -(-y // factor), z), grid.affine_ras @ scale)
+def reduced_grid(grid: Grid, factors: tuple[int, int, int]) -> Grid:
+    """``grid`` with so many voxels along i, j and k made one."""
+    scale = np.diag([*factors, 1.0])
+    scale[:3, 3] = (np.array(factors) - 1) / 2
+    x, y, z = (-(-n // by) for n, by in zip(grid.shape, factors, strict=True))
+    return Grid((x, y, z), grid.affine_ras @ scale)
 
 
 def _source_words(described: Mapping[str, Any], window: Any, role: str) -> dict[str, Any]:
@@ -146,49 +198,82 @@ def _source_words(described: Mapping[str, Any], window: Any, role: str) -> dict[
     }
 
 
-def _pack(view: StudyView) -> tuple[int, dict[str, PackedVolume]]:
-    """The finest volumes that fit the budget, and by what factor their pixels were averaged.
+def details(spacing_mm: tuple[float, float, float]) -> Iterator[tuple[int, int]]:
+    """(pixels, slices) that are averaged to one, the finest first.
 
-    Slices are packed one by one, so a few of them tell the size of all.
+    Slices are drawn together while they stay no thicker than the pixels are wide.
     """
-    slices = view.fused.shape[-1]
-    sample = np.unique(np.linspace(0, slices - 1, SAMPLED_SLICES).round().astype(int))
-    for factor in FACTORS:
-        for fineness in FINENESS:
-            tried = _volumes(view, sample, factor, fineness).values()
-            size = sum(len(volume.data) for volume in tried) * slices / len(sample)
-            if size <= BUDGET_BYTES:
-                return factor, _volumes(view, np.arange(slices), factor, fineness)
-    return factor, _volumes(view, np.arange(slices), factor, fineness)
+    before = 1
+    for pixels in FACTORS:
+        most = max(before, int(pixels * spacing_mm[0] / spacing_mm[2] + 1e-6))
+        yield from ((pixels, slices) for slices in range(before, most + 1))
+        before = most
+
+
+def _pack(view: StudyView) -> tuple[Detail, dict[str, PackedVolume]]:
+    """The finest volumes that fit the budget, and how fine they are.
+
+    Slices are packed one by one, so a few of them tell the size of all, about.
+    """
+    grid = view.result.grid
+    most = PAGE_BYTES - REST_BYTES - SLICE_BYTES * grid.shape[2]
+    budget = min(BUDGET_BYTES, most)
+    detail, packed = Detail(), dict[str, PackedVolume]()
+    for pixels, slices in details(grid.spacing_mm):
+        finest_first = [Detail(pixels, slices, *fineness) for fineness in FINENESS]
+        if _guessed_bytes(view, finest_first[-1]) > budget:
+            continue
+        for detail in finest_first:
+            if _guessed_bytes(view, detail) <= budget:
+                every = np.arange(-(-grid.shape[2] // slices))
+                packed = _volumes(view, every, detail)
+                if sum(len(volume.data) for volume in packed.values()) <= max(most, budget):
+                    return detail, packed
+    return detail, packed
+
+
+def _guessed_bytes(view: StudyView, detail: Detail) -> float:
+    """What the volumes take in the page, by a few of their slices."""
+    count = -(-view.result.grid.shape[2] // detail.slices)
+    sampled = max(SAMPLED_SLICES, count // SAMPLED_EVERY)
+    sample = np.unique(np.linspace(0, count - 1, sampled).round().astype(int))
+    tried = _volumes(view, sample, detail).values()
+    return sum(len(volume.data) for volume in tried) * count / len(sample)
 
 
 def _volumes(
-    view: StudyView, slices: npt.NDArray[np.int_], factor: int, fineness: tuple[int, float]
+    view: StudyView, places: npt.NDArray[np.int_], detail: Detail
 ) -> dict[str, PackedVolume]:
-    """The viewer's seven volumes, the sources in steps of ``fineness``, packed side by side."""
-    share = view.share
-    levels, step_hu = fineness
+    """The viewer's seven volumes, those of its slices ``places``, packed side by side."""
+    share, result = view.share, view.result
     columns, rows = view.frame
+    depth = result.grid.shape[2]
+    few = np.array_split(places, -(-len(places) // PACKED_AT_ONCE))
 
-    def crop(volume: Voxels) -> Voxels:
-        inside = volume[:, columns, rows]
-        return inside if len(slices) == volume.shape[-1] else inside[..., slices]
+    def parts(volume: Voxels, pixels: int = detail.pixels, middle: bool = False) -> Parts:
+        """``volume`` (C, X, Y, Z) in the frame and averaged, a few slices at a time."""
+        by = (pixels, pixels, detail.slices)
 
-    def shrink(volume: Voxels, by: int = factor) -> Voxels:
-        return average_pixels(crop(volume), by)
+        def make(chosen: npt.NDArray[np.int_]) -> Voxels:
+            inside = [np.arange(k * by[2], min((k + 1) * by[2], depth)) for k in chosen]
+            whole = [volume[:, columns, rows, one[0] : one[-1] + 1] for one in inside]
+            blocks = [nearest_voxels(b, by) if middle else average_voxels(b, by) for b in whole]
+            return np.concatenate(blocks, axis=3)
 
-    small = factor * SHARE_FACTOR
+        return Parts(make, few)
+
+    small = detail.pixels * SHARE_FACTOR
 
     def source(volume: Any, role: str) -> PackedVolume:
-        step = step_hu if role == "ct" else None
-        return pack_values(shrink(array(volume))[0], step=step, levels=levels)
+        step = detail.step_hu if role == "ct" else None
+        return pack_values(parts(array(volume)), step=step, levels=detail.levels)
 
     packers: dict[str, Callable[[], PackedVolume]] = {
-        "fused": lambda: pack_unit(shrink(view.fused)),
-        "coverage": lambda: pack_unit(_quantise(shrink(array(view.moving.coverage)), 15)),
-        "share": lambda: pack_unit(_quantise(shrink(share.moving[None], small), 30)),
-        "strength": lambda: pack_unit(_quantise(shrink(share.strength[None], small), 15)),
-        "lost": lambda: pack_unit(crop(share.lost[None])[:, ::small, ::small] / 2),
+        "fused": lambda: pack_unit(parts(array(result.fused))),
+        "coverage": lambda: pack_unit(_quantised(parts(array(view.moving.coverage)), 1, 15)),
+        "share": lambda: pack_unit(_quantised(parts(share.moving[None], small), 255, 30)),
+        "strength": lambda: pack_unit(_quantised(parts(share.strength[None], small), 255, 15)),
+        "lost": lambda: pack_unit(part / 2 for part in parts(share.lost[None], small, middle=True)),
         "reference": lambda: source(view.reference.values, view.reference.role),
         "moving": lambda: source(view.moving.values, view.moving.role),
     }
@@ -197,16 +282,21 @@ def _volumes(
         return {name: packed.result() for name, packed in packing.items()}
 
 
-def _quantise(volume: Voxels, steps: int) -> Voxels:
-    """0..1 in so many even steps, which packs smaller."""
-    return np.asarray(np.round(volume * steps) / steps)
+def _quantised(parts: Parts, largest: int, steps: int) -> Iterator[Voxels]:
+    """0..``largest`` as 0..1 in so many even steps, which packs smaller."""
+    return (np.round(part * (steps / largest)) / steps for part in parts)
 
 
-def average_pixels(volume: Voxels, factor: int) -> Voxels:
-    """(C, X, Y, Z) with ``factor`` x ``factor`` pixels of a slice averaged into one."""
-    if factor == 1:
+def nearest_voxels(volume: Voxels, by: tuple[int, int, int]) -> Voxels:
+    """One voxel of each block of ``volume`` (C, X, Y, Z): its first, of its first slice."""
+    return volume[:, :: by[0], :: by[1], :: by[2]]
+
+
+def average_voxels(volume: Voxels, by: tuple[int, int, int]) -> Voxels:
+    """(C, X, Y, Z) with blocks of ``by`` voxels averaged into one."""
+    if by == (1, 1, 1):
         return volume
-    channels, x, y, z = volume.shape
-    padded = np.pad(volume, ((0, 0), (0, -x % factor), (0, -y % factor), (0, 0)), mode="edge")
-    blocks = padded.reshape(channels, -(-x // factor), factor, -(-y // factor), factor, z)
-    return np.asarray(blocks.mean(axis=(2, 4)))
+    ends = [(0, -n % step) for n, step in zip(volume.shape[1:], by, strict=True)]
+    padded = np.pad(volume, ((0, 0), *ends), mode="edge")
+    split = [m for n, step in zip(padded.shape[1:], by, strict=True) for m in (n // step, step)]
+    return np.asarray(padded.reshape(len(volume), *split).mean(axis=(2, 4, 6), dtype=np.float32))

@@ -7,6 +7,8 @@ is folded to unsigned, split into high and low bytes and gzipped. Nothing is los
 
 import base64
 import gzip
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,22 @@ import numpy.typing as npt
 
 Voxels = npt.NDArray[Any]
 Codes = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A volume as its slices, few at a time, made anew each time that they are gone through.
+
+    Attributes:
+        make: some slices of the volume, (C, X, Y, few).
+        places: which, one after the other.
+    """
+
+    make: Callable[[npt.NDArray[np.int_]], Voxels]
+    places: Sequence[npt.NDArray[np.int_]]
+
+    def __iter__(self) -> Iterator[Voxels]:
+        return (self.make(places) for places in self.places)
 
 
 @dataclass(frozen=True)
@@ -48,37 +66,59 @@ class PackedVolume:
         }
 
 
-def pack_values(volume: Voxels, *, step: float | None = None, levels: int = 4096) -> PackedVolume:
-    """``volume`` (X, Y, Z) in physical units, in even steps.
+def pack_values(
+    parts: Sequence[Voxels] | Parts, *, step: float | None = None, levels: int = 4096
+) -> PackedVolume:
+    """A volume in physical units, in even steps.
 
     Args:
-        volume: (X, Y, Z); values that are not finite count as the lowest.
+        parts: slices one after the other, (1, X, Y, few); they are gone through twice. Values that
+            are not finite count as the lowest.
         step: the step, codes beginning at a whole number; by default what ``levels`` give.
         levels: how many codes the range of the volume is divided into, at most 65536.
     """
-    finite = np.isfinite(volume)
-    low, high = (volume[finite].min(), volume[finite].max()) if finite.any() else (0.0, 0.0)
-    low, high = float(low), float(high)
+    ends = [(part[known].min(), part[known].max()) for part, known in _finite(parts) if known.any()]
+    low, high = (float(np.min(ends)), float(np.max(ends))) if ends else (0.0, 0.0)
     if step is None:
         step = (high - low) / (levels - 1) or 1.0
     else:
         low = float(np.floor(low))
-    codes = np.round((np.where(finite, volume, low) - low) / step)
-    return _pack(np.clip(codes, 0, 65535).astype(np.uint16)[None], 16, low, step)
+    codes = (
+        np.clip(np.round((np.where(known, part, low) - low) / step), 0, 65535).astype(np.uint16)
+        for part, known in _finite(parts)
+    )
+    return _pack(codes, 16, low, step)
 
 
-def pack_unit(volume: Voxels) -> PackedVolume:
-    """``volume`` (C, X, Y, Z) of 0..1 in 255 steps; three channels are RGB."""
-    codes = np.round(np.nan_to_num(np.clip(volume, 0, 1)) * 255).astype(np.uint8)
+def _finite(parts: Iterable[Voxels]) -> Iterator[tuple[Voxels, npt.NDArray[np.bool_]]]:
+    """Each part, and where it is finite."""
+    return ((part, np.isfinite(part)) for part in parts)
+
+
+def pack_unit(parts: Iterable[Voxels]) -> PackedVolume:
+    """A volume of 0..1 in 255 steps, from its slices (C, X, Y, few); three channels are RGB."""
+    codes = (np.round(np.nan_to_num(np.clip(part, 0, 1)) * 255).astype(np.uint8) for part in parts)
     return _pack(codes, 8, 0.0, 1 / 255)
 
 
-def _pack(codes: Codes, bits: int, offset: float, step: float) -> PackedVolume:
-    planes = [_predict(_slices_first(channel), bits) for channel in _decorrelate(codes)]
-    split = [(r >> shift).astype(np.uint8) for r in planes for shift in range(bits - 8, -1, -8)]
-    packed = gzip.compress(b"".join(part.tobytes() for part in split), compresslevel=6, mtime=0)
-    data = base64.b64encode(packed).decode("ascii")
-    return PackedVolume(data, len(codes), bits, offset, step, int(codes.max(initial=0)))
+def _pack(parts: Iterable[Codes], bits: int, offset: float, step: float) -> PackedVolume:
+    """``parts`` packed: slices are predicted each by itself, so few of them are held at once."""
+    channels: list[list[Codes]] = []
+    largest = 0
+    for codes in parts:
+        largest = max(largest, int(codes.max(initial=0)))
+        left = [_predict(_slices_first(channel), bits) for channel in _decorrelate(codes)]
+        channels = channels or [[] for _ in left]
+        for whole, part in zip(channels, left, strict=True):
+            whole.append(part)
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6, mtime=0) as file:
+        for channel in channels:
+            for shift in range(bits - 8, -1, -8):
+                for part in channel:
+                    file.write((part >> shift).astype(np.uint8).tobytes())
+    data = base64.b64encode(packed.getbuffer()).decode("ascii")
+    return PackedVolume(data, len(channels), bits, offset, step, largest)
 
 
 def _decorrelate(codes: Codes) -> list[Codes]:
@@ -103,5 +143,5 @@ def _predict(codes: Codes, bits: int) -> Codes:
     prediction = np.where(corner >= high, low, np.where(corner <= low, high, left + up - corner))
     half = 1 << (bits - 1)
     residual = (own - prediction + half) % (2 * half) - half
-    folded: Codes = ((residual << 1) ^ (residual >> 31)).astype(np.uint16)
+    folded: Codes = ((residual << 1) ^ (residual >> 31)).astype(codes.dtype)
     return folded

@@ -18,8 +18,8 @@ from mmif.io.source import source_of
 from mmif.options import Fov
 from mmif.pair import name_inputs, reader_warnings
 from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
-from mmif.roles import label
-from mmif.transforms.head import head_box_ras, head_mask
+from mmif.roles import ROLES, label
+from mmif.transforms.head import head_box_ras, head_mask, outline
 from mmif.transforms.slices import coverage, covered_fraction, grid_of, on_grid, to_grid
 from mmif.transforms.step import Data, Step, study_of
 
@@ -51,7 +51,8 @@ class ResampleToAxialGridd(Step):
     """Each key on the axial grid of the reference, by one interpolation through its registration.
 
     The record then holds the grid and, for each role, values and coverage (`RegisteredSource`);
-    what the readers noticed comes first among its warnings.
+    what the readers noticed comes first among its warnings. The volumes as they were read are not
+    held any longer.
 
     Args:
         keys: roles, the reference among them.
@@ -82,14 +83,13 @@ class ResampleToAxialGridd(Step):
         """``data`` with volumes (1, size, size, Z) and the sources in its record."""
         study, reference = study_of(data), data[self.reference]
         grid = fused_grid(reference, self.config)
-        with ThreadPoolExecutor() as cores:  # the others while the head of the reference is sought
+        with ThreadPoolExecutor() as cores:
             moved = {
                 role: cores.submit(self._move_source, data, role, grid, study)
                 for role in self.keys
                 if role != self.reference
             }
             still = to_grid(reference, grid)
-            head = head_mask(still)
         whole = on_grid(torch.ones(1, 1, 1, 1).expand(1, *grid.shape), grid)  # one number in memory
         sources = {
             self.reference: RegisteredSource(
@@ -100,18 +100,12 @@ class ResampleToAxialGridd(Step):
                 np.ones(grid.shape[2]),
                 grid_of(reference).shape,
                 origin=source_of(reference),
-                head=head,
             )
         }
-        for role, found in moved.items():
-            source = found.result()
-            sources[role] = replace(
-                source, covered_fraction=covered_fraction(source.coverage, head)
-            )
+        sources |= {role: found.result() for role, found in moved.items()}
         # only here: what the readers noticed may quote a path, and is de-identified by now
         noticed = reader_warnings({role: data[role] for role in self.keys})
-        said = [line for source in sources.values() for line in coverage_warnings(source)]
-        warnings = (*noticed, *study.warnings, *said)
+        warnings = (*noticed, *study.warnings)
         study = replace(study, grid=grid, sources=sources, warnings=warnings)
         return {**data, **{role: s.values for role, s in sources.items()}, STUDY_KEY: study}
 
@@ -143,22 +137,58 @@ class ResampleToAxialGridd(Step):
         )
 
     def figures(self, data: Data) -> dict[str, Any]:
-        """Shape and spacing of the grid, and how far each source covers the head."""
-        study = data[STUDY_KEY]
+        """Shape and spacing of the grid."""
+        grid = data[STUDY_KEY].grid
         return {
-            "shape": list(study.grid.shape),
-            "spacing_mm": [round(s, 6) for s in study.grid.spacing_mm],
-            "coverage": {r: float(s.covered_fraction.mean()) for r, s in study.sources.items()},
+            "shape": list(grid.shape),
+            "spacing_mm": [round(s, 6) for s in grid.spacing_mm],
         }
 
 
+class OutlinePatientd(Step):
+    """The outline of the patient in the reference, and how far each source covers it.
+
+    Args:
+        keys: roles, the reference among them. Below an activity limbs are sought too.
+        reference: the role whose frame the grid has.
+    """
+
+    part = "resample"
+
+    def __init__(self, keys: KeysCollection, reference: str) -> None:
+        self.reference = reference
+        super().__init__(keys, reference=reference)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """``data`` with outline and covered fractions in its record."""
+        study = study_of(data)
+        still = study.sources[self.reference]
+        if any(ROLES[role].kind == "activity" for role in self.keys):
+            found = outline(still.values)
+            still = replace(still, head=found.head, limbs=found.limbs)
+        else:
+            still = replace(still, head=head_mask(still.values))
+        sources = dict(study.sources) | {self.reference: still}
+        for role, source in study.sources.items():
+            if role != self.reference:
+                covered = covered_fraction(source.coverage, still.head)
+                sources[role] = replace(source, covered_fraction=covered)
+        said = [line for source in sources.values() for line in coverage_warnings(source)]
+        return {**data, STUDY_KEY: replace(study, sources=sources).with_warnings(*said)}
+
+    def figures(self, data: Data) -> dict[str, Any]:
+        """How far each source covers the patient."""
+        sources = data[STUDY_KEY].sources
+        return {"coverage": {r: float(s.covered_fraction.mean()) for r, s in sources.items()}}
+
+
 def coverage_warnings(source: RegisteredSource) -> tuple[str, ...]:
-    """One line where ``source`` does not cover the whole head of the reference."""
+    """One line where ``source`` does not cover all that the reference shows of the patient."""
     covered = source.covered_fraction
     partly = np.flatnonzero(covered < PARTLY)
     if not partly.size:
         return ()
     return (
-        f"the {label(source.role)} does not cover the head in {partly.size} of {covered.size} "
+        f"the {label(source.role)} does not cover the patient in {partly.size} of {covered.size} "
         f"slices (mean coverage {covered.mean():.0%}); the reference stands alone there",
     )

@@ -24,9 +24,9 @@ from mmif.transforms.slices import grid_of, on_grid, slabs, to_slices
 from mmif.transforms.step import Data, Step, study_of
 from mmif.weights import Weights, load_weights
 
-FUSED_AT_ONCE = 256
-"""Slices that go to the network in one call: all of a head, a part of a whole body, whose stacks
-would take a gigabyte; chosen."""
+FUSED_AT_ONCE = 64
+"""Slices that go to the network in one call, twice what a GPU takes as a batch: the stacks of a
+whole body would take a gigabyte; chosen."""
 
 
 Bytes = npt.NDArray[np.uint8]
@@ -197,16 +197,20 @@ class MeasureFusiond(Step):
         """``data`` with metrics in its record."""
         study, fused = study_of(data), data[FUSED_KEY]
 
-        def measure() -> dict[str, npt.NDArray[np.float64]]:
-            """The metrics of the brightness of all, in slices."""
-            stacks = [
-                brightness_stack(data[role], study.sources[role].colour_map)
-                for role in (self.keys[0], self.keys[-1])
-            ]
-            return slice_metrics(brightness_stack(fused), *stacks)
+        maps = {role: study.sources[role].colour_map for role in (self.keys[0], self.keys[-1])}
+
+        def measure(part: slice) -> dict[str, npt.NDArray[np.float64]]:
+            """The metrics of the brightness of all, in some slices."""
+            stacks = [brightness_stack(data[role], name, part) for role, name in maps.items()]
+            return slice_metrics(brightness_stack(fused, None, part), *stacks)
+
+        def measure_all() -> dict[str, npt.NDArray[np.float64]]:
+            """The metrics of every slice."""
+            parts = [measure(part) for part in slabs(fused.shape[-1], FUSED_AT_ONCE)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in REPORTED}
 
         with ThreadPoolExecutor(1) as other:
-            measured = other.submit(measure)
+            measured = other.submit(measure_all)
             seen = readability(fused.numpy(), study.sources, grid_of(fused).spacing_mm)
         study = replace(study, metrics_per_slice=measured.result(), readability=seen)
         study = study.with_warnings(*readability_warnings(seen))
@@ -244,14 +248,17 @@ def _plain(volume: MetaTensor) -> torch.Tensor:
     return voxels
 
 
-def brightness_stack(volume: MetaTensor, colour_map: str | None = None) -> Bytes:
+def brightness_stack(
+    volume: MetaTensor, colour_map: str | None = None, slices: slice = slice(None)
+) -> Bytes:
     """(Z, Y, X) slices of the brightness of ``volume`` (1 or 3, X, Y, Z), 0..1 as 8 bits.
 
     Args:
         volume: grey or RGB.
         colour_map: what a grey one is shown in.
+        slices: some of its slices alone.
     """
-    plain = _plain(volume)
+    plain = _plain(volume)[..., slices]
     stack = np.empty(plain.shape[:0:-1], np.uint8)
     for part in slabs(plain.shape[-1]):
         seen = shown(plain, colour_map, part)

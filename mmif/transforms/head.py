@@ -1,6 +1,6 @@
 """Where the head is in a volume of any modality: a threshold, a mask, a box."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from scipy import ndimage
 from mmif.errors import GeometryError
 from mmif.geometry import Points, apply, spacing_mm
 from mmif.registration.prepare import bridge_lost_slices
+
+Mask = npt.NDArray[np.bool_]
 
 CT_AIR_HU = -400.0
 """Between air and skin in HU; a volume that goes below -500 is taken for CT."""
@@ -67,44 +69,99 @@ def otsu(values: npt.NDArray[np.float32]) -> float:
     return float(edges[1 + np.argmax(below * above * difference**2)])
 
 
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """Where the patient is in a volume.
+
+    Attributes:
+        head: (1, X, Y, Z) bool, the largest part of the body.
+        limbs: (1, X, Y, Z) bool, what of the patient is not connected with it: arms, legs.
+    """
+
+    head: MetaTensor
+    limbs: MetaTensor
+
+
 def head_mask(volume: MetaTensor) -> MetaTensor:
     """(1, X, Y, Z) bool: the head in ``volume`` (C, X, Y, Z), filled, without holder or noise.
 
     The largest connected part above `body_threshold`, with sinuses and a dark skull filled; slices
     without signal between others are bridged. Empty if nothing stands out.
     """
-    return _mask_of(volume, lambda labels: labels == 1)
+    parts = _body_parts(volume)
+    return parts.mask(parts.order[:1])
 
 
-def limbs_mask(volume: MetaTensor) -> MetaTensor:
-    """(1, X, Y, Z) bool: what of the patient is not connected with the largest part: arms, legs.
+def outline(volume: MetaTensor) -> Outline:
+    """The `head_mask` of ``volume`` (C, X, Y, Z), and its limbs; a head has none.
 
-    Parts of at least `LIMB_SHARE` of the largest. Empty for a head.
+    Limbs are parts of at least `LIMB_SHARE` of the largest.
     """
-    return _mask_of(volume, _limbs)
+    parts = _body_parts(volume)
+    first, others = parts.order[:1], parts.order[1:]
+    large = others[parts.sizes[others] >= max(1, LIMB_SHARE * parts.sizes[first].sum())]
+    return Outline(parts.mask(first), parts.mask(large))
 
 
-def _limbs(labels: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
-    """The parts of ``labels`` (1 the largest) that are large, but not the largest."""
-    sizes = np.bincount(labels.ravel(), minlength=2)
-    large = sizes >= max(1, LIMB_SHARE * sizes[1])
-    large[:2] = False
-    return np.asarray(large[labels])
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The connected parts of a body, cut from each other and from a holder.
+
+    Attributes:
+        filled: (X, Y, Z), the body before it was cut, in steps of ``strides`` voxels.
+        labels: (X, Y, Z), the part that a voxel belongs to, 0 for none.
+        sizes: voxels by label; none of label 0.
+        cut: voxels along each axis that the cut took away.
+        strides: voxels of ``volume`` to one of these, along each axis.
+        volume: what it was made of.
+    """
+
+    filled: Mask
+    labels: npt.NDArray[np.int32]
+    sizes: npt.NDArray[np.int64]
+    cut: list[int]
+    strides: tuple[int, ...]
+    volume: MetaTensor
+
+    @property
+    def order(self) -> npt.NDArray[np.int64]:
+        """The labels of all parts, the largest first."""
+        order = np.argsort(-self.sizes, kind="stable")
+        return np.asarray(order[self.sizes[order] > 0])
+
+    def mask(self, labels: npt.NDArray[np.int64]) -> MetaTensor:
+        """(1, X, Y, Z) bool on the grid of the volume: the parts ``labels`` at their full size."""
+        table = np.zeros(len(self.sizes), dtype=bool)
+        table[labels] = True
+        chosen = np.empty(self.labels.shape, dtype=bool)
+        for line, part in zip(chosen, self.labels, strict=True):  # indices of all take 8 bytes each
+            line[:] = table[part]
+        grown = sitk.GetArrayFromImage(sitk.BinaryDilate(_itk_mask(chosen), self.cut[::-1]))
+        mask = np.logical_and(grown, self.filled)
+        for axis, stride in enumerate(self.strides):
+            mask = np.repeat(mask, stride, axis=axis) if stride > 1 else mask
+        mask = mask[tuple(slice(n) for n in self.volume.shape[1:])]
+        voxels = torch.from_numpy(np.ascontiguousarray(mask))[None]
+        return MetaTensor(voxels, affine=self.volume.affine)
 
 
-def _mask_of(
-    volume: MetaTensor, choose: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.bool_]]
-) -> MetaTensor:
-    """(1, X, Y, Z) bool: what ``choose`` takes of the labelled parts of the body, filled."""
+def _body_parts(volume: MetaTensor) -> _Parts:
+    """The parts of the body in ``volume`` (C, X, Y, Z), in voxels of about `COARSE_MM`."""
     values = volume[0].detach().cpu().numpy()
     spacing = spacing_mm(np.asarray(volume.affine))
     x, y, z = strides = tuple(max(1, int(COARSE_MM / step)) for step in spacing)
+    steps = np.multiply(spacing, strides)
+    close, cut = ([round(width / 2 / step) for step in steps] for width in (GAP_MM, LINK_MM))
     coarse = bridge_lost_slices(values[::x, ::y, ::z] > body_threshold(values))
-    mask = _fill_parts(coarse, np.multiply(spacing, strides), choose)
-    for axis, stride in enumerate(strides):
-        mask = np.repeat(mask, stride, axis=axis)
-    mask = mask[tuple(slice(n) for n in values.shape)]
-    return MetaTensor(torch.from_numpy(np.ascontiguousarray(mask))[None], affine=volume.affine)
+    closed = sitk.BinaryMorphologicalClosing(_itk_mask(coarse), close[::-1])
+    filled = _fill(sitk.GetArrayFromImage(closed).astype(bool))
+    core = sitk.BinaryErode(_itk_mask(filled), cut[::-1], boundaryToForeground=True)
+    labels, count = ndimage.label(sitk.GetArrayViewFromImage(core))
+    sizes = np.zeros(count + 1, dtype=np.int64)
+    for part in labels:
+        sizes += np.bincount(part.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return _Parts(filled, labels, sizes, cut, strides, volume)
 
 
 def head_box_ras(volume: MetaTensor, margin_mm: float = 5.0) -> Points:
@@ -131,30 +188,27 @@ def head_box_ras(volume: MetaTensor, margin_mm: float = 5.0) -> Points:
     return apply(affine, np.stack(np.meshgrid(*edges, indexing="ij"), axis=-1).reshape(8, 3))
 
 
-def _fill_parts(
-    body: npt.NDArray[np.bool_],
-    spacing: npt.NDArray[np.float64],
-    choose: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.bool_]],
-) -> npt.NDArray[np.bool_]:
-    """Parts of ``body`` (X, Y, Z), closed, filled slice by slice, cut from a holder."""
-    close, cut = ([round(width / 2 / step) for step in spacing] for width in (GAP_MM, LINK_MM))
-    closed = sitk.BinaryMorphologicalClosing(_itk_mask(body), close[::-1])
-    filled = _itk_mask(_fill(sitk.GetArrayFromImage(closed).astype(bool)))
-    core = sitk.BinaryErode(filled, cut[::-1], boundaryToForeground=True)
-    parts = sitk.RelabelComponent(sitk.ConnectedComponent(core), sortByObjectSize=True)
-    chosen = choose(sitk.GetArrayFromImage(parts))
-    grown = sitk.BinaryDilate(_itk_mask(chosen), cut[::-1])
-    return np.asarray(sitk.GetArrayFromImage(grown & filled), dtype=bool)
-
-
-def _itk_mask(mask: npt.NDArray[np.bool_]) -> sitk.Image:
+def _itk_mask(mask: Mask) -> sitk.Image:
     """``mask`` as an ITK image without a place, whose axes come in numpy's order, last first."""
-    return sitk.GetImageFromArray(mask.astype(np.uint8))
+    return sitk.GetImageFromArray(mask.view(np.uint8))
 
 
-def _fill(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _fill(mask: Mask) -> Mask:
     """``mask`` with the holes of its slices filled, along each of the three axes in turn."""
     for axis in range(3):
-        planes = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(mask, axis, 0)]
-        mask = np.stack(planes, axis=axis)
+        filled = np.empty_like(mask)
+        planes = zip(np.moveaxis(filled, axis, 0), np.moveaxis(mask, axis, 0), strict=True)
+        for whole, plane in planes:
+            whole[:] = _fill_plane(plane)
+        mask = filled
     return mask
+
+
+def _fill_plane(plane: Mask) -> Mask:
+    """``plane`` with its holes filled: in half of the time of `ndimage.binary_fill_holes`."""
+    background, count = ndimage.label(~plane)
+    outside = np.zeros(count + 1, dtype=bool)
+    for side in (background[0], background[-1], background[:, 0], background[:, -1]):
+        outside[side] = True
+    outside[0] = False
+    return np.asarray(~outside[background])

@@ -20,7 +20,7 @@ from mmif.io.source import source_of
 from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
 from mmif.roles import ROLES
 from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
-from mmif.transforms.head import COARSE_MM, head_mask, limbs_mask
+from mmif.transforms.head import COARSE_MM, head_mask, outline
 from mmif.transforms.slices import grid_of, on_grid, slabs
 from mmif.transforms.step import Data, Step, study_of
 from mmif.transforms.suv import SUVBW
@@ -108,7 +108,7 @@ def window_of(
         slope = (bright - dark) / (config.high - config.low)
         low, high = dark - config.low * slope, dark + (1 - config.low) * slope
     else:
-        by = "the head"
+        by = "the patient"
         shown = values[mask] if mask.any() else values
         low, high = (float(p) for p in np.percentile(shown, [config.low, config.high]))
     # noise of the background is black, but not at the cost of dark tissue: DARK_SHARE at most
@@ -258,9 +258,11 @@ class Patient:
         if not any(ROLES[role].kind == "activity" for role in roles):
             return None
         anatomy = next(role for role in ("ct", "mri") if role in roles)
-        values, head = roles[anatomy].values, roles[anatomy].head
-        limbs = limbs_mask(values)
-        return cls((head_mask(values) if head is None else head) | limbs, limbs)
+        head, limbs = roles[anatomy].head, roles[anatomy].limbs
+        if head is None or limbs is None:
+            found = outline(roles[anatomy].values)
+            head, limbs = found.head, found.limbs
+        return cls(head | limbs, limbs)
 
 
 def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:

@@ -162,7 +162,7 @@ def test_a_deidentified_report_holds_no_identity(fuse_texts, moving) -> None:
         ("no_metrics", "Without a value: slices 1 to 24."),
         ("no_metrics", "not defined for any slice"),
         ("black", "none can be shared out: it is flat"),
-        ("no_coverage", "Head covered by the CT not defined"),
+        ("no_coverage", "Patient covered by the CT not defined"),
     ],
 )
 def test_odd_volumes_are_shown_and_said(odd, change, said) -> None:
@@ -212,7 +212,7 @@ def test_a_page_of_40_noisy_slices_stays_below_8_mb(name, request) -> None:
     page = report_page(*vars(large(request.getfixturevalue(name), 40)).values())
     assert len(page.encode()) < 8e6
     study_json = described(page)
-    assert study_json["factor"] == 1
+    assert study_json["factors"] == [1, 1, 1]
     assert study_json["shape"][2] == 40
 
 

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from mmif.errors import GeometryError
 from mmif.geometry import Grid, apply
-from mmif.transforms.head import body_threshold, head_box_ras, head_mask, limbs_mask
+from mmif.transforms.head import body_threshold, head_box_ras, head_mask, outline
 
 RADII = (70.0, 85.0, 80.0)
 
@@ -93,10 +93,10 @@ def test_arms_are_limbs_and_a_head_has_none() -> None:
     values[:, 4:12, 20:28] = 40  # 32 x 32 mm, 16 mm away
     values[:, 90:92, 20:22] = 40  # a tube
     trunk = MetaTensor(values, affine=np.diag([4.0, 4.0, 4.0, 1.0]))
-    limbs = limbs_mask(trunk)[0].numpy()
+    limbs = outline(trunk).limbs[0].numpy()
     assert limbs[6:10, 22:26].all()
     assert not limbs[13:].any()
-    assert not limbs_mask(head("ct", grid())[0]).any()
+    assert not outline(head("ct", grid())[0]).limbs.any()
 
 
 @pytest.mark.parametrize("lost", [1, 2])

@@ -454,9 +454,9 @@
   const lettered = (ras) =>
     ras.map((mm, axis) => `${"RASLPI"[mm < 0 ? axis + 3 : axis]} ${figure(Math.abs(mm))}`);
 
-  // The voxel of the written volume: the page holds a frame around the head.
+  // The voxel of the written volume: the page holds a frame around the patient, reduced where large.
   const fullVoxel = (index, axis) =>
-    study.first[axis] + (axis < 2 ? index * study.factor + Math.floor(study.factor / 2) : index);
+    study.first[axis] + index * study.factors[axis] + Math.floor(study.factors[axis] / 2);
 
   const sourceText = (name, index) => {
     const volume = study.volumes[name];
@@ -755,7 +755,7 @@
 
   for (const button of document.querySelectorAll("[data-slice]")) {
     button.addEventListener("click", () => {
-      go([[2, Number(button.dataset.slice)]]);
+      go([[2, Math.floor(Number(button.dataset.slice) / study.factors[2])]]);
       if (!button.closest("svg")) {
         root.scrollIntoView({ block: "start" });
         panes[0].stage.focus({ preventScroll: true });

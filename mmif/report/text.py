@@ -164,7 +164,7 @@ def _registration_sentence(view: StudyView, registration: Mapping[str, Any]) -> 
     error, far = (registration.get(f"error_{where}_mm") for where in ("estimate", "farthest"))
     estimated = f"; estimated error {error:.1f} mm" if isinstance(error, int | float) else ""
     if estimated and isinstance(far, int | float):
-        estimated += f" where both scans look, {far:.1f} mm at the far end of the head"
+        estimated += f" where both scans look, {far:.1f} mm at the far end"
     if registration.get("verdict") == "skipped":
         return f"No registration was searched ({method or 'the headers were trusted'})."
     return (

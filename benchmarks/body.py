@@ -5,7 +5,7 @@
 
 The CT has 512 x 512 pixels of 0.977 mm, the PET 200 x 200 of 4 mm; both have one
 FrameOfReferenceUID. ``--off-mm`` puts the PET that far to one side: the verdict must be review.
-Tests draw small bodies with it (``tests/test_body.py``).
+Tests draw small bodies with it (``tests/test_mmif_body.py``).
 """
 
 import argparse

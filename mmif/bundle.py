@@ -19,7 +19,7 @@ from mmif.config import Pipeline, shipped_path
 from mmif.fusion import FusionTransforms, fusion_transforms
 from mmif.io.atomic import staging_path
 from mmif.io.ownership import record_files, refuse_existing
-from mmif.roles import label
+from mmif.roles import label, labels
 from mmif.summary import NOTICE, plain
 from mmif.transforms.fuse import FuseSlicesd
 from mmif.transforms.save import SaveFusedd
@@ -141,8 +141,8 @@ def metadata(pipeline: Pipeline, weights: tuple[Weights, ...]) -> dict[str, Any]
         "numpy_version": version("numpy"),
         "required_packages_version": {"mmif": mmif.__version__, "fire": _installed_version("fire")},
         "name": f"mmif {pipeline.task}",
-        "task": f"Fusion of {_and(pipeline.roles)}",
-        "description": f"Load, register, resample, fuse and save {_and(pipeline.roles)} of one "
+        "task": f"Fusion of {labels(pipeline.roles)}",
+        "description": f"Load, register, resample, fuse and save {labels(pipeline.roles)} of one "
         "patient.",
         "authors": "the mmif authors",
         "copyright": f"Apache-2.0; data: {_terms(card)}",
@@ -170,7 +170,7 @@ def readme(pipeline: Pipeline, weights: tuple[Weights, ...]) -> str:
     files = "\n".join(f"- `{_models(one)}/{MODEL}`, sha256 `{one.sha256}`" for one in weights)
     return f"""# {pipeline.task}
 
-Fuses {_and(pipeline.roles)} of one patient into one volume on the grid of the
+Fuses {labels(pipeline.roles)} of one patient into one volume on the grid of the
 {label(pipeline.reference)}. {NOTICE}
 
     pip install mmif=={mmif.__version__} fire
@@ -203,11 +203,6 @@ Code and weights: Apache-2.0 (`LICENSE`). Data: {_terms(weights[-1].card)}
 def _models(weights: Weights) -> str:
     """The folder of one pass's weights in the bundle."""
     return f"models/{weights.name}"
-
-
-def _and(roles: tuple[str, ...]) -> str:
-    *first, last = map(label, roles)
-    return f"{', '.join(first)} and {last}"
 
 
 def _terms(card: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ A role is what a source is to the fusion (``ct``, ``mri``, ``spect``, ``pet``; `
 ``visible`` in 2-D); a task is a set of roles, its reference first.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -152,3 +152,13 @@ def unit_of(role: str | None) -> str:
 def label(role: str) -> str:
     """How ``role`` is written for a reader; an unknown one as it is."""
     return ROLES[role].label if role in ROLES else role
+
+
+def labels(roles: Iterable[str]) -> str:
+    """``roles`` as a reader is told of them together.
+
+    >>> labels(["mri", "ct", "spect"]), labels(["ct", "pet"])
+    ('MRI, CT and SPECT', 'CT and PET')
+    """
+    *first, last = map(label, roles)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -17,8 +17,10 @@ from mmif.report.readability import legend, readability_rows
 from mmif.report.study_view import StudyView, is_blurred
 from mmif.report.text import (
     HEADLINES,
+    all_reasons,
     check_rows,
     error_words,
+    errors_words,
     flat_settings,
     input_facts,
     input_origin,
@@ -28,7 +30,7 @@ from mmif.report.text import (
     worst_words,
 )
 from mmif.report.viewer import viewer_data
-from mmif.roles import label
+from mmif.roles import label, labels
 
 if TYPE_CHECKING:
     from mmif.result import FusionResult
@@ -94,13 +96,14 @@ def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     covered = np.asarray(view.moving.covered_fraction, dtype=np.float64)
     known = covered[np.isfinite(covered)]
     return {
-        "title": f"{view.reference_label} and {view.moving_label} fused: {verdict}",
+        "title": f"{labels(view.result.sources)} fused: {verdict}",
+        "heading": f"{labels(view.result.sources)}, fused",
         "reference_label": view.reference_label,
         "moving_label": view.moving_label,
         "verdict": verdict,
         "headline": HEADLINES.get(verdict, ""),
-        "reasons": list(registration.get("reasons") or ()),
-        "error": error_words(registration),
+        "reasons": all_reasons(summary),
+        "error": errors_words(summary),
         "covered": float(known.mean()) if known.size else float("nan"),
         "grid": view.result.grid,
         "fused_picture": pictures["fused"],
@@ -150,8 +153,9 @@ def runs(numbers: list[int]) -> str:
 
 
 def _registration(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks, before and after, the transform."""
-    registration = summary.get("registration") or {}
+    """Checks, before and after, the transform, of the moving source."""
+    own = (summary.get("registrations") or {}).get(view.moving.role)
+    registration = own or summary.get("registration") or {}
     return {
         "checks": check_rows(registration),
         "blurred": is_blurred(view.moving.role),
@@ -230,7 +234,7 @@ def _how(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
     steps = {k: v for k, v in seconds.items() if k != "total"}
     fusion = summary.get("fusion") or {}
-    facts = {k: v for k, v in fusion.items() if k not in ("weights", "sha256")}
+    facts = {k: v for k, v in fusion.items() if k not in ("weights", "grey_weights")}
     return {
         "methods": methods(view, summary),
         "weights": weights_of(fusion),

@@ -8,10 +8,10 @@ from typing import Any
 from mmif.report.charts import JUDGED_BY
 from mmif.report.page import number
 from mmif.report.study_view import StudyView
-from mmif.roles import label
+from mmif.roles import label, labels
 
 HEADLINES = {
-    "pass": "The two scans line up: every check of the registration passed.",
+    "pass": "The scans line up: every check of the registration passed.",
     "review": "Look before you rely on this: the registration is doubtful.",
     "fail": "Do not rely on this: the registration failed its checks.",
     "skipped": "Not searched: the alignment was taken as given.",
@@ -100,6 +100,26 @@ def error_words(registration: Mapping[str, Any]) -> str:
     return f"≈ {number(near, 1)} mm" + (f", {number(far, 1)} mm far out" if _finite(far) else "")
 
 
+def errors_words(summary: Mapping[str, Any]) -> str:
+    """The estimated error of each registration, by its source where there are several."""
+    found = summary.get("registrations") or {}
+    if len(found) < 2:
+        return error_words(summary.get("registration") or {})
+    return "; ".join(f"{label(role)} {error_words(one)}" for role, one in found.items())
+
+
+def all_reasons(summary: Mapping[str, Any]) -> list[str]:
+    """Why registrations are doubtful, of which source where there are several."""
+    found = summary.get("registrations") or {}
+    if len(found) < 2:
+        return list((summary.get("registration") or {}).get("reasons") or ())
+    return [
+        f"{label(role)}: {reason}"
+        for role, one in found.items()
+        for reason in one.get("reasons") or ()
+    ]
+
+
 def loop_words(loop: Mapping[str, Any] | None) -> str:
     """Whether three registrations agree, in a sentence; "" of two sources."""
     if not loop:
@@ -117,22 +137,21 @@ def methods(view: StudyView, summary: Mapping[str, Any]) -> str:
     """A paragraph for a paper: what was done, by what, with which settings."""
     result, fusion = view.result, summary.get("fusion") or {}
     shape, spacing = result.grid.shape, result.grid.spacing_mm
-    registration = summary.get("registration") or {}
-    both = f"{view.reference_label} and {view.moving_label}"
     windows = " and ".join(f"the {label(role)} from {w}" for role, w in result.windows.items())
-    weights = weights_of(fusion)
+    used = " and then by ".join(f"{name}, sha256 {sha[:12]}" for name, sha in weights_of(fusion))
     parts = [
-        f"{both} volumes of one patient were fused with mmif {summary.get('mmif_version', '')}.",
+        f"{labels(result.sources)} volumes of one patient were fused with mmif "
+        f"{summary.get('mmif_version', '')}.",
         *(_input_sentence(entry) for entry in summary.get("inputs") or ()),
-        _registration_sentence(view, registration),
+        *_registration_sentences(view, summary),
         f"Each volume was resampled once (trilinear) to {shape[2]} axial slices of {shape[0]} × "
         f"{shape[1]} pixels, {' × '.join(f'{mm:.3g}' for mm in spacing)} mm, in the frame of the "
         f"{view.reference_label}.",
         f"Intensities were scaled to 0..1 by one window for each volume: {windows}.",
-        f"Slices were fused by the S3IMFusion network (weights {weights[0]}, sha256 "
-        f"{weights[1][:12]}; {fusion.get('precision', 'precision not stated')} on "
+        f"Slices were fused by the S3IMFusion network (weights {used}; "
+        f"{fusion.get('precision', 'precision not stated')} on "
         f"{fusion.get('device', 'an unstated device')}).",
-        "Where the moving volume has no data the reference stands alone.",
+        "Where a moving volume has no data it is left out.",
     ]
     colour_map = (summary.get("pipeline") or {}).get("colour_map")
     if colour_map:
@@ -143,12 +162,17 @@ def methods(view: StudyView, summary: Mapping[str, Any]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def weights_of(fusion: Mapping[str, Any]) -> tuple[str, str]:
-    """Name and sha256 of the weights in the summary's ``fusion``."""
-    weights = fusion.get("weights")
-    if isinstance(weights, Mapping):
-        return str(weights.get("name", "not stated")), str(weights.get("sha256", "not stated"))
-    return str(weights or "not stated"), str(fusion.get("sha256") or "not stated")
+def weights_of(fusion: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and sha256 of the weights of each pass in the summary's ``fusion``."""
+    passes = [
+        fusion[key] for key in ("grey_weights", "weights") if isinstance(fusion.get(key), dict)
+    ]
+    named = [
+        (str(one.get("name", "not stated")), str(one.get("sha256", "not stated")))
+        for one in passes
+        if isinstance(one, Mapping)
+    ]
+    return named or [("not stated", "not stated")]
 
 
 def _input_sentence(entry: Mapping[str, Any]) -> str:
@@ -159,7 +183,15 @@ def _input_sentence(entry: Mapping[str, Any]) -> str:
     return f"The {label(str(entry.get('role')))} had {voxels} voxels of {mm} mm."
 
 
-def _registration_sentence(view: StudyView, registration: Mapping[str, Any]) -> str:
+def _registration_sentences(view: StudyView, summary: Mapping[str, Any]) -> list[str]:
+    """One for each source that was brought to the reference."""
+    several = summary.get("registrations") or {}
+    if len(several) < 2:
+        several = {view.moving.role: summary.get("registration") or {}}
+    return [_registration_sentence(view, label(role), one) for role, one in several.items()]
+
+
+def _registration_sentence(view: StudyView, moving: str, registration: Mapping[str, Any]) -> str:
     method = str(registration.get("method") or "").rstrip(".")
     error, far = (registration.get(f"error_{where}_mm") for where in ("estimate", "farthest"))
     estimated = f"; estimated error {error:.1f} mm" if isinstance(error, int | float) else ""
@@ -168,7 +200,7 @@ def _registration_sentence(view: StudyView, registration: Mapping[str, Any]) -> 
     if registration.get("verdict") == "skipped":
         return f"No registration was searched ({method or 'the headers were trusted'})."
     return (
-        f"The {view.moving_label} was registered rigidly to the {view.reference_label} "
+        f"The {moving} was registered rigidly to the {view.reference_label} "
         f"({method or 'method not stated'}{estimated})."
     )
 

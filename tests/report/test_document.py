@@ -239,7 +239,8 @@ def test_a_preview_of_odd_volumes_is_made(odd, change, tmp_path) -> None:
 
 def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) -> None:
     found = study.summary["registration"]
-    registrations = {"ct": found, "spect": {**found, "verdict": "fail", "error_farthest_mm": 2.6}}
+    doubt = {"verdict": "fail", "error_farthest_mm": 2.6, "reasons": ["the skins lie apart"]}
+    registrations = {"ct": found, "spect": {**found, **doubt}}
     path = ["ct", "mri", "spect", "ct"]
     loop = {"path": path, "residue_mm": 7.2, "expected_mm": 3.1, "closed": False}
     summary = {
@@ -247,6 +248,10 @@ def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) 
         "registration": registrations["spect"],
         "registrations": registrations,
         "loop_closure": {**loop, "directly": "images"},
+        "fusion": {
+            "grey_weights": {"name": "ct-mri", "sha256": "ab" * 32},
+            "weights": {"name": "spect-mri", "sha256": "cd" * 32},
+        },
     }
     page = report_page(study.result, summary)
     assert "Registration of each source" in page
@@ -255,4 +260,9 @@ def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) 
         "The registrations do not agree: the loop from CT to MRI to SPECT to CT leads 7.2" in page
     )
     assert "fused: fail" in page
+    text = words(page)
+    assert "SPECT: the skins lie apart" in text
+    assert "Weights ct-mri, then spect-mri" in text
+    assert "weights ct-mri, sha256 abababababab and then by spect-mri, sha256 cdcdcdcdcdcd" in text
+    assert text.count("was registered rigidly to the MRI") == 2
     assert "Registration of each source" not in report_page(study.result, study.summary)

@@ -4,6 +4,7 @@ Works on the 8 mm and 4 mm levels with a few thousand samples, for many poses at
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -220,9 +221,10 @@ def scan(
     strides = torch.as_tensor([shape[1] * shape[2], shape[2], 1], device=device)
     matrix = torch.as_tensor(level.to_voxel, dtype=torch.float32)
     width = samples.bin_count + 1  # the last bin: outside
-    scores = []
     step = max(1, CHUNK // len(samples.bins))
-    for start in range(0, len(poses), step):
+
+    def score(start: int) -> Scores:
+        """Of a few poses."""
         check_timeout()
         rotations, translations = pose_tensors(poses[start : start + step])
         turn, shift = matrix[:3, :3] @ rotations, translations @ matrix[:3, :3].T + matrix[:3, 3]
@@ -237,7 +239,11 @@ def scan(
         joint = counts.view(len(values), samples.bin_count, width)[:, :, :-1].float()
         total = joint.sum(dim=(1, 2), keepdim=True)
         overlap = total.ravel() / len(samples.bins)
-        scores.append((information(joint / total.clamp_min(1)) * overlap).double().cpu().numpy())
+        found: Scores = (information(joint / total.clamp_min(1)) * overlap).double().cpu().numpy()
+        return found
+
+    with ThreadPoolExecutor(2) as cores:
+        scores = list(cores.map(score, range(0, len(poses), step)))
     return Candidates(poses, np.concatenate(scores))
 
 

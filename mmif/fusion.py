@@ -17,9 +17,9 @@ from torch import nn
 
 from mmif.config import Pipeline, load_pipeline
 from mmif.errors import ConfigError
+from mmif.memory import give_memory_back
 from mmif.options import FuseOptions, OptionKeywords
 from mmif.result import FUSED_KEY, STUDY_KEY, FusionResult, StepRecord, StudyRecord
-from mmif.startup import give_memory_back
 from mmif.transforms.axial_grid import OutlinePatientd, ResampleToAxialGridd
 from mmif.transforms.colour import ColourActivityd
 from mmif.transforms.fuse import FuseSlicesd, MeasureFusiond, mean_metrics

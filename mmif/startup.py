@@ -91,16 +91,6 @@ def keep_memory() -> None:
             libc.mallopt(parameter, value)
 
 
-def give_memory_back() -> None:
-    """Return freed memory to the system, where the C library is glibc.
-
-    It keeps what threads free: the network's leave 0.4 GB (benchmarks/body.py).
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 class _LeanMonai(MetaPathFinder):
     """Finds ``monai`` once, and has it start as if `UNUSED` were not installed."""
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from mmif.batch.ledger import Ledger
 from mmif.batch.locks import Claims
 from mmif.batch.run_job import Task, Work, error_line, run_job
-from mmif.startup import give_memory_back, start_quickly
+from mmif.memory import give_memory_back
+from mmif.startup import start_quickly
 
 # Linux/prctl.h
 PR_SET_PDEATHSIG = 1

@@ -28,6 +28,10 @@ MEANINGS = {
 }
 """Name to (what it is, how to read it)."""
 
+MOST_DOTS = 400
+"""With more slices than this a line is enough: dots lie over each other, and those of 1,000 slices
+and nine metrics take 0.9 MB of the page."""
+
 JUDGED_BY = ("Qabf", "SSIM", "SCD")
 """The metrics that compare with the sources: by these a slice is called bad."""
 
@@ -52,6 +56,7 @@ class Chart:
         reading: how to read it.
         mean: over the slices that have a value; NaN if none has.
         dots: the slices that have a value.
+        marked: those of them that are drawn as dots: all, or of many those without a neighbour.
         lines: runs of neighbouring slices as ``x,y x,y`` for a polyline.
         ticks: (y, text).
         missing: how many slices have no value.
@@ -62,6 +67,7 @@ class Chart:
     reading: str
     mean: float
     dots: tuple[Dot, ...]
+    marked: tuple[Dot, ...]
     lines: tuple[str, ...]
     ticks: tuple[tuple[float, str], ...]
     missing: int
@@ -98,7 +104,11 @@ def chart(name: str, values: npt.ArrayLike) -> Chart:
     title, reading = MEANINGS.get(name, (name, ""))
     mean = float(good.mean()) if good.size else float("nan")
     marks = tuple((y(tick), f"{tick:g}".replace("-", "−")) for tick in ticks)
-    return Chart(name, title, reading, mean, dots, _runs(dots), marks, len(figures) - good.size)
+    known = {dot.index for dot in dots}
+    alone = (dot for dot in dots if not known & {dot.index - 1, dot.index + 1})
+    marked = dots if len(figures) <= MOST_DOTS else tuple(alone)
+    missing = len(figures) - good.size
+    return Chart(name, title, reading, mean, dots, marked, _runs(dots), marks, missing)
 
 
 def _runs(dots: Sequence[Dot]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmif.report.charts import HEIGHT, WIDTH, chart, worst_slices
+from mmif.report.charts import HEIGHT, MOST_DOTS, WIDTH, chart, worst_slices
 
 
 def test_a_slice_without_a_value_breaks_the_line() -> None:
@@ -39,3 +39,10 @@ def test_the_worst_slices_have_the_lowest_ranks() -> None:
 def test_slices_that_are_not_judged_are_never_the_worst() -> None:
     per_slice = {"Qabf": np.array([0.1, 0.2, 0.3])}
     assert worst_slices(per_slice, 2, np.array([False, True, True])) == (1, 2)
+
+
+def test_of_many_slices_only_those_without_a_neighbour_are_dots() -> None:
+    values = np.ones(MOST_DOTS + 1)
+    values[[3, 5]] = np.nan
+    assert [dot.index for dot in chart("SF", values).marked] == [4]
+    assert len(chart("SF", values[1:]).marked) == MOST_DOTS - 2

@@ -99,7 +99,8 @@ def refine_one_way(
     samples = keep_inside(level, sample(sampled.levels[plan.level], points, plan.bins), pose)
     if not len(samples.bins):
         raise RegistrationError(
-            "the two volumes hardly overlap where they fit best; expected two volumes of one head"
+            "the two volumes hardly overlap where they fit best; expected two scans of one part of "
+            "the body"
         )
     generator = torch.Generator().manual_seed(seed)
     scale = np.array([HEAD_RADIUS_MM] * 3 + [1.0] * 3)

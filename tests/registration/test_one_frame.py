@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from mmif.errors import RegistrationError
 from mmif.geometry import FLIP_XY, apply
 from mmif.io import load
 from mmif.io.source import Source
@@ -90,6 +91,14 @@ def test_the_step_checks_one_frame_and_searches_two(
         record = bring({"ct": ct, "spect": moving})[STUDY_KEY]
         assert record.registrations["spect"] is checked
     assert asked == ["headers", "search", "search"]
+
+
+def test_slabs_of_one_frame_that_do_not_overlap_are_refused(
+    ct: MetaTensor, spect: MetaTensor
+) -> None:
+    apart = placed(spect, shift(0, 0, 400))
+    with pytest.raises(RegistrationError, match="hardly overlap"):
+        check_headers(ct, apart)
 
 
 def chest(uptake: bool, shape: tuple[int, int, int], step_mm: tuple[float, float, float]):

@@ -140,6 +140,37 @@ def test_the_same_seed_gives_the_same_transform(
     np.testing.assert_array_equal(again.fixed_to_moving_lps, ct_on_mri.fixed_to_moving_lps)
 
 
+def part(original: MetaTensor, low: float, high: float) -> MetaTensor:
+    """The slices of ``original`` from ``low`` to ``high`` (0..1), where they lie."""
+    first, last = (int(share * original.shape[3]) for share in (low, high))
+    affine = original.affine.clone()
+    affine[:3, 3] += first * affine[:3, 2]
+    cut = MetaTensor(original.as_tensor()[..., first:last], affine=affine)
+    cut.meta["source"] = made_source(original.meta["source"].modality)
+    return cut
+
+
+def test_a_ct_that_lost_two_slices_of_its_middle_is_found(
+    mri: MetaTensor, ct: MetaTensor, truth: dict
+):
+    lost = ct.as_tensor().clone()
+    lost[..., 21:23] = 0
+    holed = MetaTensor(lost, affine=ct.affine)
+    holed.meta["source"] = made_source("CT")
+    found = register(mri, holed, PATIENT)
+    assert error_mm(found, np.array(truth["mri_to_ct"]), brain_points(truth)) < 1.0
+    assert found.verdict in ("pass", "review")
+
+
+def test_slabs_beside_each_other_do_not_pass_even_where_they_belong(
+    mri: MetaTensor, ct: MetaTensor, truth: dict
+):
+    upper, lower = part(mri, 0.65, 1.0), part(ct, 0.0, 0.35)
+    found = check_transform(np.array(truth["mri_to_ct"]), upper, lower, PATIENT)
+    assert found.verdict == "fail"
+    assert any("hardly show the same part" in reason for reason in found.reasons)
+
+
 @pytest.mark.parametrize("ct_fixed", [True, False])
 def test_rire_is_found_from_a_far_start_within_the_gold_standard(shared_data: Path, ct_fixed: bool):
     folder = shared_data / "volumes" / "rire_training_001"

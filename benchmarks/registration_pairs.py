@@ -381,37 +381,102 @@ def rire_stripped(real: list[Scan], less_mm: float) -> Scan:
     return kept(mr, cavity, rire_truth(DATA) @ ct.affine)
 
 
+def own_brain(mr: Scan) -> np.ndarray:
+    """(X, Y, Z) of an MR the brain by its own brightness alone, with some of what lies about it.
+
+    A threshold, opened by 7 mm, its largest part: what no CT has seen.
+    """
+    steps = spacing_mm(mr.affine)
+    smooth = ndimage.gaussian_filter(mr.values.astype(np.float32), [1 / step for step in steps])
+    bright = smooth > 0.45 * np.percentile(smooth, 98)
+    parts, _ = ndimage.label(ndimage.distance_transform_edt(bright, sampling=steps) > 7)
+    core = parts == 1 + np.bincount(parts.ravel())[1:].argmax()
+    grown = ndimage.distance_transform_edt(~core, sampling=steps) <= 7.5
+    return np.stack([ndimage.binary_fill_holes(part) for part in grown.transpose(2, 0, 1)], axis=2)
+
+
+def pierced(brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """``brain`` (X, Y, Z), 1 mm, with 25 round holes of 3 to 9 mm radius."""
+    places = np.argwhere(brain)
+    whole = np.ones(brain.shape, bool)
+    for place in places[rng.integers(0, len(places), 25)]:
+        low = np.maximum(place - 9, 0)
+        part = tuple(slice(a, b) for a, b in zip(low, place + 10, strict=True))
+        away = np.indices(whole[part].shape).transpose(1, 2, 3, 0) - (place - low)
+        whole[part] &= np.linalg.norm(away, axis=-1) > rng.uniform(3, 9)
+    return brain & whole
+
+
+def with_eyes_and_neck(brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """``brain`` (X, Y, Z) with what a mask that leaked keeps: both eyes, and the neck."""
+    x, y, z = np.moveaxis(apply(affine, np.indices(brain.shape).transpose(1, 2, 3, 0)), -1, 0)
+    leaked = (z < -55) & (np.hypot(x, y + 40) < 40)
+    for side in (-33, 33):
+        leaked |= np.sqrt((x - side) ** 2 + (y - 58) ** 2 + (z + 38) ** 2) < 13
+    return brain | leaked
+
+
+def otherwise_emptied(s: Scan, background: float, normalised: bool) -> Scan:
+    """A stripped MR whose surroundings have another value; ``normalised``: mean 0, deviation 1."""
+    brain = s.values != 0
+    values = s.values.astype(np.float32)
+    if normalised:
+        values = (values - values[brain].mean()) / values[brain].std()
+    return Scan(s.name, s.head, np.where(brain, values, background), s.affine)
+
+
 def stripped_pairs(
     scans: dict[str, Scan], points: np.ndarray, arguments: argparse.Namespace
 ) -> Iterator[Pair]:
-    """Stripped MR with CT, SPECT and PET; RIRE's; and three kinds that have no right pose."""
+    """Stripped MR with CT, SPECT and PET; RIRE's; and kinds that have no right pose."""
     head = simulated_head(arguments.wheels, arguments.library.with_name("head.npz"))
+    rng = np.random.default_rng(arguments.seed)
     brain = ndimage.binary_dilation(head.brain, iterations=2)
     t1, t2 = (kept(scans[name], brain, head.affine) for name in ("t1", "t2"))
+    ct, mirror = scans["ct"], mirrored(scans["ct"])
+    tight, leaked = head.brain, with_eyes_and_neck(brain, head.affine)
+    right = {
+        "CT, stripped T1": (ct, t1),
+        "stripped T1, CT": (t1, ct),
+        "stripped T2, CT": (t2, ct),
+        "stripped T1, 5 mm CT": (t1, scans["ct5"]),
+        "stripped T1, SPECT": (t1, scans["spect"]),
+        "stripped T1, PET": (t1, scans["pet"]),
+        "brain alone, CT": (kept(scans["t1"], tight, head.affine), ct),
+        "with holes, CT": (kept(scans["t1"], pierced(brain, rng), head.affine), ct),
+        "background -1000, CT": (otherwise_emptied(t1, -1000, False), ct),
+        "mean 0, background 0, CT": (otherwise_emptied(t1, 0, True), ct),
+        "eyes and neck kept, CT": (kept(scans["t1"], leaked, head.affine), ct),
+        "eyes and neck kept, SPECT": (kept(scans["t1"], leaked, head.affine), scans["spect"]),
+    }
     real = real_heads(DATA)[:2]
     places = apply(real[0].affine, np.argwhere(real[0].values > 20)[::5003])
+    of_rire = {f"RIRE, {mm:g} mm less": rire_stripped(real, mm) for mm in (0.0, 2.0, 4.0)}
+    of_rire["RIRE, by itself"] = kept(real[1], own_brain(real[1]), real[1].affine)
     for run in range(arguments.runs):
         rng = np.random.default_rng([arguments.seed, run])
-        yield framed("CT, stripped T1", scans["ct"], t1, points, rng)
-        yield framed("stripped T1, CT", t1, scans["ct"], points, rng)
-        yield framed("stripped T2, CT", t2, scans["ct"], points, rng)
-        yield framed("stripped T1, SPECT", t1, scans["spect"], points, rng)
-        yield framed("stripped T1, PET", t1, scans["pet"], points, rng)
-        for less_mm in (0.0, 2.0):
-            mr = rire_stripped(real, less_mm)
+        for family, (a, b) in right.items():
+            yield framed(family, a, b, points, rng)
+        for family, mr in of_rire.items():
             to_a, to_b = random_pose(rng, 5, 10), random_pose(rng, 30, 50)
             yield Pair(
-                f"RIRE stripped, {less_mm:g} mm less",
+                family,
                 mr.in_frame(to_a),
                 real[0].in_frame(to_b),
                 apply(to_a @ rire_truth(DATA), places),
                 apply(to_b, places),
             )
-        person, strength = int(rng.integers(1 << 30)), rng.uniform(0.7, 1.5)
-        wrong = another(scans["ct"], person, strength)
-        yield framed("wrong patient, stripped", t1, wrong, points, rng, right=False)
-        yield framed("mirrored, stripped", t1, mirrored(scans["ct"]), points, rng, right=False)
-        yield framed("RIRE's, stripped, another CT", mr, scans["ct"], points, rng, right=False)
+        other = another(ct, int(rng.integers(1 << 30)), rng.uniform(0.7, 1.5))
+        wrong = {
+            "wrong patient, T1": (t1, other),
+            "wrong patient, T2": (t2, other),
+            "mirrored, T1": (t1, mirror),
+            "mirrored, T2": (t2, mirror),
+            "RIRE mirrored": (of_rire["RIRE, 0 mm less"], mirrored(real[0])),
+            "RIRE's brain, another CT": (of_rire["RIRE, 0 mm less"], ct),
+        }
+        for family, (a, b) in wrong.items():
+            yield framed(family, a, b, points, rng, right=False)
 
 
 RIGHT = [

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
 from mmif.geometry import spacing_mm
 from mmif.registration.prepare import (
     BODY_MM,
-    CT_GREYS,
-    CT_HU,
+    BRAIN_GREYS_HU,
     FINE_LEVEL,
     Kind,
     Mask,
@@ -83,7 +83,7 @@ def skull_cavity(ct: Prepared) -> Mask:
     """(X, Y, Z) what the skull closes around, slice by slice, on the 2 mm level."""
     greys = ct.levels[FINE_LEVEL].values[0, 0].numpy()
     steps = _steps(ct, FINE_LEVEL)
-    bone = greys > np.interp(SKULL_HU, CT_HU, CT_GREYS)
+    bone = greys > np.interp(SKULL_HU, *ct.hu_greys)
     reach = max(1, round(SUTURE_MM / min(steps[:2])))
     inside = np.zeros(bone.shape, dtype=bool)
     for k in np.flatnonzero(bone.any(axis=(0, 1))):
@@ -99,14 +99,24 @@ def skull_cavity(ct: Prepared) -> Mask:
 def inside_skull(ct: Prepared) -> Prepared:
     """``ct`` with what lies inside of its skull as its body; as it is where no skull closes.
 
-    The levels keep skull and scalp: where a stripped MR shows nothing, they are what it lacks.
+    The levels keep skull and scalp: where a stripped MR shows nothing, they are what it lacks. Most
+    of their greys become the brain's.
     """
     cavity = np.asarray(skull_cavity(ct), dtype=np.float32)
     to_mm = np.asarray(np.linalg.inv(ct.levels[FINE_LEVEL].to_voxel), dtype=np.float64)
     body = average_blocks(cavity, to_mm, BODY_MM)[0] >= 0.5  # the voxels of `prepare`'s body
     if not body.any():
         return ct
-    return recentre(replace(ct, body=fill_slices(body)))
+    levels = tuple(replace(level, values=brain_greys(level.values, ct)) for level in ct.levels)
+    inside = replace(ct, levels=levels, body=fill_slices(body), hu_greys=BRAIN_GREYS_HU)
+    return recentre(inside)
+
+
+def brain_greys(values: torch.Tensor, ct: Prepared) -> torch.Tensor:
+    """The grey levels of ``ct`` as those of `BRAIN_GREYS_HU`."""
+    units, levels = ct.hu_greys
+    hu = np.interp(values.numpy(), levels, units)
+    return torch.from_numpy(np.interp(hu, *BRAIN_GREYS_HU).astype(np.float32))
 
 
 def recentre(volume: Prepared) -> Prepared:

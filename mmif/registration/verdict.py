@@ -82,21 +82,22 @@ EMISSION: Mapping[str, Limit] = MappingProxyType(
 )
 
 
-# RIRE stripped by the cavity of its CT, and by 3 mm less: `registration.py stripped`
+# RIRE stripped by the cavity of its CT, by less and by itself, simulated brains with holes and with
+# eyes and neck: `registration.py stripped`
 STRIPPED: Mapping[str, Limit] = MappingProxyType(
     {
         **COMMON,
         "nmi_after": replace(COMMON["nmi_after"], review=1.01, fail=1.003),
         "spread_mm": replace(COMMON["spread_mm"], review=6.0),
         "rival": replace(COMMON["rival"], review=0.85),
-        "dice": replace(COMMON["dice"], review=0.85),
-        "outline_mm": replace(COMMON["outline_mm"], review=3.0),
+        "dice": replace(COMMON["dice"], review=0.78),
+        "outline_mm": replace(COMMON["outline_mm"], review=4.0),
         "local_mm": replace(COMMON["local_mm"], review=5.0, fail=8.0),
         "farthest_mm": replace(COMMON["farthest_mm"], review=4.0),
-        # A mirrored T1 by a skull that is nearly symmetric has 1.013, the right ones 1.004 to 1.018
-        # (two runs of seed 2025), RIRE 0.55 to 0.90: where they cannot be told apart, say so
+        # Right ones have 0.57 to 1.04, mirrored ones 0.99 to 1.11 where the skull is nearly
+        # symmetric, RIRE 0.78 to 0.91: where they cannot be told apart, say so
         "mirrored": Limit(
-            0.95, 1.04, "a mirrored brain fits as well: left and right cannot be told apart"
+            0.95, 1.15, "a mirrored brain fits as well: left and right cannot be told apart"
         ),
     }
 )
@@ -145,5 +146,5 @@ def verdict_of(checks: tuple[Check, ...], limits: Mapping[str, Limit]) -> Verdic
 def reasons_of(checks: tuple[Check, ...]) -> tuple[str, ...]:
     """One line for each check that did not pass."""
     return tuple(
-        f"{c.meaning} ({c.name} {c.value:.3g}, limit {c.limit:.3g})" for c in checks if not c.passed
+        f"{c.meaning} ({c.name} {c.value:.4g}, limit {c.limit:.4g})" for c in checks if not c.passed
     )

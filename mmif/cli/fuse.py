@@ -288,6 +288,8 @@ def _say_plan(planned: "StudyPlan") -> None:
 
 def _say_summary(output: Path, summary: "Summary") -> None:
     """What was chosen of each input, and what was done; warnings on stderr."""
+    from mmif.transforms.readability import readability_line
+
     if quiet():
         return
     for item in summary.inputs:
@@ -304,4 +306,6 @@ def _say_summary(output: Path, summary: "Summary") -> None:
     if (loop := summary.loop_closure) is not None:
         way = " to ".join(map(label, loop.path))
         say(f"loop from {way}: {loop.residue_mm:.1f} mm, limit {loop.expected_mm:.1f} mm")
+    if seen := readability_line(summary.readability):
+        say(f"still seen of the sources: {seen}")
     say(f"{output}: {', '.join(summary.outputs)} in {summary.seconds['total']:.1f} s")

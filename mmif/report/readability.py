@@ -22,7 +22,7 @@ WANTED: Mapping[str, tuple[str, str, float, str]] = {
         "MRI gain",
         "≥",
         0.85,
-        "How strongly the MRI's detail stands in the fused brain; 1 is in full.",
+        "How strongly the MRI's detail stands in the fused brightness; 1 is in full.",
     ),
     "mri_correlation": (
         "Correlation with the MRI",
@@ -34,7 +34,7 @@ WANTED: Mapping[str, tuple[str, str, float, str]] = {
         "What is not MRI",
         "≤",
         0.40,
-        "The CT's findings and its noise, as a multiple of the MRI's own contrast.",
+        "The other's findings and noise, as a multiple of the MRI's own contrast.",
     ),
     "noise": (
         "Noise of the CT",
@@ -76,6 +76,10 @@ WANTED: Mapping[str, tuple[str, str, float, str]] = {
 }
 """Name, sign, what is wanted, what it says. The limits are those of `docs/evaluation.md`."""
 
+UNDER_COLOUR = {"mri_gain": 0.6, "ct_gain": 0.45, "bone": 0.6}
+"""What is wanted where an activity lies over one anatomy, which has 0.6 of the luminance then; a
+CT's soft tissue takes 0.75 of its window (`mmif.result.SOFT_TISSUE`), and 0.45 of it is as much."""
+
 LEGEND, MARGIN = (256, 128), (54, 40)
 """Pixels of the colour bar (activity by brightness), and of the words to its left and below."""
 
@@ -107,8 +111,9 @@ def readability_rows(readability: Mapping[str, Any], sources: int) -> list[Figur
         sources: how many were fused.
     """
     rows = []
-    for key, (name, sign, wanted, meaning) in WANTED.items():
-        value = readability.get(key)
+    in_pair = UNDER_COLOUR if sources == 2 and "activity_rho" in readability else {}
+    for key, (name, sign, grey, meaning) in WANTED.items():
+        value, wanted = readability.get(key), in_pair.get(key, grey)
         if value is None or (sources > 2 and key.endswith("slope")):
             continue
         met = value >= wanted if sign == "≥" else value <= wanted

@@ -2,19 +2,23 @@
 
 The eight fusion metrics say nothing of it (``docs/evaluation.md``): the pixel maximum is among the
 best by them, and shows a CT's noise in place of an MRI's contrast. These figures are measured in
-the volume itself, inside of the brain:
+the volume itself, inside of the brain, or in the soft tissue of a body:
 
-- ``mri_gain``, ``ct_gain``: how strongly each source's detail stands in the fused volume, by a
-  regression of the fused brightness on both, all without their broad course (Gaussian, 8 pixels).
-  The MRI counts from 0 to its brain's 99th percentile at 0.85, the CT from -20 to 100 HU.
+- ``mri_gain``, ``ct_gain``: how strongly each grey source's detail stands in the fused brightness,
+  by a regression on all sources, all without their broad course (Gaussian, 8 pixels). The MRI
+  counts from 0 to its brain's 99th percentile at 0.85, the CT from -20 to 100 HU; in a body by its
+  window.
 - ``mri_correlation``: of the fused detail with the MRI's.
-- ``not_mri``: what is not the MRI's detail, as a multiple of it: the CT's findings, and its noise.
-- ``noise``: the CT's grain in the fused brain, in grey levels of 255: what a Gaussian of one pixel
-  takes away of the CT, as strongly as it stands in the same of the fused volume.
+- ``not_mri``: what is not the MRI's detail, as a multiple of it: the CT's findings, and its noise,
+  or the activity.
+- ``noise``: the CT's grain in the fused brain beside an MRI, in grey levels of 255: what a Gaussian
+  of one pixel takes away of the CT, as strongly as it stands in the same of the fused volume.
 - ``bone``: mean brightness where the CT is above 500 HU.
 - ``activity_rho``, ``activity_error``: the activity (0..1) read back from the colours by an eye
   that cannot tell colours closer than 0.02 in OKLab: Spearman's correlation and mean error.
 - ``anatomy_slope``, ``activity_slope``: fused luminance by anatomy and by activity, both 0..1.
+
+Of a picture in colours its luminance counts.
 """
 
 from collections.abc import Mapping
@@ -24,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from mmif.result import RegisteredSource
+from mmif.result import SOFT_TISSUE, RegisteredSource
 from mmif.roles import ACTIVITY_ROLES
-from mmif.transforms.brain import find_brain
+from mmif.transforms.brain import brain_by_depth, find_brain
 from mmif.transforms.colour import LUMINANCE
 from mmif.transforms.head import head_mask
 from mmif.transforms.oklch import oklab
@@ -90,21 +94,86 @@ def readability(
     }
     covered = np.all([s.coverage[0].numpy()[..., ::step] > 0.99 for s in sources.values()], axis=0)
     apart = (spacing[0], spacing[1], spacing[2] * step)
-    bright = np.tensordot(LUMINANCE, shown, 1) if len(shown) == 3 else shown[0]
     anatomy = next(role for role in ("mri", "ct") if role in values)
     known = sources[anatomy].head
     head = (head_mask(sources[anatomy].values) if known is None else known)[0].numpy()
     head = head.astype(bool)[..., ::step] & covered
-    figures: dict[str, float] = {}
-    if "ct" in values and "mri" in values:
-        brain = find_brain(values["ct"], head, covered, apart)
-        figures |= _detail(bright, values["mri"], values["ct"], brain)
-        figures |= _bone(bright, values["ct"], covered)
     activity = next((role for role in ACTIVITY_ROLES if role in values), None)
+    bright = np.tensordot(LUMINANCE, shown, 1) if len(shown) == 3 else shown[0]
+    figures: dict[str, float] = {}
+    if len(values) > 1:
+        ct_range = _ct_range(sources)
+        tissue = _tissue(values, head, covered, apart, ct_range)
+        figures |= _detail(bright, _units(values, activity, tissue, ct_range), tissue)
+    if "ct" in values:
+        figures |= _bone(bright, values["ct"], covered)
     if activity is not None and len(shown) == 3:
         deep = ndimage.distance_transform_edt(head, sampling=apart) > SURFACE_MM
         figures |= _activity(shown, values[anatomy], values[activity], deep)
     return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def _ct_range(sources: Mapping[str, RegisteredSource]) -> tuple[float, float]:
+    """The HU that count as soft tissue: those of a head, or of the window of a body's CT."""
+    if "ct" not in sources or "mri" in sources:
+        return CT_RANGE
+    return sources["ct"].window.low, sources["ct"].window.high
+
+
+def _tissue(
+    values: Mapping[str, Volume],
+    head: Mask,
+    covered: Mask,
+    spacing: tuple[float, float, float],
+    ct_range: tuple[float, float],
+) -> Mask:
+    """Where details count: the brain of a head; the soft tissue of a body, a voxel from others."""
+    if "ct" not in values:
+        return brain_by_depth(head, spacing)
+    if ct_range == CT_RANGE:
+        return find_brain(values["ct"], head, covered, spacing)
+    low, high = ct_range
+    soft = head & (values["ct"] > low) & (values["ct"] < high)
+    return np.asarray(ndimage.binary_erosion(soft, np.ones((3, 3, 1))), dtype=bool)
+
+
+def _units(
+    values: Mapping[str, Volume], activity: str | None, tissue: Mask, ct_range: tuple[float, float]
+) -> dict[str, Volume]:
+    """Each source in 0..1, as its detail counts; empty where there is too little tissue."""
+    if tissue.sum() < LEAST:
+        return {}
+    units = {}
+    if "mri" in values:
+        mri = values["mri"]
+        base = min(0.0, float(mri.min()))
+        top = (float(np.percentile(mri[tissue], 99)) - base) / BRAIN_TOP
+        units["mri"] = np.clip((mri - base) / max(top, 1e-9), 0, 1)
+    if "ct" in values:
+        low, high = ct_range
+        units["ct"] = np.clip((values["ct"] - low) / (high - low), 0, 1)
+    if activity is not None:
+        top = float(np.percentile(values[activity][tissue], 99.8))
+        units[activity] = np.clip(values[activity] / max(top, 1e-9), 0, 1)
+    return units
+
+
+TOLD = {
+    "mri_gain": "MRI gain",
+    "ct_gain": "CT gain",
+    "bone": "bone",
+    "activity_rho": "activity read back",
+}
+"""The figure of each source that a terminal shows, and its name there."""
+
+
+def readability_line(figures: Mapping[str, float]) -> str:
+    """What a reader still sees of each source, on one line; "" where nothing was measured.
+
+    >>> readability_line({"ct_gain": 0.761, "bone": 0.973, "activity_rho": 0.9935, "noise": 1.0})
+    'CT gain 0.76, bone 0.97, activity read back 0.99'
+    """
+    return ", ".join(f"{name} {figures[key]:.2f}" for key, name in TOLD.items() if key in figures)
 
 
 def readability_warnings(figures: Mapping[str, float]) -> tuple[str, ...]:
@@ -114,6 +183,11 @@ def readability_warnings(figures: Mapping[str, float]) -> tuple[str, ...]:
         said.append(
             f"the MRI is hardly visible in the fused brain (gain {figures['mri_gain']:.2f}, "
             f"expected at least {HARDLY_VISIBLE:g})"
+        )
+    if "mri_gain" not in figures and figures.get("ct_gain", 1.0) < HARDLY_VISIBLE * SOFT_TISSUE:
+        said.append(
+            "the CT's soft tissue is hardly visible in the fused volume (gain "
+            f"{figures['ct_gain']:.2f}, expected at least {HARDLY_VISIBLE * SOFT_TISSUE:g})"
         )
     if figures.get("bone", 1.0) < HARDLY_VISIBLE:
         said.append(
@@ -128,34 +202,42 @@ def readability_warnings(figures: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _detail(bright: Volume, mri: Volume, ct: Volume, brain: Mask) -> dict[str, float]:
-    """Gains, correlation and what is not MRI; nothing where the brain is too small."""
-    if brain.sum() < LEAST:
+def _detail(bright: Volume, units: Mapping[str, Volume], tissue: Mask) -> dict[str, float]:
+    """Gains, correlation, what is not MRI and noise; nothing where nothing varies."""
+    if not units:
         return {}
-    base = min(0.0, float(mri.min()))
-    top = (float(np.percentile(mri[brain], 99)) - base) / BRAIN_TOP
-    low, high = CT_RANGE
-    units = (
-        bright,
-        np.clip((mri - base) / max(top, 1e-9), 0, 1),
-        np.clip((ct - low) / (high - low), 0, 1),
+    details = {role: _without_course(unit, tissue) for role, unit in units.items()}
+    fused = _without_course(bright, tissue)
+    grey = [role for role in ("mri", "ct") if role in units]
+    if min(fused.std(), details[grey[0]].std()) < 1e-6:
+        return {}
+    gains = dict(zip(details, _regress(fused, list(details.values())), strict=True))
+    figures = {f"{role}_gain": gains[role] for role in grey}
+    if "mri" in units:
+        mri = details["mri"]
+        figures["mri_correlation"] = np.corrcoef(fused, mri)[0, 1]
+        figures["not_mri"] = (fused - gains["mri"] * mri).std() / mri.std()
+    if {"ct", "mri"} <= set(units):
+        grain = {role: _grain(unit, tissue) for role, unit in units.items()}
+        # grain that stands in the fused volume as in the CT is its noise, not structure
+        found = dict(
+            zip(grain, _regress(_grain(bright, tissue), list(grain.values())), strict=True)
+        )
+        figures["noise"] = 255 * abs(found["ct"]) * grain["ct"].std()
+    return figures
+
+
+def _regress(fused: Volume, sources: list[Volume]) -> Volume:
+    """(sources,): how strongly each stands in ``fused`` (voxels,)."""
+    gains, *_ = np.linalg.lstsq(np.stack(sources, 1), fused, rcond=None)
+    return np.asarray(gains)
+
+
+def _grain(image: Volume, mask: Mask) -> Volume:
+    """What a Gaussian of `GRAIN_PIXELS` takes away of ``image`` in ``mask``, (voxels,)."""
+    return np.asarray(
+        (image - ndimage.gaussian_filter(image, (GRAIN_PIXELS, GRAIN_PIXELS, 0)))[mask]
     )
-    grain = [
-        (u - ndimage.gaussian_filter(u, (GRAIN_PIXELS, GRAIN_PIXELS, 0)))[brain] for u in units
-    ]
-    # grain that stands in the fused volume as in the CT is its noise, not structure
-    (_, ct_grain), *_ = np.linalg.lstsq(np.stack(grain[1:], 1), grain[0], rcond=None)
-    f, m, c = (_without_course(unit, brain) for unit in units)
-    if min(m.std(), f.std()) < 1e-6:
-        return {}
-    (mri_gain, ct_gain), *_ = np.linalg.lstsq(np.stack([m, c], 1), f, rcond=None)
-    return {
-        "mri_gain": mri_gain,
-        "ct_gain": ct_gain,
-        "mri_correlation": np.corrcoef(f, m)[0, 1],
-        "not_mri": (f - mri_gain * m).std() / m.std(),
-        "noise": 255 * abs(ct_grain) * grain[2].std(),
-    }
 
 
 def _without_course(image: Volume, mask: Mask) -> Volume:

@@ -11,6 +11,8 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from mmif.report.readability import WANTED, colour_bar, readability_rows
+from mmif.result import Window
+from mmif.transforms.colour import ACTIVITY, colour_fused
 from mmif.transforms.oklch import colour_at
 from mmif.transforms.readability import readability, readability_warnings
 
@@ -25,7 +27,12 @@ def volume(values: np.ndarray) -> MetaTensor:
 
 
 def source(values: np.ndarray) -> Any:
-    return SimpleNamespace(values=volume(values), coverage=torch.ones(1, *SHAPE), head=None)
+    return SimpleNamespace(
+        values=volume(values),
+        coverage=torch.ones(1, *SHAPE),
+        head=None,
+        window=Window(-20, 100),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +112,44 @@ def test_activity_is_read_back_from_colours_and_not_from_grey(
     activity = torch.as_tensor((head["spect"] / 130)[None], dtype=torch.float32).clamp(0, 1)
     found = measured(colours(bright, activity).numpy(), head, "mri", "spect")
     assert low < found["activity_rho"] <= high
-    assert "mri_gain" not in found
+    assert found["mri_correlation"] > 0.97
+
+
+@pytest.mark.parametrize("anatomy", ["mri", "ct"])
+def test_an_anatomy_is_told_under_colour_too(head: dict[str, np.ndarray], anatomy: str) -> None:
+    shown = unit(head["mri"]) if anatomy == "mri" else np.clip((head["ct"] + 20) / 120, 0, 1)
+    grey = measured(shown[None], head, "mri", "ct")
+    activity = torch.as_tensor((head["spect"] / 130)[None], dtype=torch.float32).clamp(0, 1)
+    bright = torch.as_tensor(shown[None], dtype=torch.float32)
+    fused = colour_fused(bright, activity, ACTIVITY, 0.8).numpy()
+    found = measured(fused, head, anatomy, "spect")
+    gain = f"{anatomy}_gain"
+    assert found[gain] == pytest.approx(0.8 * grey[gain], rel=0.1)
+    if anatomy == "ct":
+        assert found["bone"] == pytest.approx(0.8, abs=0.05)
+        assert "noise" not in found  # its own grain covers nothing
+
+
+def test_a_ct_that_is_the_only_anatomy_has_to_be_seen() -> None:
+    (line,) = readability_warnings({"ct_gain": 0.3, "bone": 0.99})
+    assert "soft tissue is hardly visible" in line
+    assert readability_warnings({"ct_gain": 0.3, "mri_gain": 0.9}) == ()
+    rows = readability_rows({"ct_gain": 0.4, "bone": 0.7, "activity_rho": 0.99}, 2)
+    assert [row.tone for row in rows] == ["review", "pass", "pass"]
+
+
+def test_the_soft_tissue_of_a_body_counts_by_its_window(head: dict[str, np.ndarray]) -> None:
+    """Fat, muscle and vessels of a trunk without a skull, as its window of 400 HU shows them."""
+    random = np.random.default_rng(7)
+    texture = ndimage.gaussian_filter(random.normal(size=SHAPE), (2, 2, 1))
+    inside = head["ct"] > -500
+    ct = np.where(inside, 40 + 60 * texture / texture.std(), -1000)
+    trunk, pet = source(ct), source(head["spect"])
+    trunk.window = Window(-160, 240)
+    bright = torch.as_tensor(np.clip((ct + 160) / 400, 0, 1)[None], dtype=torch.float32)
+    level = torch.as_tensor((head["spect"] / 130)[None], dtype=torch.float32).clamp(0, 1)
+    fused = colour_fused(bright, level, ACTIVITY, 1.0).numpy()
+    assert readability(fused, {"ct": trunk, "pet": pet}, SPACING)["ct_gain"] > 0.9
 
 
 def test_an_empty_volume_has_no_figures() -> None:

@@ -191,7 +191,9 @@ class TrainingConfig:
     weights that is validated and kept, 0 for none; ``augmentation``: share of the pairs that are
     changed; ``scanner``: share that is shown as a scanner's volume would show it, with noise and
     findings (`mmif.training.scanner`); ``phantoms``: share that is replaced by drawn images of
-    flat regions, on which ringing shows; ``data``: the public data that has the
+    flat regions, on which ringing shows; ``other``: the second source counts in the loss as so many
+    times as bright as the network sees it, for an activity has its colour besides, and its
+    brightness takes that of the anatomy; ``data``: the public data that has the
     ``validation_cases``, for the card;
     ``validation_cases``: the cases held out, a fifth by the seed where none are named or there;
     ``validate_every``: epochs between validations, of at most ``validation_pairs`` pairs, evenly
@@ -208,6 +210,7 @@ class TrainingConfig:
     augmentation: float = 0.0
     scanner: float = 0.0
     phantoms: float = 0.0
+    other: float = 1.0
     seed: int = 2025
     precision: Precision = "auto"
     data: Literal["harvard", "roadscene"] | None = None
@@ -221,7 +224,7 @@ class TrainingConfig:
         for name, low in {**at_least, "validation_pairs": 1}.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"found {name} {getattr(self, name)}, expected at least {low}")
-        for name in ("augmentation", "scanner", "phantoms", "average"):
+        for name in ("augmentation", "scanner", "phantoms", "average", "other"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"found {name} {getattr(self, name):g}, expected 0 to 1")
         if not self.learning_rate > 0:

@@ -82,7 +82,8 @@ def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     registration = summary.get("registration") or {}
     verdict = str(registration.get("verdict") or view.registration.verdict)
     pictures = thumbnails(view)
-    names = {view.reference.role: "reference", view.moving.role: "moving"}
+    third = view.shown_sources.get("third")
+    names = {source.role: name for name, source in view.shown_sources.items()}
     inputs = [
         {
             "label": label(str(entry.get("role"))),
@@ -100,6 +101,7 @@ def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
         "heading": f"{labels(view.result.sources)}, fused",
         "reference_label": view.reference_label,
         "moving_label": view.moving_label,
+        "third_label": label(third.role) if third else "",
         "verdict": verdict,
         "headline": HEADLINES.get(verdict, ""),
         "reasons": all_reasons(summary),

@@ -28,6 +28,7 @@ from mmif.report.pictures import (
     with_edges,
 )
 from mmif.report.study_view import StudyView, array, axial, axial_slice, is_blurred
+from mmif.roles import label
 from mmif.transforms.colour import shown
 
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
@@ -62,13 +63,12 @@ class BeforeAfter:
 
 
 def thumbnails(view: StudyView) -> dict[str, Picture]:
-    """Reference, moving and fused in the axial plane to look at first."""
+    """The sources and fused in the axial plane to look at first."""
     at = view.cut
-    slices = {
-        "reference": (axial_slice(view.reference, at.k), view.reference_label),
-        "moving": (axial_slice(view.moving, at.k), f"{view.moving_label}, registered"),
-        "fused": (view.fused[..., at.k], "fused"),
-    }
+    slices = {"fused": (view.fused[..., at.k], "fused")}
+    for name, source in view.shown_sources.items():
+        words = label(source.role) + ("" if name == "reference" else ", registered")
+        slices[name] = (axial_slice(source, at.k), words)
     box = content_box(view.fused_bright(axial(at.k)).T)
 
     def picture(values: Floats, words: str) -> Picture:

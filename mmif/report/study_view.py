@@ -44,6 +44,12 @@ class StudyView:
         return self.result.moving[0]
 
     @property
+    def shown_sources(self) -> dict[str, "RegisteredSource"]:
+        """The sources by their names in the viewer: of three there is a ``third``."""
+        names = ("reference", "moving", "third")
+        return dict(zip(names, (self.reference, *self.result.moving), strict=False))
+
+    @property
     def registration(self) -> "Registration":
         """How the moving source was brought there."""
         registration = self.moving.registration

@@ -4,7 +4,8 @@ import base64
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from mmif.report.study_view import StudyView, array, is_blurred
 from mmif.report.volumes import PackedVolume, Parts, pack_unit, pack_values
 from mmif.roles import label
 from mmif.transforms.colour import palette
+
+if TYPE_CHECKING:
+    from mmif.result import RegisteredSource
 
 Voxels = npt.NDArray[Any]
 
@@ -99,14 +103,11 @@ def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
     described = {name: volume.description() for name, volume in packed.items()}
     for name in ("share", "strength", "lost"):
         described[name]["factor"] = SHARE_FACTOR
-    coloured = "moving" if view.reference.colour_map is None else "reference"
-    for name, role in (("reference", view.reference.role), ("moving", view.moving.role)):
-        window = result.windows[role]
-        described[name] |= _source_words(described[name], window, role)
-    map_name = (summary.get("pipeline") or {}).get("colour_map")
-    if map_name:
-        table = palette(str(map_name)).tobytes()
-        described[coloured]["palette"] = base64.b64encode(table).decode("ascii")
+    for name, source in view.shown_sources.items():
+        described[name] |= _source_words(described[name], result.windows[source.role], source.role)
+        if source.colour_map is not None:
+            table = palette(source.colour_map).tobytes()
+            described[name]["palette"] = base64.b64encode(table).decode("ascii")
     described["fused"] |= {
         "label": "fused",
         "unit": "",
@@ -150,7 +151,7 @@ def reduction_words(view: StudyView, detail: Detail, grid: Grid) -> str:
             f"the {label(role)} in steps of {detail.step_hu:g} HU"
             if role == "ct"
             else f"the {label(role)} in {detail.levels} levels"
-            for role in (view.reference.role, view.moving.role)
+            for role in view.result.sources
         ]
         less += steps
     return " and ".join([", ".join(less[:-1]), less[-1]] if len(less) > 1 else less)
@@ -244,7 +245,7 @@ def _guessed_bytes(view: StudyView, detail: Detail) -> float:
 def _volumes(
     view: StudyView, places: npt.NDArray[np.int_], detail: Detail
 ) -> dict[str, PackedVolume]:
-    """The viewer's seven volumes, those of its slices ``places``, packed side by side."""
+    """The viewer's volumes, those of its slices ``places``, packed side by side."""
     share, result = view.share, view.result
     columns, rows = view.frame
     depth = result.grid.shape[2]
@@ -264,9 +265,9 @@ def _volumes(
 
     small = detail.pixels * SHARE_FACTOR
 
-    def source(volume: Any, role: str) -> PackedVolume:
-        step = detail.step_hu if role == "ct" else None
-        return pack_values(parts(array(volume)), step=step, levels=detail.levels)
+    def source(one: "RegisteredSource") -> PackedVolume:
+        step = detail.step_hu if one.role == "ct" else None
+        return pack_values(parts(array(one.values)), step=step, levels=detail.levels)
 
     packers: dict[str, Callable[[], PackedVolume]] = {
         "fused": lambda: pack_unit(parts(array(result.fused))),
@@ -274,8 +275,7 @@ def _volumes(
         "share": lambda: pack_unit(_quantised(parts(share.moving[None], small), 255, 30)),
         "strength": lambda: pack_unit(_quantised(parts(share.strength[None], small), 255, 15)),
         "lost": lambda: pack_unit(part / 2 for part in parts(share.lost[None], small, middle=True)),
-        "reference": lambda: source(view.reference.values, view.reference.role),
-        "moving": lambda: source(view.moving.values, view.moving.role),
+        **{name: partial(source, one) for name, one in view.shown_sources.items()},
     }
     with ThreadPoolExecutor(torch.get_num_threads()) as cores:
         packing = {name: cores.submit(pack) for name, pack in packers.items()}

@@ -228,7 +228,8 @@ def _step(
     with _cast(recipe, device):
         fused = network(sources)
     generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + state.step)
-    a, b, drawn = sources[:, :1], sources[:, 1:], batch.drawn.to(device)
+    a, b = sources[:, :1], sources[:, 1:] * recipe.other
+    drawn = batch.drawn.to(device)
     total, parts = fusion_loss(
         fused, a, b, job.pipeline.loss, generator, drawn, _target(batch, device)
     )

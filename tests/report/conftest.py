@@ -293,6 +293,15 @@ def colour_study() -> Study:
 
 
 @pytest.fixture(scope="session")
+def three_sources(study: Study, colour_study: Study) -> Study:
+    """CT, MRI and SPECT, in the SPECT's colours."""
+    sources = {**study.result.sources, "spect": colour_study.result.sources["spect"]}
+    result = replace(study.result, sources=sources, fused=colour_study.result.fused)
+    inputs = [*study.summary["inputs"], colour_study.summary["inputs"][1]]
+    return Study(result, {**study.summary, "task": "ct-mri-spect", "inputs": inputs})
+
+
+@pytest.fixture(scope="session")
 def report_file(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``report.html`` of the CT and MRI study."""
     from mmif.report import write_report

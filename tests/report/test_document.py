@@ -237,6 +237,17 @@ def test_a_preview_of_odd_volumes_is_made(odd, change, tmp_path) -> None:
     assert (tmp_path / "sheet.png").stat().st_size > 500
 
 
+def test_three_sources_are_named_and_pictured(three_sources, study) -> None:
+    page = report_page(three_sources.result, three_sources.summary)
+    text = words(page)
+    assert "MRI, CT and SPECT, fused" in text
+    assert "MRI, CT and SPECT volumes of one patient were fused" in text
+    assert text.count("was moved") == 2
+    assert 'alt="SPECT, registered, axial slice' in page
+    assert 'value="third"' in page
+    assert 'value="third"' not in report_page(study.result, study.summary)
+
+
 def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) -> None:
     found = study.summary["registration"]
     doubt = {"verdict": "fail", "error_farthest_mm": 2.6, "reasons": ["the skins lie apart"]}

@@ -186,6 +186,27 @@ def test_each_volume_shows_its_own_values(report, study) -> None:
         assert report.pixel((i, j)) == pytest.approx([expected] * 3, abs=1)
 
 
+def test_the_third_source_is_shown_and_read(browser, three_sources, tmp_path) -> None:
+    from mmif.report import write_report
+
+    write_report(three_sources.result, three_sources.summary, tmp_path / "report.html")
+    report = Report(browser, tmp_path / "report.html")
+    report.page.locator("#viewer").scroll_into_view_if_needed()
+    report.toggle("smooth")
+    report.choose("third")
+    spect = three_sources.result.sources["spect"]
+    colours = shown(spect.unit, spect.colour_map)
+    for i, j in (LESION, BLEEDING):
+        expected = [brightness(channel) for channel in colours[:, i, j, SLICE]]
+        assert report.pixel((i, j)) == pytest.approx(expected, abs=4)
+    report.page.mouse.click(*report.place("axial", *BLEEDING))
+    report.settle()
+    counts = float(spect.values[(0, *BLEEDING, SLICE)])
+    assert float(report.read("third").removesuffix(" counts")) == pytest.approx(counts, abs=0.5)
+    assert report.messages == []
+    report.page.close()
+
+
 def test_the_crosshair_tells_position_and_source_values(report, study) -> None:
     result = study.result
     for i, j in (LESION, BLEEDING):

@@ -1,5 +1,5 @@
 "use strict";
-// The viewer: three planes of two sources and their fusion, drawn on 2-D canvases.
+// The viewer: three planes of two or three sources and their fusion, drawn on 2-D canvases.
 // Voxels (i, j, k): i from the patient's right to left, j from front to back, k from feet to head.
 (() => {
   const root = document.getElementById("viewer");
@@ -12,7 +12,7 @@
   };
   const STRIDES = [1, X, X * Y];
   const EDGE = [255, 150, 50];
-  const SOURCES = ["reference", "moving", "fused"];
+  const SOURCES = ["reference", "moving", "third", "fused"].filter((name) => study.volumes[name]);
   const codes = {};
   const query = (selector) => root.querySelector(selector);
   const state = {
@@ -135,6 +135,11 @@
       eachPixel(shape, (index, n) => {
         put(out, n, covered(index) ? table[volume[index]] : 0, palettes.moving);
       });
+    },
+    third(shape, out) {
+      const table = brightnessTable("third");
+      const [volume] = codes.third;
+      eachPixel(shape, (index, n) => put(out, n, table[volume[index]], palettes.third));
     },
     fused(shape, out) {
       const table = brightnessTable("fused");
@@ -504,6 +509,7 @@
     set("voxel", state.at.map(fullVoxel).join(", "));
     if (codes.reference) set("reference", sourceText("reference", index));
     if (codes.moving && codes.coverage) set("moving", sourceText("moving", index));
+    if (codes.third) set("third", sourceText("third", index));
     set("fused", fusedText(index));
     if (legend) set("legend", legendText(index));
     if (codes.lost) set("share", shareText(index));
@@ -797,7 +803,7 @@
     for (const pane of panes) fit(pane);
     draw();
     root.dataset.firstPictureMs = Math.round(performance.now());
-    for (const name of ["coverage", "reference", "moving", "share", "strength", "lost"]) await load(name);
+    for (const name of Object.keys(study.volumes)) if (!codes[name]) await load(name);
     for (const radio of radios) radio.disabled = false;
     redraw();
     // Drawn at once: the next frame would be too late, and an empty one seen.

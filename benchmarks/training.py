@@ -4,10 +4,12 @@
                                   [--runs 1] [--threads 2] [--pipeline FILE] [--against ...]
 
 CPU seconds a step of the training's own process and of the processes that draw its crops, the wall
-seconds between two steps (medians of the steps behind the first five), and the loss of the last
-step: of one recipe and seed it is the same to the last digits, unless arithmetic changed. Checkouts
-run in turn, each in a process of its own, on an eighth of the pairs; of several runs the median is
-printed.
+seconds between two steps (medians of the steps behind the first five), the loss of the last step,
+and how far any step's loss lies from the first checkout's, at most: of one recipe and seed next to
+nothing, unless what is trained changed. Checkouts run in turn, each in a process of its own, on an
+eighth of the pairs; of several runs the median is printed. 0.1.0 reads the same recipe:
+
+    python benchmarks/training.py --pipeline 0.1.0/pipelines/ct-mri.yaml --against 0.1.0
 """
 
 import argparse
@@ -29,9 +31,9 @@ import json, resource, sys, time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from mmif import startup
+from mmif import training
 from mmif.config import load_pipeline
-from mmif.training import Job, find_pairs, join_ranks, split_by_case, train
+from mmif.training import Job, find_pairs, split_by_case, train
 from mmif.training.card import Origin
 task, data, output, steps, pipeline, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
@@ -39,7 +41,12 @@ recipe = load_pipeline(pipeline or task)
 chosen = recipe.training.validation_cases
 pairs = split_by_case(find_pairs(task, Path(data)), chosen, recipe.training.seed)
 pairs = replace(pairs, training=pairs.training[::8], validation=pairs.validation[:1])
-getattr(startup, "keep_memory", int)()  # as the command does
+try:
+    from mmif.startup import keep_memory  # as the command does
+    keep_memory()
+except ImportError:
+    pass  # 0.1.0 has none
+join_ranks = getattr(training, "join_ranks", None) or training.joined_ranks
 marks = []
 def watch(progress):
     marks.append((time.process_time(), time.perf_counter(), progress.losses))
@@ -65,17 +72,22 @@ def main() -> None:
     checkouts = [ROOT, *(path.resolve() for path in args.against)]
     found: dict[Path, list[tuple[float, ...]]] = {checkout: [] for checkout in checkouts}
     for _ in range(args.runs):
+        first: list[float] = []
         for checkout in checkouts:
-            found[checkout].append(seconds_of(checkout, args))
+            *seconds, losses = seconds_of(checkout, args)
+            first = first or losses
+            apart = max(abs(a - b) / abs(b) for a, b in zip(losses, first, strict=True))
+            found[checkout].append((*seconds, losses[-1], apart))
     head = ("checkout", "CPU s a step", "drawing, CPU s a step", "wall s a step", "last loss")
+    head = (*head, "losses apart")
     print("| " + " | ".join(head) + " |", "|---" * len(head) + "|", sep="\n")
     for checkout, rows in found.items():
         middle = [statistics.median(column) for column in zip(*rows, strict=True)]
         print(f"| {checkout.name} | " + " | ".join(f"{value:.4g}" for value in middle) + " |")
 
 
-def seconds_of(checkout: Path, args: argparse.Namespace) -> tuple[float, float, float, float]:
-    """CPU seconds a step, those of the drawing, wall seconds a step, and the last loss."""
+def seconds_of(checkout: Path, args: argparse.Namespace) -> tuple[float, float, float, list[float]]:
+    """CPU seconds a step, those of the drawing, wall seconds a step, and the losses."""
     waiting = {"GOMP_SPINCOUNT": "1000"}  # as the command has it: mmif.startup
     threads = str(args.threads)
     environment = {**os.environ, **waiting, "OMP_NUM_THREADS": threads, "PYTHONPATH": str(checkout)}
@@ -91,7 +103,7 @@ def seconds_of(checkout: Path, args: argparse.Namespace) -> tuple[float, float, 
     cpu, wall = (
         statistics.median(b[part] - a[part] for a, b in pairwise(counted)) for part in (0, 1)
     )
-    return cpu, drawing, wall, marks[-1][2]["total"]
+    return cpu, drawing, wall, [mark[2]["total"] for mark in marks]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ The paper's loss is ``10 L_sim + 5 L_grad + 1 L_smooth``; ``L_ab`` is its ablati
 terms are differentiable forms of the metrics; ``docs/training.md`` says what each of them moves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -76,7 +76,8 @@ def smooth_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def local_similarity_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """L_ab, the ablation: one minus the mean local SSIM (Gaussian 11 x 11, sigma 1.5)."""
-    return 1 - (local_similarity(a, f, 1.0) + local_similarity(b, f, 1.0)) / 2
+    like_a, like_b = local_similarities(f, (a, b), 1.0)
+    return 1 - (like_a + like_b) / 2
 
 
 def saliency_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -93,7 +94,8 @@ def bone_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def structure_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """One minus the mean SSIM with the constants of the published tables (1 on data in 0..255)."""
-    return 1 - (local_similarity(a, f, 1 / 255) + local_similarity(b, f, 1 / 255)) / 2
+    like_a, like_b = local_similarities(f, (a, b), 1 / 255)
+    return 1 - (like_a + like_b) / 2
 
 
 def edge_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -112,7 +114,8 @@ def difference_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def information_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Minus the mutual information of the fused image with both sources, in bits, over 4."""
-    gains = [_mutual_information(x, y) for z in (a, b) for x, y in zip(f, z, strict=True)]
+    index, upper = _soft_level(f.flatten(1))
+    gains = [_mutual_information(index, upper, source.flatten(1)) for source in (a, b)]
     return -torch.stack(gains).sum() / (4 * len(f))
 
 
@@ -244,19 +247,23 @@ def fusion_loss(
     return total, {name: term.detach() for name, term in terms.items()}
 
 
-def local_similarity(x: Tensor, y: Tensor, dynamic_range: float) -> Tensor:
-    """Mean SSIM over the valid region, Gaussian 11 x 11 with sigma 1.5, population moments.
+def local_similarities(f: Tensor, sources: Sequence[Tensor], dynamic_range: float) -> list[Tensor]:
+    """Mean SSIM of ``f`` with each source over the valid region, Gaussian 11 x 11 with sigma 1.5.
+
+    Population moments, each blurred once: those of the sources need no way back.
 
     Args:
         dynamic_range: L of Wang 2004 in units of the data, which is in 0..1.
     """
     c1, c2 = (0.01 * dynamic_range) ** 2, (0.03 * dynamic_range) ** 2
-    stack = torch.cat([x, y, x * x, y * y, x * y], 1)
-    mean_x, mean_y, xx, yy, xy = _blur(stack).unbind(1)
-    var_x, var_y = (xx - mean_x**2).clamp_min(0), (yy - mean_y**2).clamp_min(0)
-    cov = xy - mean_x * mean_y
-    top = (2 * mean_x * mean_y + c1) * (2 * cov + c2)
-    return (top / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean()
+    mean, square, *crossed = _blur(torch.cat([f, f * f, *(x * f for x in sources)], 1)).unbind(1)
+    known = _blur(torch.cat([*sources, *(x * x for x in sources)], 1)).unbind(1)
+    variance, similarities = (square - mean**2).clamp_min(0), []
+    for x, xx, xf in zip(known[: len(sources)], known[len(sources) :], crossed, strict=True):
+        top = (2 * x * mean + c1) * (2 * (xf - x * mean) + c2)
+        bottom = (x**2 + mean**2 + c1) * ((xx - x**2).clamp_min(0) + variance + c2)
+        similarities.append((top / bottom).mean())
+    return similarities
 
 
 def _blur(x: Tensor) -> Tensor:
@@ -308,14 +315,18 @@ def _correlation(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(1) / scale
 
 
-def _mutual_information(x: Tensor, y: Tensor) -> Tensor:
-    """MI in bits of one fused image with one source, 256 grey levels, linear in the fused value."""
-    index, upper = _soft_level(x.flatten())
-    row = (y.flatten() * 255).round().long() * (GREY_LEVELS + 1)
-    joint = x.new_zeros(GREY_LEVELS * (GREY_LEVELS + 1))
-    joint = joint.scatter_add(0, row + index, 1 - upper).scatter_add(0, row + index + 1, upper)
-    joint = joint.view(GREY_LEVELS, GREY_LEVELS + 1) / x.numel()
-    return _entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint.flatten())
+def _mutual_information(index: Tensor, upper: Tensor, y: Tensor) -> Tensor:
+    """MI in bits of each image with its source ``y``, 256 grey levels: ``(n,)``.
+
+    Args:
+        index, upper: the image's levels as `_soft_level` has them, ``(n, pixels)``.
+        y: ``(n, pixels)`` in 0..1.
+    """
+    row = (y * 255).round().long() * (GREY_LEVELS + 1) + index
+    joint = upper.new_zeros(len(y), GREY_LEVELS * (GREY_LEVELS + 1))
+    joint = joint.scatter_add(1, row, 1 - upper).scatter_add(1, row + 1, upper)
+    joint = joint.view(len(y), GREY_LEVELS, GREY_LEVELS + 1) / y.shape[1]
+    return _entropy(joint.sum(1)) + _entropy(joint.sum(2)) - _entropy(joint.flatten(1))
 
 
 def _soft_level(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,87 +1,72 @@
-"""Training pairs for `spect-ct` and `pet-ct`: activity of one head laid over the CT of another.
+"""What a reader still sees of a CT and of the activity over it, with some weights or others.
 
-    python benchmarks/activity_over_ct.py --data DATA/harvard -o DATA/made
-    mmif train --task spect-ct --data DATA/made -o trained/spect-ct     # and pet-ct
+    python benchmarks/activity_over_ct.py
+    python benchmarks/activity_over_ct.py trained/spect-ct/weights trained/pet-ct/weights
 
-The given slices have SPECT and PET with MRI, and CT with MRI, but no activity with CT. Each CT
-slice gets a SPECT and a PET slice of the same relative height, of a case that the seed chooses;
-the head that its MRI shows is stretched to the head that the CT shows. What the two have in common
-is the outline alone, as in life: nothing of the activity can be guessed from the CT.
-Names and cases are those of the CT, so that a split by case holds.
+Through all of the fusion, on the sample head (SPECT, found by registration) and on the drawn chest
+of ``benchmarks/body.py`` (PET, one frame): for each of the shipped weights and those given, the
+activity read back from the colours, and the slopes of the brightness by anatomy and by activity
+(`mmif.transforms.readability`). Registration and windows are the same for all, and made once.
 """
 
 import argparse
-from collections import defaultdict
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from scipy import ndimage
+from body import draw
 
-from mmif.io.images import grey_of, read_image
-from mmif.studies.slice_files import SliceFiles, find_slice_files
+from mmif.config import load_pipeline
+from mmif.fusion import fusion_transforms, run_steps
+from mmif.io import load
+from mmif.result import STUDY_KEY
+from mmif.transforms.fuse import FuseSlicesd, MeasureFusiond
 
-HEAD = 20
-"""Grey levels of 255: what is brighter belongs to the head (the air of the slices is 0 to 8)."""
-
-SEED = 2025
+SAMPLE = Path(__file__).parents[1] / "sample_data"
+CHEST_SLICES = 60
+FIGURES = ("activity_rho", "activity_error", "anatomy_slope", "activity_slope")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("weights", nargs="*", help="shipped names, folders or files")
     arguments = parser.parse_args()
-    anatomies = by_case(find_slice_files("ct-mri", arguments.data))
-    for role in ("SPECT", "PET"):
-        folder = arguments.output / f"{role}-CT"
-        for name in (role, "CT"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        donors = by_case(find_slice_files(f"{role.lower()}-mri", arguments.data))
-        random, count = np.random.default_rng(SEED), 0
-        for files in anatomies.values():
-            for place, pair in enumerate(files):
-                donor = donors[str(random.choice(sorted(donors)))]
-                of_height = donor[round(place / max(len(files) - 1, 1) * (len(donor) - 1))]
-                ct = grey_of(read_image(pair.other).pixels)
-                Image.fromarray(ct).save(folder / "CT" / pair.name)
-                activity(of_height, ct).save(folder / role / pair.name)
-                count += 1
-        print(f"{folder}: {count} pairs")
+    print("| weights | on | rho | error | anatomy | activity |\n|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as place:
+        for task, where, data in prepared(Path(place)):
+            pipeline = load_pipeline(task)
+            for weights in dict.fromkeys([pipeline.weights, *arguments.weights]):
+                if f"{pipeline.activity}" not in load_task(weights):
+                    continue
+                found = figures(data, task, weights)
+                values = " | ".join(f"{found[name]:.3f}" for name in FIGURES)
+                print(f"| {weights} | {where} | {values} |", flush=True)
 
 
-def by_case(files: list[SliceFiles]) -> dict[str, list[SliceFiles]]:
-    """The pairs of each case, feet first."""
-    cases: dict[str, list[SliceFiles]] = defaultdict(list)
-    for pair in files:
-        cases[pair.case].append(pair)
-    return cases
+def prepared(place: Path) -> Iterator[tuple[str, str, dict]]:
+    """Task, words and what lies before the network, of the sample head and of the drawn chest."""
+    draw(place / "chest", CHEST_SLICES, 0.0)
+    head = {"ct": SAMPLE / "ct", "spect": SAMPLE / "spect.dcm"}
+    chest = {"ct": place / "chest" / "ct", "pet": place / "chest" / "pet"}
+    for task, where, paths in (("spect-ct", "sample head", head), ("pet-ct", "drawn chest", chest)):
+        volumes = {role: load(path, role=role) for role, path in paths.items()}
+        data, _ = run_steps(fusion_transforms(load_pipeline(task)).up_to(FuseSlicesd), volumes)
+        yield task, where, data
 
 
-def activity(donor: SliceFiles, ct: np.ndarray) -> Image.Image:
-    """The activity of ``donor`` with its head stretched to that of ``ct`` (rows, columns)."""
-    own = box(grey_of(read_image(donor.anatomical).pixels))
-    wanted = box(ct)
-    scale = [(o[1] - o[0]) / max(w[1] - w[0], 1) for o, w in zip(own, wanted, strict=True)]
-    (top, _), (left, _) = own
-    (to_top, _), (to_left, _) = wanted
-    matrix = (scale[1], 0, left - scale[1] * to_left, 0, scale[0], top - scale[0] * to_top)
-    picture = Image.fromarray(read_image(donor.other).pixels)
-    size = (ct.shape[1], ct.shape[0])
-    return picture.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+def load_task(weights: str) -> str:
+    """The task that ``weights`` were trained for."""
+    from mmif.weights import find_weights, read_card
+
+    return str(read_card(find_weights(weights))["task"])
 
 
-def box(grey: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last row and column of the head; the whole picture where there is none."""
-    parts, count = ndimage.label(grey > HEAD)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    head = parts == 1 + int(np.argmax(sizes)) if count else parts > 0  # no holder, no table
-    spans = []
-    for axis in (1, 0):
-        used = np.flatnonzero(head.any(axis=axis))
-        last = grey.shape[1 - axis] - 1
-        spans.append((int(used[0]), int(used[-1])) if len(used) else (0, last))
-    return spans[0], spans[1]
+def figures(data: dict, task: str, weights: str) -> dict[str, float]:
+    """The readability of what ``weights`` make of ``data``."""
+    pipeline = load_pipeline(task)
+    steps = fusion_transforms(pipeline, weights=weights).transforms
+    fuse = next(step for step in steps if isinstance(step, FuseSlicesd))
+    return dict(MeasureFusiond(pipeline.roles)(fuse(data))[STUDY_KEY].readability)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/end_to_end.py [--data ../shared/data] [--device auto] [--runs 1] [--json FILE]
                                     [--cases WORDS,...] [--against CHECKOUT] [--no-elastix]
+                                    [--keep FOLDER]
 
 The sample head (CT and SPECT) against ``truth.json``; a pair as large as today's scanners make, the
 sample head on finer grids with a scanner's noise (CT 512 x 512 x 300, MRI 256 x 256 x 180, both
@@ -14,7 +15,8 @@ Beside each run of the large pair and of RIRE one run of elastix (Debian's; one 
 of 500 iterations, two threads) does the registration alone, from NIfTI files that are not packed:
 what a machine's load does to one it does to the other, and the ratio says what is left. With
 ``--against`` another checkout fuses the same in turn. Of several runs the one of median wall time
-is printed. ``--cases`` takes words of which a case's name must hold one.
+is printed. ``--cases`` takes words of which a case's name must hold one; ``--keep`` leaves the
+volumes that were made in FOLDER. MB are 1e6 bytes.
 """
 
 import argparse
@@ -71,11 +73,13 @@ def main() -> None:
     parser.add_argument("--cases", default="")
     parser.add_argument("--against", type=Path)
     parser.add_argument("--no-elastix", action="store_true")
+    parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
     checkouts = [ROOT, *([args.against.resolve()] if args.against else [])]
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = args.keep.resolve() if args.keep else Path(name)
+        folder.mkdir(exist_ok=True)
         for case in chosen_cases(args.data, folder, args.cases.split(",")):
             runs: dict[Path, list[dict[str, object]]] = {checkout: [] for checkout in checkouts}
             for number in range(args.runs):
@@ -255,7 +259,7 @@ def run(case: Case, folder: Path, device: str, checkout: Path) -> dict[str, obje
         "wall": wall,
         "cpu": usage.ru_utime + usage.ru_stime,
         "report_mb": size,
-        "peak_mb": usage.ru_maxrss / 1024,
+        "peak_mb": usage.ru_maxrss * 1024 / 1e6,
         "error_mm": error_mm(case, found),
         "verdict": summary["registration"]["verdict"],
         "device": summary["fusion"]["device"],

@@ -6,7 +6,9 @@
 ``fuse`` (NIfTI, DICOM and colour), ``register``, ``batch`` and ``train --max-steps`` run on the
 sample data, once by each checkout's code. Voxels, places, transforms and weights are compared to
 the last bit; of every ``summary.json`` all but times, versions and paths. Prints each output with
-``same``, or what differs, and the fields that only one of them has; exit code 1 where one differs.
+``same``, or what differs and how far, and the fields that only one of them has; exit code 1 where
+one differs. ``--ct`` and ``--mri`` take another pair for ``fuse`` and ``register``: the large one
+of ``end_to_end.py --keep``.
 """
 
 import argparse
@@ -62,14 +64,17 @@ def main() -> None:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--only", nargs="+", choices=list(JOBS), default=list(JOBS))
+    parser.add_argument("--ct", type=Path, default=CT)
+    parser.add_argument("--mri", type=Path, default=MRI)
     options = parser.parse_args()
     different = 0
     with tempfile.TemporaryDirectory() as name:
-        studies = make_studies(Path(name) / "studies")
+        inputs = {"ct": options.ct.resolve(), "mri": options.mri.resolve(), "spect": SPECT}
+        inputs["studies"] = make_studies(Path(name) / "studies")
         for job in options.only:
             outs = [Path(name) / side / job for side in ("before", "after")]
             for checkout, out in zip((options.before, options.after), outs, strict=True):
-                run(checkout.resolve(), JOBS[job], out, studies, made=job in MADE)
+                run(checkout.resolve(), JOBS[job], out, inputs, made=job in MADE)
             for file, found in compare(*outs):
                 print(f"{job:9} {file:42} {found or 'same'}", flush=True)
                 different += bool(found) and not found.startswith("same")
@@ -84,10 +89,12 @@ def make_studies(folder: Path) -> Path:
     return folder
 
 
-def run(checkout: Path, commands: tuple[str, ...], out: Path, studies: Path, made: bool) -> None:
+def run(
+    checkout: Path, commands: tuple[str, ...], out: Path, inputs: dict[str, Path], made: bool
+) -> None:
     """The commands by the code of ``checkout``."""
     (out if made else out.parent).mkdir(parents=True, exist_ok=True)
-    places = {"ct": CT, "mri": MRI, "spect": SPECT, "out": out, "studies": studies}
+    places = inputs | {"out": out}
     for command in commands:
         patience = () if command.startswith("train") else PATIENCE.split()
         done = subprocess.run(
@@ -126,8 +133,10 @@ def compare(before: Path, after: Path) -> Iterator[tuple[str, str]]:
 
 def nifti(a: Path, b: Path) -> str:
     one, two = nibabel.load(a), nibabel.load(b)
-    voxels = np.array_equal(np.asarray(one.dataobj), np.asarray(two.dataobj))
-    return _unless(voxels, "voxels differ") or _unless(
+    voxels = [image.get_fdata(dtype=np.float32) for image in (one, two)]
+    apart = np.abs(voxels[0] - voxels[1]) if voxels[0].shape == voxels[1].shape else np.inf
+    words = f"voxels differ by at most {np.max(apart):.2g}, on average {np.mean(apart):.1g}"
+    return _unless(not np.any(apart), words) or _unless(
         np.array_equal(one.affine, two.affine), "affine differs"
     )
 
@@ -135,7 +144,8 @@ def nifti(a: Path, b: Path) -> str:
 def dicom(a: Path, b: Path) -> str:
     one, two = dcmread(a), dcmread(b)
     if "PixelData" in one and one.PixelData != two.PixelData:
-        return "pixels differ"
+        apart = np.abs(one.pixel_array.astype(float) - two.pixel_array.astype(float))
+        return f"pixels differ by at most {apart.max():.2g} stored values"
     keywords = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "WindowCenter")
     return _unless(all(one.get(k) == two.get(k) for k in keywords), "place or window differs")
 

@@ -10,11 +10,12 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from monai.data import MetaTensor
 
@@ -52,6 +53,9 @@ from mmif.transforms.axial_grid import fused_grid
 from mmif.transforms.load import LoadVolumed
 from mmif.transforms.save import SaveFusedd
 from mmif.weights import Weights, load_passes
+
+if TYPE_CHECKING:
+    from mmif.report.document import DrawnReport
 
 log = logging.getLogger(__name__)
 
@@ -331,31 +335,22 @@ def _write(
     start: float,
     pictures: Mapping[str, bytes],
 ) -> Summary:
-    """Write every output, whole or not at all."""
+    """Write every output, whole or not at all; the report is drawn meanwhile."""
     seconds = dict(result.seconds)
-    with staging_folder(request.output) as folder:
+    paged = request.options.preview or (request.options.report and not request.single_file)
+    # the folder goes after the thread has ended, whatever happens
+    with staging_folder(request.output) as folder, ThreadPoolExecutor(1) as other:
         out = folder / "out"
         out.mkdir()
-        with time_part(seconds, "write", progress):
-            warnings = save.write(_data(result), out)
-        result = replace(result, warnings=result.warnings + warnings, seconds=seconds)
-        origins = {role: source.origin for role, source in result.sources.items()}
-        summary = replace(
-            summarise(result, request.pipeline, request.command),
-            outputs=(*save.names(origins, result.reference), *_page_names(request)),
-        )
-        if request.options.deidentify:
-            summary = replace(
-                summary,
-                command=WITHHELD,
-                warnings=clean_words(summary.warnings),
-                # parameters name files and series; figures hold numbers alone
-                steps=tuple(replace(step, parameters={}) for step in summary.steps),
-                deidentified=PROFILE,
-            )
-        paged = request.options.preview or (request.options.report and not request.single_file)
+        progress("write", 0.0)
+        writing = other.submit(_timed, lambda: save.write(_data(result), out))
         with time_part(seconds, "report", progress if paged else silent):
-            _write_pages(request, result, summary, out)
+            report = _draw_report(request, result)
+            warnings, seconds["write"] = writing.result()
+            progress("write", 1.0)
+            result = replace(result, warnings=result.warnings + warnings, seconds=seconds)
+            summary = _summarise(request, save, result)
+            _write_pages(request, result, summary, report, out)
         for name, content in pictures.items():
             (out / name).write_bytes(content)
         record = record_of(out)
@@ -371,18 +366,56 @@ def _write(
     return summary
 
 
+def _timed(call: Callable[[], tuple[str, ...]]) -> tuple[tuple[str, ...], float]:
+    """What ``call`` gives, and its seconds."""
+    began = time.perf_counter()
+    return call(), time.perf_counter() - began
+
+
+def _summarise(request: StudyRequest, save: SaveFusedd, result: FusionResult) -> Summary:
+    """The summary of ``result``, without identity where none may be said."""
+    origins = {role: source.origin for role, source in result.sources.items()}
+    summary = replace(
+        summarise(result, request.pipeline, request.command),
+        outputs=(*save.names(origins, result.reference), *_page_names(request)),
+    )
+    if not request.options.deidentify:
+        return summary
+    return replace(
+        summary,
+        command=WITHHELD,
+        warnings=clean_words(summary.warnings),
+        # parameters name files and series; figures hold numbers alone
+        steps=tuple(replace(step, parameters={}) for step in summary.steps),
+        deidentified=PROFILE,
+    )
+
+
 def _data(result: FusionResult) -> dict[Hashable, Any]:
     """``result`` as the steps hand it on."""
     study = StudyRecord(result.reference, sources=result.sources, fusion=result.fusion)
     return {FUSED_KEY: result.fused, STUDY_KEY: study}
 
 
-def _write_pages(request: StudyRequest, result: FusionResult, summary: Summary, out: Path) -> None:
-    """The report and the preview, where they are wanted."""
-    if request.options.report and not request.single_file:
-        from mmif.report import write_report
+def _draw_report(request: StudyRequest, result: FusionResult) -> "DrawnReport | None":
+    """The report but for its words, where it is wanted."""
+    if not request.options.report or request.single_file:
+        return None
+    from mmif.report import draw_report
 
-        write_report(result, summary.plain(), out / "report.html")
+    return draw_report(result)
+
+
+def _write_pages(
+    request: StudyRequest,
+    result: FusionResult,
+    summary: Summary,
+    report: "DrawnReport | None",
+    out: Path,
+) -> None:
+    """The report and the preview, where they are wanted."""
+    if report is not None:
+        report.write(summary.plain(), out / "report.html")
     if request.options.preview:
         from mmif.report import write_preview
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,10 @@ from click.testing import CliRunner, Result
 import mmif
 from mmif.cli import main
 from mmif.errors import ConfigError, InputError, MmifError, OutputError
+from mmif.report import document
+from mmif.result import FusionResult
 from mmif.study import fuse
+from mmif.transforms.save import SaveFusedd
 
 AFFINE = np.array([[-4.0, 0, 0, 94], [0, 4.0, 0, -94], [0, 0, 6.0, -33], [0, 0, 0, 1]])
 SHAPE = (48, 48, 12)
@@ -106,6 +110,29 @@ def test_fuse_writes_what_the_contract_names(pair: dict[str, Path], tmp_path: Pa
     assert summary["registration"]["verdict"] == "skipped"
     assert np.allclose(summary["registration"]["fixed_to_moving_lps"], np.eye(4))
     assert {item["role"] for item in summary["inputs"]} == {"ct", "mri"}
+
+
+def test_the_volumes_are_written_while_the_report_is_drawn(
+    pair: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing = threading.Event()
+    draw, write_volumes = document.draw_report, SaveFusedd.write
+
+    def draw_and_say(result: FusionResult) -> document.DrawnReport:
+        drawing.set()
+        return draw(result)
+
+    def write_then(step: SaveFusedd, data: Any, out: Path) -> tuple[str, ...]:
+        assert drawing.wait(60)
+        return (*write_volumes(step, data, out), "said late")
+
+    monkeypatch.setattr(document, "draw_report", draw_and_say)
+    monkeypatch.setattr(SaveFusedd, "write", write_then)
+    out = tmp_path / "out"
+    result = run("fuse", "--ct", pair["ct"], "--mri", pair["mri"], "-o", out, "--no-register")
+    assert result.exit_code == 0, result.output
+    assert "said late" in (out / "report.html").read_text()
+    assert "said late" in json.loads((out / "summary.json").read_text())["warnings"]
 
 
 def test_the_fused_volume_lies_where_the_reference_lies(

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmif.report.document import DrawnReport
     from mmif.result import FusionResult
 
-__all__ = ["write_preview", "write_report"]
+__all__ = ["draw_report", "write_preview", "write_report"]
+
+
+def draw_report(result: "FusionResult") -> "DrawnReport":
+    """The page of one study but for its words; see `mmif.report.document.draw_report`."""
+    from mmif.report import document
+
+    return document.draw_report(result)
 
 
 def write_report(result: "FusionResult", summary: Mapping[str, Any], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from mmif.report.text import (
     weights_of,
     worst_words,
 )
-from mmif.report.viewer import viewer_data
+from mmif.report.viewer import ViewerData, viewer_data
 from mmif.roles import label, labels
 
 if TYPE_CHECKING:
@@ -44,37 +45,65 @@ HALF = 0.5
 METRIC_NAMES = ("EN", "AG", "MI", "SSIM", "PSNR", "Qabf", "SCD", "SF")
 
 
-def write_report(result: "FusionResult", summary: Mapping[str, Any], path: Path) -> None:
-    """Write the page of one study to ``path``.
+@dataclass(frozen=True)
+class DrawnReport:
+    """The page of one study but for its words: what of it takes time.
 
-    Args:
-        result: the fusion. Its arrays, grid, windows and metrics are shown; the headers of its
-            sources are not looked at.
-        summary: as ``summary.json`` has it, already without identity if none may be shown: every
-            text of the page that names the study comes from here.
-        path: the file to write.
+    Attributes:
+        view: the arrays of the result.
+        viewer: its volumes, packed.
     """
-    path.write_text(report_page(result, summary), encoding="utf-8", errors="replace")
+
+    view: StudyView
+    viewer: ViewerData
+
+    def page(self, summary: Mapping[str, Any]) -> str:
+        """The text of ``report.html``."""
+        view = self.view
+        context = {
+            **_top(view, summary),
+            "viewer": self.viewer,
+            "lost_rgb": LOST_RGB,
+            **_registration(view, summary),
+            **_readability(view, summary),
+            **_fusion(view),
+            **_how(view, summary),
+        }
+        return render(
+            "report.html",
+            scripts=("volumes.js", "viewer.js", "table.js"),
+            styles=("report.css",),
+            context=context,
+        )
+
+    def write(self, summary: Mapping[str, Any], path: Path) -> None:
+        """Write the page to ``path``.
+
+        Args:
+            summary: as ``summary.json`` has it, already without identity if none may be shown:
+                every text of the page that names the study comes from here.
+            path: the file to write.
+        """
+        path.write_text(self.page(summary), encoding="utf-8", errors="replace")
+
+
+def draw_report(result: "FusionResult") -> DrawnReport:
+    """The page of one study, of which the words are still missing.
+
+    Its arrays, grid, windows and metrics are shown; the headers of its sources are not looked at.
+    """
+    view = StudyView(result)
+    return DrawnReport(view, viewer_data(view))
+
+
+def write_report(result: "FusionResult", summary: Mapping[str, Any], path: Path) -> None:
+    """Write the page of one study to ``path``; ``summary`` as `DrawnReport.write` takes it."""
+    draw_report(result).write(summary, path)
 
 
 def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
-    """The text of ``report.html``."""
-    view = StudyView(result)
-    context = {
-        **_top(view, summary),
-        "viewer": viewer_data(view, summary),
-        "lost_rgb": LOST_RGB,
-        **_registration(view, summary),
-        **_readability(view, summary),
-        **_fusion(view),
-        **_how(view, summary),
-    }
-    return render(
-        "report.html",
-        scripts=("volumes.js", "viewer.js", "table.js"),
-        styles=("report.css",),
-        context=context,
-    )
+    """The text of ``report.html``; ``summary`` as `DrawnReport.write` takes it."""
+    return draw_report(result).page(summary)
 
 
 def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:

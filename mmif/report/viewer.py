@@ -94,7 +94,7 @@ class Detail:
         return self.pixels, self.pixels, self.slices
 
 
-def viewer_data(view: StudyView, summary: Mapping[str, Any]) -> ViewerData:
+def viewer_data(view: StudyView) -> ViewerData:
     """The volumes and words of the viewer, as fine as the page's size allows."""
     detail, packed = _pack(view)
     columns, rows = view.frame

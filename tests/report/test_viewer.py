@@ -12,7 +12,7 @@ def test_volumes_fit_the_budget_by_coarser_steps_and_then_by_means_of_pixels(
     study: Study, monkeypatch: pytest.MonkeyPatch, budget: int, coarsest: int
 ) -> None:
     monkeypatch.setattr(viewer, "BUDGET_BYTES", budget)
-    data = viewer.viewer_data(StudyView(study.result), study.summary)
+    data = viewer.viewer_data(StudyView(study.result))
     assert sum(map(len, data.volumes.values())) < 1.3 * budget
     assert data.study["factors"][0] <= coarsest
     assert bool(data.reduced) == (coarsest > 1)
@@ -20,7 +20,7 @@ def test_volumes_fit_the_budget_by_coarser_steps_and_then_by_means_of_pixels(
 
 def test_of_three_sources_the_third_is_there_in_its_colours(three_sources: Study) -> None:
     """The activity was missing, and the CT lay in its colours."""
-    data = viewer.viewer_data(StudyView(three_sources.result), three_sources.summary)
+    data = viewer.viewer_data(StudyView(three_sources.result))
     volumes = data.study["volumes"]
     assert set(data.volumes) == set(volumes)
     assert (volumes["moving"]["label"], volumes["third"]["label"]) == ("CT", "SPECT")

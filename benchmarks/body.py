@@ -102,7 +102,7 @@ def section(z: float, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndar
     if 0.24 < z < 0.34:
         fill(20, -30, 48, 42, 45, 8 - 60 * abs(z - 0.29))
     if 0.37 < z < 0.47:
-        fill(80, -15, 78, 80 - 300 * abs(z - 0.42), 60, 3)
+        fill(-80, -15, 78, 80 - 300 * abs(z - 0.42), 60, 3)
     if 0.52 < z < 0.58:
         fill(0, -30, 45, 40, 10, 15)
     fill(0, 75, 24, 22, 600, 1.2)

@@ -53,7 +53,8 @@ WANTED: Mapping[str, tuple[str, str, float, str]] = {
         "Activity read back",
         "≥",
         0.96,
-        "Correlation of the activity with what an eye reads from the colours.",
+        "Correlation of the activity with what an eye reads from the colours. Where most has one "
+        "level, as in a body, its noise lowers it: then the error tells.",
     ),
     "activity_error": (
         "Error of that reading",

@@ -130,6 +130,12 @@ def test_an_anatomy_is_told_under_colour_too(head: dict[str, np.ndarray], anatom
         assert "noise" not in found  # its own grain covers nothing
 
 
+def test_a_low_correlation_of_a_plateau_that_is_read_without_error_is_no_doubt() -> None:
+    assert not readability_warnings({"activity_rho": 0.7, "activity_error": 0.017})
+    (line,) = readability_warnings({"activity_rho": 0.87, "activity_error": 0.054})
+    assert "can hardly be read from the colours (correlation 0.87" in line
+
+
 def test_a_ct_that_is_the_only_anatomy_has_to_be_seen() -> None:
     (line,) = readability_warnings({"ct_gain": 0.3, "bone": 0.99})
     assert "soft tissue is hardly visible" in line

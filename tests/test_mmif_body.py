@@ -94,6 +94,13 @@ def test_arms_and_a_wide_patient_beyond_the_ct_leave_the_headers_and_the_window_
     assert found.windows["pet"].high == pytest.approx(fused(whole).windows["pet"].high, rel=0.2)
 
 
+def test_a_few_slices_of_a_belly_are_windowed_as_a_body_from_the_air_on(tmp_path: Path) -> None:
+    draw(tmp_path, *part(630.0, 40.0))  # some 3 litres, less than a head
+    window = fused(tmp_path).windows["pet"]
+    assert window.low < 0.1  # SUV; soft tissue has 1
+    assert window.high > 2
+
+
 def test_where_a_pet_ends_within_the_ct_the_ct_stands_alone_and_it_is_said(tmp_path: Path) -> None:
     ct, pet = part(ABDOMEN_MM, 200.0)
     draw(tmp_path, ct, replace(pet, places_mm=pet.places_mm[:14]))  # 112 of 200 mm

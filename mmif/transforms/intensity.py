@@ -43,9 +43,9 @@ STATED = ("window", "suv")
 
 OWN_SHARE, HEAD_ML = 0.6, 8000.0
 """An activity is windowed by the anatomy's outline where its own holds less than the first of it,
-or where that is more than a head: hot organs are not the patient. SPECT and PET of heads hold 0.72
-to 0.76 (the sample, SPM's), a PET of a drawn chest 0.43 (`benchmarks/body.py`). A head and neck
-are some 5 litres; chosen."""
+or where that is no head, or more than one: hot organs are not the patient. SPECT and PET of heads
+hold 0.72 to 0.76 (the sample, SPM's), a PET of a drawn chest 0.43 (`benchmarks/body.py`). A head
+and neck are some 5 litres; chosen."""
 
 BRAIN_SHARE = 0.1
 """A CT of which the brain is more than this shows a head: it is 0.48 of the sample head and 0.43 of
@@ -194,6 +194,7 @@ class ChooseWindowsd(Step):
         configs = [self.intensity[role] for role in self.keys]
         small = patient is None or patient.volume_ml <= HEAD_ML
         wanted = any(c.kind == "brain" or (c.head is not None and small) for c in configs)
+        wanted = wanted or (patient is not None and small)  # a part of a body may be small as well
         brain = _brain(study) if wanted else None
         windows = {role: self._window(study.sources[role], brain, patient) for role in self.keys}
         return {**data, STUDY_KEY: study.with_windows(windows)}
@@ -213,7 +214,7 @@ class ChooseWindowsd(Step):
         head = head_mask(source.values) if source.head is None else source.head
         limbs = None
         activity = ROLES[source.role].kind == "activity"
-        if activity and patient is not None and patient.outlines(head):
+        if activity and patient is not None and patient.outlines(head, brain):
             head, limbs = patient.body, patient.limbs
         if not covered.all():
             head = on_grid(head & torch.from_numpy(covered)[None], grid_of(head))
@@ -232,14 +233,18 @@ class Patient:
     Attributes:
         body: (1, X, Y, Z) bool, all of the patient.
         limbs: (1, X, Y, Z) bool, arms and legs beside the largest part.
+        by_ct: whether they were seen in a CT, in which a head shows its brain.
     """
 
     body: MetaTensor
     limbs: MetaTensor
+    by_ct: bool
 
-    def outlines(self, head: MetaTensor) -> bool:
+    def outlines(self, head: MetaTensor, brain: npt.NDArray[np.bool_] | None) -> bool:
         """Whether an activity with the outline ``head`` is windowed by the anatomy's instead."""
-        return self.volume_ml > HEAD_ML or float(head.sum()) < OWN_SHARE * float(self.body.sum())
+        no_head = self.by_ct and (brain is None or not self.is_head(brain))
+        hot_alone = float(head.sum()) < OWN_SHARE * float(self.body.sum())
+        return self.volume_ml > HEAD_ML or no_head or hot_alone
 
     def is_head(self, brain: npt.NDArray[np.bool_]) -> bool:
         """Whether the patient is a head, by its size and by the share of the ``brain`` in it."""
@@ -262,7 +267,7 @@ class Patient:
         if head is None or limbs is None:
             found = outline(roles[anatomy].values)
             head, limbs = found.head, found.limbs
-        return cls(head | limbs, limbs)
+        return cls(head | limbs, limbs, anatomy == "ct")
 
 
 def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:

@@ -163,6 +163,9 @@ def _fuse_volumes(inputs: dict[str, Path], options: dict[str, Any]) -> None:
 def _run(inputs: dict[str, Path], pipeline: "Pipeline", options: dict[str, Any]) -> None:
     """Plan two or three volumes, or fuse them."""
     from mmif.cli.progress import show_progress
+    from mmif.io.ahead import fetch_ahead
+
+    fetch_ahead(inputs.values())  # while torch and MONAI are imported
     from mmif.study import StudyRequest, check_request, plan, run_study
 
     request = StudyRequest(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmif.cli.progress import say
+from mmif.roles import ACTIVITY_ROLES
 
 if TYPE_CHECKING:
     from mmif.io.dicom.read.series import SeriesInfo
@@ -57,6 +58,9 @@ def _series_lines(series: "SeriesInfo") -> list[str]:
     lines.append(f"  size         {size}, {len(series.files)} files")
     if series.spacing_mm:
         lines.append(f"  spacing      {_spacing(series.spacing_mm)}, {series.orientation}")
+    if {*series.roles} & {*ACTIVITY_ROLES}:
+        said = {True: "corrected", False: "not corrected (NAC)", None: "not stated"}
+        lines.append(f"  attenuation  {said[series.attenuation_corrected]}")
     return [*lines, *_verdict(series)]
 
 

@@ -107,6 +107,8 @@ def test_ct_and_spect_are_fused_without_an_mri(sample_data: Path, tmp_path: Path
     assert seen["activity_error"] < 0.025
     assert seen["anatomy_slope"] > 0.6
     assert seen["activity_slope"] > 0.25
+    assert seen["ct_gain"] > 0.45
+    assert seen["bone"] > 0.6
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 import pydicom
+from pydicom.tag import BaseTag
 
 from mmif.io.dicom.read.headers import (
     code_strings,
@@ -28,6 +29,13 @@ _SCALES = {
     "Siemens": (0x0033, "SIEMENS MED NM", 0x38),
 }
 """Where vendors keep the factor of the whole object ("Pixel Scale" in pydicom's dictionary)."""
+
+SCALE_TAGS = tuple(
+    BaseTag(group << 16 | element)
+    for group, _, own in _SCALES.values()
+    for element in (0x10, 0x1000 | own)
+)
+"""Where they mostly stand, each behind its private creator, for headers that are read in part."""
 
 _REORIENTED = re.compile(r"(?<![a-z0-9])(reor\w*|short ?axis|sax|sa|vla|hla|[hv]\w* long axis)\b")
 

@@ -18,7 +18,7 @@ from mmif.io.dicom.read.agreement import stray_notes
 from mmif.io.dicom.read.frames import Frame
 from mmif.io.dicom.read.geometry import Placement, Stack
 from mmif.io.dicom.read.headers import Header, integer, patient_key, prefix_errors, quiet, text
-from mmif.io.dicom.read.nuclear import modality_code, nuclear_notes
+from mmif.io.dicom.read.nuclear import modality_code
 from mmif.io.dicom.read.pixels import (
     AIR_HU,
     FrameReader,
@@ -121,7 +121,6 @@ def read_scan(
     stack, placement, notes = series.volume(frame, fill_gaps)
     check_grid(placement.shape, placement.affine_ras, where)
     notes += stray_notes(stack.frames, series.headers, _lone_images(scan, series))
-    notes += nuclear_notes(series.headers[stack.frames[0].file].dataset)
     if info.attenuation_corrected is False:
         notes += ("activity that is not corrected for attenuation (NAC)",)
     if info.attenuation_corrected is None and {*info.roles} & {*ACTIVITY_ROLES}:

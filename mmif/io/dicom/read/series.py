@@ -64,7 +64,7 @@ from mmif.io.dicom.read.headers import (
     text,
 )
 from mmif.io.dicom.read.labels import LABEL_KEYWORDS, PRIVATE_TAGS
-from mmif.io.dicom.read.nuclear import modality_code
+from mmif.io.dicom.read.nuclear import SCALE_TAGS, modality_code, nuclear_notes
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
 from mmif.io.dicom.read.split import is_phase, select_volume, split_volumes
 from mmif.io.files import (
@@ -86,6 +86,7 @@ KEPT_HEADERS = 5_000
 _LOOKED_AT: tuple[str | BaseTag, ...] = (
     *LABEL_KEYWORDS,
     *PRIVATE_TAGS,
+    *SCALE_TAGS,
     *AGREEMENT_KEYWORDS,
     "Manufacturer",
     "SequenceName",
@@ -323,7 +324,8 @@ class Series:
             raise GeometryError(self._name("; ".join((str(error), *choice)))) from error
         every = [frame for other in found for frame in other.frames]
         counts = count_notes(stack.frames, every, self.headers)
-        return stack, placement, (*notes, *choice, *counts, *scale, *placement.warnings)
+        notes += (*choice, *nuclear_notes(self.headers[stack.frames[0].file].dataset))
+        return stack, placement, (*notes, *counts, *scale, *placement.warnings)
 
     def _name(self, reason: str) -> str:
         """``reason``, with what its description says of a series that forms no volume."""

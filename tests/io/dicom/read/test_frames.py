@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from dicom_corpus import Scan, landmark_error_mm, scan, write_nuclear
 from pydicom import Dataset, dcmread
 
+from mmif.cli import main
 from mmif.errors import MmifError
 from mmif.io import load
 
@@ -197,6 +199,23 @@ def test_what_is_assumed_of_an_nm_object_is_said(
     assert re.search(said, " ".join(source.warnings))
 
 
+def test_a_reconstruction_as_xeleris_writes_it_is_read(tmp_path: Path) -> None:
+    """The attributes of a header of GE's Xeleris 4 (discourse.slicer.org, topic 5581)."""
+
+    def as_ge(ds: Dataset) -> None:
+        pixel_scale(4.179501533508301)(ds)
+        ds.Modality, ds.PixelRepresentation, ds.CorrectedImage = "OT", 1, "ATTN"
+        ds.SeriesDescription = "011118-QVolMI-TOMO64-OSEM8it6subNonePF-RR-SC-ACM"
+        ds.EnergyWindowInformationSequence = [energy_window("I131_EM", 327.6, 400.4)]
+        ds.DetectorInformationSequence[0].ZoomFactor = [1, 1]
+
+    write_changed(tmp_path / "nm", as_ge, negative=True)
+    volume = load(tmp_path, role="spect")
+    assert landmark_error_mm(volume) < 0.1
+    assert "nothing says" not in volume.meta["source"].selection
+    assert len(volume.meta["source"].warnings) == 2  # Modality and scale
+
+
 def test_projections_beside_are_no_slices_that_may_be_missing(tmp_path: Path) -> None:
     write_nuclear(tmp_path / "rec", scan(), FrameOfReferenceUID="1.2.9")
     kind = ["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"]
@@ -286,3 +305,13 @@ def test_two_of_which_nothing_says_whether_they_are_corrected_are_a_choice(tmp_p
     write_nuclear(tmp_path / "b", scan(), SeriesDescription="Brain 2", ImageType=derived)
     with pytest.raises(MmifError, match="2 series fit equally; choose one: --series-uid spect="):
         load(tmp_path, role="spect")
+
+
+def test_info_says_whether_activity_is_corrected_and_what_is_assumed(tmp_path: Path) -> None:
+    write_changed(tmp_path / "a", pixel_scale(4.0), CorrectedImage=["ATTN"])
+    write_nuclear(tmp_path / "b", scan(), SeriesDescription="Brain NAC")
+    write_nuclear(tmp_path / "c", scan())
+    said = CliRunner().invoke(main, ["info", str(tmp_path)]).output
+    for line in ("corrected", "not corrected (NAC)", "not stated"):
+        assert f"  attenuation  {line}\n" in said
+    assert "pixel scale of 4 is not applied" in said

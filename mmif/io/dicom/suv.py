@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 import pydicom
 
-from mmif.errors import InputError, MmifError
-from mmif.io.dicom.read.headers import code_strings, items, number, short_ascii, text
+from mmif.errors import InputError, MmifError, quote
+from mmif.io.dicom.read.headers import code_strings, items, number, text
 from mmif.io.dicom.read.nuclear import modality_code, private_numbers
 from mmif.io.source import SuvScale
 
@@ -58,17 +58,17 @@ def suv_scale(dataset: pydicom.Dataset, *others: pydicom.Dataset) -> SuvScale:
         raise InputError("not a PET")
     if unit == "GML":
         if kind not in {"", "BW"}:
-            raise InputError(f"SUVType is {short_ascii(kind)}")
+            raise InputError(f"SUVType is {quote(kind)}")
         return SuvScale(1.0, unit, "stored as SUVbw")
     if not {"ATTN", "DECY"} <= set(code_strings(dataset, "CorrectedImage")):
         raise InputError("CorrectedImage lacks ATTN or DECY")
     correction = text(dataset, "DecayCorrection").upper()
     if correction not in {"START", "ADMIN"}:
-        raise InputError(f"DecayCorrection is {short_ascii(correction) or 'missing'}")
+        raise InputError(f"DecayCorrection is {quote(correction) if correction else 'missing'}")
     if unit == "CNTS":
         return _of_counts(datasets, correction)
     if unit != "BQML":
-        raise InputError(f"Units is {short_ascii(unit) or 'missing'}")
+        raise InputError(f"Units is {quote(unit) if unit else 'missing'}")
     return _of_activity(datasets, correction)
 
 

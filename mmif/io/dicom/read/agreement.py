@@ -16,6 +16,7 @@ from mmif.errors import GeometryError, InputError, MmifError
 from mmif.io.dicom.read.frames import SINGLE, Frame, frames_of
 from mmif.io.dicom.read.geometry import is_alike, normal, positions
 from mmif.io.dicom.read.headers import Header, integer, short_ascii, text
+from mmif.io.dicom.read.nuclear import NUCLEAR
 from mmif.io.files import FoundFile, is_dead_link
 
 ALL_OR_NONE = ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence")
@@ -201,8 +202,10 @@ def count_notes(
     acquisition = text(dataset, "AcquisitionNumber")
     own = sum(text(headers[f.file].dataset, "AcquisitionNumber") == acquisition for f in frames)
     volumes = len(frames) / len(chosen)
+    in_file = sum(frame.file == chosen[0].file for frame in chosen)
+    of_object = {in_file} if text(dataset, "SOPClassUID") == NUCLEAR else set()
     fitting: dict[str, set[float]] = {
-        "NumberOfSlices": {len(chosen), len(frames)},
+        "NumberOfSlices": {len(chosen), len(frames), *of_object},
         "ImagesInAcquisition": {len(chosen), own, len(frames)},
         "NumberOfTemporalPositions": {1, volumes},
         "NumberOfTimeSlices": {1, volumes},

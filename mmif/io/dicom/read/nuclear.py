@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import pydicom
 from pydicom.tag import BaseTag
 
+from mmif.errors import quote
 from mmif.io.dicom.read.headers import (
     code_strings,
     description,
@@ -24,15 +25,17 @@ from mmif.io.dicom.read.headers import (
 NUCLEAR = "1.2.840.10008.5.1.4.1.1.20"
 """Nuclear Medicine Image Storage."""
 
-_SCALES = {
-    "GE": (0x0011, "GEMS_GENIE_1", 0x3B),
-    "Siemens": (0x0033, "SIEMENS MED NM", 0x38),
-}
-"""Where vendors keep the factor of the whole object ("Pixel Scale" in pydicom's dictionary)."""
+_SCALES = (
+    ("GE", 0x0011, "GEMS_GENIE_1", 0x3B),
+    ("Siemens", 0x0033, "SIEMENS MED NM", 0x38),
+    ("Siemens", 0x0057, "SIEMENS MED NM", 0x07),
+)
+"""Where vendors keep factors of the whole object: Pixel Scale and Rescale Slope in pydicom's
+dictionary of private elements."""
 
 SCALE_TAGS = tuple(
     BaseTag(group << 16 | element)
-    for group, _, own in _SCALES.values()
+    for _, group, _, own in _SCALES
     for element in (0x10, 0x1000 | own)
 )
 """Where they mostly stand, each behind its private creator, for headers that are read in part."""
@@ -68,9 +71,10 @@ def nuclear_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
     if text(dataset, "SOPClassUID") != NUCLEAR:
         return ()
     notes = []
-    stated = short_ascii(text(dataset, "Modality"))
+    stated = text(dataset, "Modality")
     if stated.upper() != "NM":
-        notes.append(f"a Nuclear Medicine object of Modality {stated or 'unknown'}: read as NM")
+        named = f"of Modality {quote(stated)}" if stated else "without Modality"
+        notes.append(f"a Nuclear Medicine object {named}: read as NM")
     if (integer(dataset, "NumberOfFrames") or 1) > 1 and value(dataset, "SliceVector") is None:
         notes.append("no SliceVector: the slices are taken to lie in the order they are stored in")
     if _REORIENTED.search(description(dataset).lower().replace("_", " ")):
@@ -84,7 +88,7 @@ def nuclear_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
 def _scale_notes(dataset: pydicom.Dataset) -> list[str]:
     """Which private factors were not applied: they are in no standard, and say no unit."""
     notes = []
-    for vendor, (group, creator, element) in _SCALES.items():
+    for vendor, group, creator, element in _SCALES:
         factors = private_numbers(dataset, group, creator, element)
         low, high = min(factors, default=1.0), max(factors, default=1.0)
         if low < high:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from dicom_corpus import Scan, landmark_error_mm, scan, write_nuclear
+from dicom_corpus import CT, SC, Scan, landmark_error_mm, part, scan, write_nuclear, write_series
 from pydicom import Dataset, dcmread
 
 from mmif.cli import main
@@ -182,7 +182,7 @@ def pixel_scale(*factors: float) -> Callable[[Dataset], object]:
     ("change", "said"),
     [
         (drop("SliceVector"), "no SliceVector: the slices are taken to lie in the order"),
-        (lambda ds: setattr(ds, "Modality", "OT"), "of Modality OT: read as NM"),
+        (lambda ds: setattr(ds, "Modality", "OT"), "of Modality ‘OT’: read as NM"),
         (lambda ds: setattr(ds, "SeriesDescription", "Brain Reor OK"), "reoriented by its"),
         (pixel_scale(4.1795), "GE's private pixel scale of 4.1795 is not applied"),
         (pixel_scale(1.0, 2.5), "differs between the slices \\(1 to 2.5\\)"),
@@ -214,6 +214,16 @@ def test_a_reconstruction_as_xeleris_writes_it_is_read(tmp_path: Path) -> None:
     assert landmark_error_mm(volume) < 0.1
     assert "nothing says" not in volume.meta["source"].selection
     assert len(volume.meta["source"].warnings) == 2  # Modality and scale
+
+
+def test_zoom_and_how_the_patient_lay_move_nothing(tmp_path: Path) -> None:
+    """PixelSpacing is that behind the zoom, and ImageOrientationPatient that of the patient."""
+    on_the_side = scan(axes=np.array([[0.0, 1, 0], [-1, 0, 0]]))
+    write_nuclear(tmp_path / "nm", on_the_side, PatientPosition="HFDL")
+    dataset = dcmread(tmp_path / "nm")
+    dataset.DetectorInformationSequence[0].ZoomFactor = [1.5, 1.5]
+    dataset.save_as(tmp_path / "nm")
+    assert landmark_error_mm(load(tmp_path, role="spect")) < 0.1
 
 
 def test_projections_beside_are_no_slices_that_may_be_missing(tmp_path: Path) -> None:
@@ -315,3 +325,52 @@ def test_info_says_whether_activity_is_corrected_and_what_is_assumed(tmp_path: P
     for line in ("corrected", "not corrected (NAC)", "not stated"):
         assert f"  attenuation  {line}\n" in said
     assert "pixel scale of 4 is not applied" in said
+
+
+def test_one_file_a_slice_counts_its_own_slices(tmp_path: Path) -> None:
+    made = scan()
+    for k, first in enumerate(made.first_pixels):
+        write_nuclear(
+            tmp_path / f"{k}.dcm",
+            made,
+            at_top=True,
+            NumberOfFrames=1,
+            NumberOfSlices=1,
+            SliceVector=[1],
+            PixelData=np.round(made.slices()[k]).astype("<u2").tobytes(),
+            ImagePositionPatient=list(map(float, first)),
+            SeriesInstanceUID="1.2.3",
+            FrameOfReferenceUID="1.2.9",
+        )
+    volume = load(tmp_path, role="spect")
+    assert landmark_error_mm(volume) < 0.1
+    assert volume.meta["source"].warnings == ()
+
+
+def test_of_the_study_of_a_spect_ct_the_ct_and_the_corrected_activity_are_taken(
+    tmp_path: Path,
+) -> None:
+    """What the console of a SPECT/CT sends: all in one folder, in one study and one frame."""
+    made, frame = scan(), {"FrameOfReferenceUID": "1.2.9"}
+    derived = ["DERIVED", "PRIMARY", "RECON TOMO", "EMISSION"]
+    ct = write_series(tmp_path, made, CT, SeriesDescription="CTAC 3.0 B30s", **frame)
+    ac = write_nuclear(
+        tmp_path / "ac", made, ImageType=derived, SeriesDescription="Bone AC SC", **frame
+    )
+    for name, attributes in {
+        "nac": {"SeriesDescription": "Bone NAC", "ImageType": derived},
+        "raw": {"SeriesDescription": "Bone", "ImageType": ["ORIGINAL", "PRIMARY", "TOMO"]},
+        "wb": {"ImageType": ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]},
+        "map": {"SeriesDescription": "Bone CT AC map", "ImageType": derived},
+        "low": {"SeriesDescription": "Bone scatter window AC"},
+        "trans": {"ImageType": ["DERIVED", "PRIMARY", "RECON TOMO", "TRANSMISSION"]},
+    }.items():
+        write_nuclear(tmp_path / name, made, **{**attributes, **frame})
+    write_series(tmp_path, part(made, [3]), SC, name="shot", Modality="NM")
+    assert load(tmp_path, role="ct").meta["source"].series_uid == ct
+    spect = load(tmp_path, role="spect").meta["source"]
+    assert spect.series_uid == ac
+    assert spect.selection.startswith(
+        "2 of 9 series usable as spect; attenuation correction left 1"
+    )
+    assert spect.warnings == ()

@@ -30,7 +30,7 @@ from mmif.report.text import (
     weights_of,
     worst_words,
 )
-from mmif.report.viewer import ViewerData, viewer_data
+from mmif.report.viewer import PAGE_BYTES, ViewerData, viewer_data
 from mmif.roles import label, labels
 
 if TYPE_CHECKING:
@@ -58,23 +58,23 @@ class DrawnReport:
     viewer: ViewerData
 
     def page(self, summary: Mapping[str, Any]) -> str:
-        """The text of ``report.html``."""
+        """The text of ``report.html``, at most `PAGE_BYTES`."""
         view = self.view
         context = {
             **_top(view, summary),
-            "viewer": self.viewer,
             "lost_rgb": LOST_RGB,
             **_registration(view, summary),
             **_readability(view, summary),
             **_fusion(view),
             **_how(view, summary),
         }
-        return render(
-            "report.html",
-            scripts=("volumes.js", "viewer.js", "table.js"),
-            styles=("report.css",),
-            context=context,
-        )
+        text = _render(context, self.viewer)
+        beyond = len(text.encode(errors="replace")) - PAGE_BYTES
+        if beyond <= 0:
+            return text
+        # pictures of noise, or a thousand warnings, take more than is reckoned with
+        taken = sum(map(len, self.viewer.volumes.values()))
+        return _render(context, viewer_data(view, most=taken - beyond))
 
     def write(self, summary: Mapping[str, Any], path: Path) -> None:
         """Write the page to ``path``.
@@ -104,6 +104,16 @@ def write_report(result: "FusionResult", summary: Mapping[str, Any], path: Path)
 def report_page(result: "FusionResult", summary: Mapping[str, Any]) -> str:
     """The text of ``report.html``; ``summary`` as `DrawnReport.write` takes it."""
     return draw_report(result).page(summary)
+
+
+def _render(context: Mapping[str, Any], viewer: ViewerData) -> str:
+    """The page with ``viewer``."""
+    return render(
+        "report.html",
+        scripts=("volumes.js", "viewer.js", "table.js"),
+        styles=("report.css",),
+        context={**context, "viewer": viewer},
+    )
 
 
 def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from mmif.roles import label
 from mmif.transforms.colour import shown
 
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
-THUMB, PICTURE = 280, 420
-"""Widths in pixels."""
+THUMB, PICTURE, TALLEST = 280, 420, 840
+"""Widths in pixels, and the most height of a picture: a body is three times as high as wide."""
 
 MARGIN = 6
 """Pixels left around what a picture shows."""
@@ -106,7 +106,8 @@ def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> Befor
     def picture(moving: Floats, coverage: Floats, when: str) -> Picture:
         words = f"{plane} plane, {name} of the {view.moving_label} over the {view.reference_label}"
         pixels = with_edges(grey(under), lines(moving) & ~end_marks(coverage))[box]
-        sized = to_aspect(pixels, 1.0, 1.0, PICTURE)
+        rows, columns = pixels.shape[:2]
+        sized = to_aspect(pixels, 1.0, 1.0, min(PICTURE, max(1, TALLEST * columns // rows)))
         return _picture(sized, f"{words}, {when} registration")
 
     # far apart by their headers: the cut shows nothing of the moving volume, and it is said

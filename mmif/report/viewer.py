@@ -94,9 +94,14 @@ class Detail:
         return self.pixels, self.pixels, self.slices
 
 
-def viewer_data(view: StudyView) -> ViewerData:
-    """The volumes and words of the viewer, as fine as the page's size allows."""
-    detail, packed = _pack(view)
+def viewer_data(view: StudyView, most: int = PAGE_BYTES) -> ViewerData:
+    """The volumes and words of the viewer, as fine as the page's size allows.
+
+    Args:
+        view: the study.
+        most: bytes that the volumes may take, if that is less than what they may in any study.
+    """
+    detail, packed = _pack(view, most)
     columns, rows = view.frame
     grid = reduced_grid(framed_grid(view.result.grid, columns, rows), detail.factors)
     result, cut = view.result, view.cut
@@ -211,13 +216,13 @@ def details(spacing_mm: tuple[float, float, float]) -> Iterator[tuple[int, int]]
         before = most
 
 
-def _pack(view: StudyView) -> tuple[Detail, dict[str, PackedVolume]]:
+def _pack(view: StudyView, most: int) -> tuple[Detail, dict[str, PackedVolume]]:
     """The finest volumes that fit the budget, and how fine they are.
 
     Slices are packed one by one, so a few of them tell the size of all, about.
     """
     grid = view.result.grid
-    most = PAGE_BYTES - REST_BYTES - SLICE_BYTES * grid.shape[2]
+    most = min(most, PAGE_BYTES - REST_BYTES - SLICE_BYTES * grid.shape[2])
     budget = min(BUDGET_BYTES, most)
     detail, packed = Detail(), dict[str, PackedVolume]()
     for pixels, slices in details(grid.spacing_mm):
@@ -228,7 +233,7 @@ def _pack(view: StudyView) -> tuple[Detail, dict[str, PackedVolume]]:
             if _guessed_bytes(view, detail) <= budget:
                 every = np.arange(-(-grid.shape[2] // slices))
                 packed = _volumes(view, every, detail)
-                if sum(len(volume.data) for volume in packed.values()) <= max(most, budget):
+                if sum(len(volume.data) for volume in packed.values()) <= most:
                     return detail, packed
     return detail, packed
 

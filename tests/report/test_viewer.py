@@ -1,9 +1,12 @@
 """The viewer's volumes are as fine as the page may be large."""
 
+import numpy as np
 import pytest
-from conftest import Study
+from conftest import Study, make_study
 
+from mmif.geometry import Grid, apply
 from mmif.report import viewer
+from mmif.report.document import report_page
 from mmif.report.study_view import StudyView
 
 
@@ -26,3 +29,49 @@ def test_of_three_sources_the_third_is_there_in_its_colours(three_sources: Study
     assert (volumes["moving"]["label"], volumes["third"]["label"]) == ("CT", "SPECT")
     assert "palette" in volumes["third"]
     assert "palette" not in volumes["moving"]
+
+
+@pytest.fixture(scope="module")
+def noisy_body() -> Study:
+    """1,200 slices of noise, which nothing packs."""
+    study, slices = make_study(), 1200
+    random = np.random.default_rng(0)
+    grid = Grid((40, 40, slices), np.diag([-8.0, -8.0, 1.5, 1.0]))
+    noise = {
+        name: random.random((1, *grid.shape), dtype=np.float32)
+        for name in ("fused", "reference_unit", "moving_unit", "coverage")
+    }
+    values = {name: 3000 * noise[f"{name}_unit"] - 1000 for name in ("reference", "moving")}
+    metrics = {name: random.random(slices) for name in study.result.metrics_per_slice}
+    return study.replaced(
+        grid=grid,
+        metrics_per_slice=metrics,
+        covered_fraction=np.ones(slices),
+        **noise,
+        **values,
+    )
+
+
+def test_the_page_of_a_body_stays_below_8_mb_and_says_how(noisy_body: Study) -> None:
+    page = report_page(noisy_body.result, noisy_body.summary)
+    assert 4_000_000 < len(page.encode()) < viewer.PAGE_BYTES
+    assert "The study is large: the viewer shows means of" in page
+    assert "in steps of" in page or "voxels (" in page
+
+
+def test_slices_are_drawn_together_while_they_stay_no_thicker_than_pixels_are_wide() -> None:
+    assert list(viewer.details((1.0, 1.0, 4.0)))[:5] == [(1, 1), (2, 1), (3, 1), (4, 1), (6, 1)]
+    assert list(viewer.details((2.0, 2.0, 1.5)))[:4] == [(1, 1), (2, 1), (2, 2), (3, 2)]
+    pixels, slices = list(viewer.details((2.0, 2.0, 1.5)))[-1]
+    assert slices * 1.5 <= pixels * 2.0
+
+
+def test_a_reduced_voxel_is_the_mean_of_its_block_and_lies_in_its_middle() -> None:
+    volume = np.arange(2 * 4 * 5 * 3, dtype=np.float32).reshape(2, 4, 5, 3)
+    small = viewer.average_voxels(volume, (2, 2, 3))
+    assert small.shape == (2, 2, 3, 1)
+    assert small[1, 0, 1, 0] == pytest.approx(volume[1, :2, 2:4].mean())
+    grid = Grid((4, 4, 6), np.diag([1.0, 1.0, 2.0, 1.0]))
+    reduced = viewer.reduced_grid(grid, (2, 2, 3))
+    assert reduced.shape == (2, 2, 2)
+    assert apply(reduced.affine_ras, np.zeros(3)) == pytest.approx([0.5, 0.5, 2.0])

@@ -31,7 +31,7 @@ SAMPLE = Path(__file__).resolve().parent.parent / "sample_data"
 CT, MRI, SPECT = SAMPLE / "ct", SAMPLE / "mri.nii.gz", SAMPLE / "spect.dcm"
 PATIENCE = "--registration-timeout 600"  # a busy machine's clock decides nothing
 JOBS: dict[str, tuple[str, ...]] = {
-    "fuse": ("fuse --ct {ct} --mri {mri} -o {out} --save-registered",),
+    "fuse": ("fuse --ct {ct} --mri {mri} -o {out} --format nifti --save-registered",),
     "colour": ("fuse --spect {spect} --mri {mri} -o {out} --no-report",),
     "dicom": ("fuse --ct {ct} --mri {mri} --reference ct -o {out} --format both --no-report",),
     "register": ("register --fixed {mri} --moving {ct} -o {out}/t.tfm",),

@@ -44,8 +44,9 @@ def body_threshold(values: npt.ArrayLike) -> float:
         values: the voxels of one volume, physical values.
     """
     every = np.asarray(values, dtype=np.float32)
-    # `flat`, where `ravel` would copy: volumes lie in memory slice after slice, not as their axes
-    sample = every.flat[:: max(1, every.size // 1_000_000)]
+    # all of them as they lie in memory; of more some, by `flat`, where `ravel` would copy across it
+    step = every.size // 1_000_000
+    sample = every.flat[::step] if step > 1 else every.ravel(order="K")
     low, high = np.percentile(sample, [0, 99.5])
     if low < -500:  # no other modality has values that low
         return CT_AIR_HU

@@ -38,8 +38,9 @@ from mmif.transforms.oklch import oklab
 Volume = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-BROAD_PIXELS = 8.0
-"""Detail is what a Gaussian of this width takes away; sulci and lesions are smaller."""
+BROAD_PIXELS = (8.0, 8.0, 0.0)
+"""Detail is what a Gaussian of this width within a slice takes away; sulci and lesions are
+smaller."""
 
 GRAIN_PIXELS = 1.0
 """A CT's noise is finer than this behind the interpolation to the fused grid."""
@@ -213,8 +214,9 @@ def _detail(bright: Volume, units: Mapping[str, Volume], tissue: Mask) -> dict[s
     """Gains, correlation, what is not MRI and noise; nothing where nothing varies."""
     if not units:
         return {}
-    details = {role: _without_course(unit, tissue) for role, unit in units.items()}
-    fused = _without_course(bright, tissue)
+    near = ndimage.gaussian_filter(tissue.astype(float), BROAD_PIXELS)
+    details = {role: _without_course(unit, tissue, near) for role, unit in units.items()}
+    fused = _without_course(bright, tissue, near)
     grey = [role for role in ("mri", "ct") if role in units]
     if min(fused.std(), details[grey[0]].std()) < 1e-6:
         return {}
@@ -247,11 +249,14 @@ def _grain(image: Volume, mask: Mask) -> Volume:
     )
 
 
-def _without_course(image: Volume, mask: Mask) -> Volume:
-    """The detail of ``image`` in ``mask``, (voxels,): its broad course taken away by slice."""
-    weight, size = mask.astype(float), (BROAD_PIXELS, BROAD_PIXELS, 0)
-    broad = ndimage.gaussian_filter(image * weight, size)
-    broad /= np.maximum(ndimage.gaussian_filter(weight, size), 1e-6)
+def _without_course(image: Volume, mask: Mask, near: Volume) -> Volume:
+    """The detail of ``image`` in ``mask``, (voxels,): its broad course taken away by slice.
+
+    Args:
+        near: ``mask`` under the Gaussian of the course.
+    """
+    broad = ndimage.gaussian_filter(image * mask.astype(float), BROAD_PIXELS)
+    broad /= np.maximum(near, 1e-6)
     return np.asarray((image - broad)[mask])
 
 

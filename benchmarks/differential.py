@@ -45,8 +45,8 @@ def compare(mine: np.ndarray, affine: np.ndarray, other: np.ndarray, its: np.nda
     return f"{'same' if same else 'DIFFERENT'} (values {value:.1e}, corners {place:.3f} mm)"
 
 
-def by_simpleitk(files: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine (RAS) of files in order."""
+def by_simpleitk(files: list[str] | str) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels and affine (RAS) of files in order, or of one file of many frames."""
     image = sitk.ReadImage(files)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()

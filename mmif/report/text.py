@@ -52,6 +52,7 @@ def input_origin(entry: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Path", entry.get("path")),
         ("Series", entry.get("series_uid")),
         ("Selection", entry.get("selection")),
+        ("SUV by", (entry.get("suv") or {}).get("by")),
     ]
     return _drop_empty(facts)
 

@@ -13,6 +13,7 @@ from mmif.errors import ConfigError, InputError
 from mmif.io.dicom.deidentify import UidMapper, deidentify_source
 from mmif.io.source import Source, SuvScale
 from mmif.options import FuseOptions
+from mmif.report.text import input_origin
 from mmif.summary import plain, summarise_input
 from mmif.transforms.intensity import window_of
 from mmif.transforms.suv import ConvertToSuvd
@@ -69,6 +70,7 @@ def test_the_summary_has_the_factor_of_a_converted_pet_and_where_it_is_from() ->
         "dose_bq": 3e8,
         "weight_kg": 300.0,
     }
+    assert ("SUV by", "weight and dose") in input_origin(plain(said))
 
 
 def test_without_identity_neither_weight_nor_what_tells_it_is_said() -> None:

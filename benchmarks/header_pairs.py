@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from body import plane, section
+from body import section
 from monai.data import MetaTensor
 from registration_pairs import DATA, Said, Scan, rire_truth
 from scipy.spatial.transform import Rotation
@@ -94,7 +94,8 @@ def drawn_chest() -> tuple[MetaTensor, MetaTensor]:
     rng = np.random.default_rng(0)
     made = []
     for pixels, step_mm, which, modality in ((160, 3.0, 0, "CT"), (125, 4.0, 1, "PT")):
-        x, y = plane(pixels, step_mm)
+        line = (np.arange(pixels) - (pixels - 1) / 2) * step_mm
+        x, y = np.meshgrid(line, line)
         heights_mm = np.arange(300.0, 600.0, step_mm)
         values = np.stack([section(z / 1500, x, y)[which] for z in heights_mm])
         noisy = values + rng.normal(0, 12, values.shape) if which == 0 else rng.poisson(40 * values)

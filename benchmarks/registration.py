@@ -64,6 +64,7 @@ from mmif.registration.verdict import (
     ALIKE,
     CT_MR,
     EMISSION,
+    STRIPPED,
     Limit,
     checks_of,
     reasons_of,
@@ -277,7 +278,8 @@ def recorded(path: Path) -> list[Row]:
 
 def limits_of(row: Row) -> Mapping[str, Limit]:
     """The limits for the kinds of a recorded pair."""
-    return {"emission": EMISSION, "CT-MR": CT_MR}.get(row["kinds"], ALIKE)
+    known = {"emission": EMISSION, "CT-MR": CT_MR, "stripped": STRIPPED}
+    return known.get(row["kinds"], ALIKE)
 
 
 def keeps_others(checks: dict[str, float], name: str, kinds: str) -> bool:
@@ -341,13 +343,15 @@ def stripped(arguments: argparse.Namespace) -> None:
     """MR of which only the brain was kept, with CT, SPECT and PET: right pairs and wrong ones."""
     scans, points = library(arguments.wheels, arguments.library)
     pairs = stripped_pairs(scans, points, arguments)
-    rows = resumed(pairs, arguments.output)
+    rows = [
+        rejudged(row | {"kinds": row["kinds"].replace("CT-MR", "stripped")})
+        for row in resumed(pairs, arguments.output)
+    ]
     summary(rows)
     against(rows)
-    for row in rows:
-        if row["verdict"] != "fail":
-            figures = {n: round(v, 3) for n, v in row["checks"].items()}
-            print(row["family"], row["verdict"], row["error_mm"], row["estimate_mm"], figures)
+    for right in (True, False):
+        ratios = [r["checks"]["mirrored"] for r in rows if r["right"] is right and r["checks"]]
+        print(f"mirrored, {'right' if right else 'no right pose'}: {np.round(sorted(ratios), 2)}")
 
 
 # --- headers of one frame -----------------------------------------------------------------------

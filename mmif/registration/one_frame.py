@@ -17,7 +17,7 @@ from mmif.registration.estimate import estimate_error
 from mmif.registration.measures import information_gain, mirror_ratio, share_in_view
 from mmif.registration.poses import corners, distance_mm, inverse, move_poses
 from mmif.registration.prepare import Kind, Prepared
-from mmif.registration.refine import FINE, Refined, refine_one_way
+from mmif.registration.refine import QUICK, Refined, refine_one_way
 from mmif.registration.result import Check, Registration
 from mmif.registration.rigid import CLEARLY, Pair, one_thread, prepare_pair
 from mmif.registration.search import (
@@ -35,9 +35,6 @@ from mmif.registration.similarity import sample
 CHECKED_MM, CHECKED_VOXELS = 2.0, 4_000_000
 """The spacing of the check, coarser where a volume has more voxels of it: about a second for a
 head, a few for a whole body, and shifts are found to 0.6 mm (docs/registration.md)."""
-
-REFINED = replace(FINE, level=2, iterations=60)
-"""On the level of 2 mm, with fewer steps: `registration.py headers` measures what is found so."""
 
 STARTS = np.concatenate([np.zeros((1, 6)), 20.0 * np.eye(6), -20.0 * np.eye(6)])
 """About the headers' pose: turns of 16 degrees and shifts of 20 mm along each axis."""
@@ -157,8 +154,8 @@ def best_near(pair: Pair, pose: Matrix) -> Refined:
     else:
         found = inverse(ascend_near(b, a, inverse(pose), seed, clock))
     found = max(pose, found, key=lambda p: gain_of(pair, p))  # the coarse levels may mislead
-    forward = refine_one_way(a, b, found, 0.0, seed, clock, REFINED)
-    backward = refine_one_way(b, a, inverse(found), 0.0, seed + 1, clock, REFINED)
+    forward = refine_one_way(a, b, found, 0.0, seed, clock, QUICK)
+    backward = refine_one_way(b, a, inverse(found), 0.0, seed + 1, clock, QUICK)
     return Refined(forward, inverse(backward))
 
 

@@ -139,8 +139,17 @@ def test_a_ct_without_a_closed_skull_keeps_its_body() -> None:
     assert inside_skull(thigh) is thigh
 
 
+def test_a_mirrored_ct_of_a_stripped_brain_is_refused(shared_data: Path) -> None:
+    """Their outlines are alike; what is inside of them is not."""
+    ct, brain, _ = stripped_rire(shared_data / "volumes" / "rire_training_001", 0.0)
+    mirrored = MetaTensor(ct.as_tensor().flip(1), affine=ct.affine)
+    mirrored.meta.update({k: v for k, v in ct.meta.items() if k != "affine"})
+    found = register(brain, mirrored)
+    assert found.verdict == "fail"
+    assert any("left and right" in reason for reason in found.reasons)
+
+
 def test_a_mirrored_stripped_brain_that_fits_as_well_does_not_pass() -> None:
-    """Mirrored ones have 0.99 to 1.11 where the skull is nearly symmetric."""
     limit = limits_for(Kind.CT, Kind.MR, stripped=True)["mirrored"]
-    assert not limit.passes(0.985)
-    assert limit.passes(0.9)  # RIRE, stripped 2 mm tighter than its skull
+    assert not limit.passes(1.0)
+    assert limit.passes(0.85)  # RIRE, stripped 4 mm tighter than its skull: 0.83

@@ -213,7 +213,7 @@ class SaveFusedd(Step):
         names = f"{' and '.join(label(s.role) for s in others)} to {label(study.reference)}"
         registrations = [s.registration for s in others if s.registration is not None]
         methods = "; ".join(dict.fromkeys(found.method for found in registrations))
-        weights = study.fusion["weights"]
+        weights, sha256 = weights_used(study.fusion)
         return DerivedSeries(
             reference=_require_source(study.sources[study.reference]),
             others=tuple(_require_source(source) for source in others),
@@ -223,17 +223,28 @@ class SaveFusedd(Step):
             kind=kind,
             description=f"mmif {kind} {names}" + " RGB" * (len(volume) == 3 and kind == "fused"),
             derivation=f"{names}: {methods}; trilinear resampling"
-            + (f"; S3IMFusion, weights {weights['name']}" if kind == "fused" else ""),
+            + (f"; S3IMFusion, weights {weights}" if kind == "fused" else ""),
             parameters={
                 **self.recipe,
                 "transform": [r.fixed_to_moving_lps.round(6).tolist() for r in registrations],
                 "deidentified": self.deidentified,
             },
-            weights_sha256=weights["sha256"] if kind == "fused" else "",
+            weights_sha256=sha256 if kind == "fused" else "",
             created=DUMMY_TIME if self.deidentified else datetime.now(),
             encoding=self.encoding,
             transfer_syntax=self.transfer_syntax,
         )
+
+
+def weights_used(fusion: Mapping[str, Any]) -> tuple[str, str]:
+    """Names and sha256 of the weights of each pass, the first pass first.
+
+    >>> one, two = {"name": "ct-mri", "sha256": "ab"}, {"name": "spect-mri", "sha256": "cd"}
+    >>> weights_used({"weights": two, "grey_weights": one})
+    ('ct-mri and spect-mri', 'ab cd')
+    """
+    passes = [fusion[key] for key in ("grey_weights", "weights") if key in fusion]
+    return " and ".join(one["name"] for one in passes), " ".join(one["sha256"] for one in passes)
 
 
 def _name_outputs(study: StudyRecord, stem: str) -> Iterator[tuple[str, RegisteredSource]]:

@@ -37,7 +37,8 @@ def test_a_card_is_complete() -> None:
 def test_the_shipped_recipes_name_their_data(task: str) -> None:
     recipe = load_pipeline(task)
     assert card(recipe, *recipe.training.validation_cases)["data"]["terms"] in DATA_TERMS.values()
-    assert load_pipeline(f"paper-{task}").training.data == recipe.training.data
+    if "ct" not in task.split("-")[1:]:  # the paper has no activity over a CT
+        assert load_pipeline(f"paper-{task}").training.data == recipe.training.data
 
 
 def test_other_data_has_no_terms_and_limits_of_the_public_one() -> None:

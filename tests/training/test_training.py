@@ -415,6 +415,25 @@ def test_a_recipe_of_another_task_is_refused(data: Path) -> None:
     assert "of task ct-mri, expected pet-mri" in refusal(CliRunner().invoke(main, command))
 
 
+def test_the_second_source_counts_as_bright_as_the_recipe_says(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmif.training import loop
+
+    sound, brightest = loop.fusion_loss, []
+
+    def watched(fused, a, b, *given, **named):
+        brightest.append((float(a.max()), float(b.max())))
+        return sound(fused, a, b, *given, **named)
+
+    monkeypatch.setattr(loop, "fusion_loss", watched)
+    plan = {**RECIPE["training"], "other": 0.5, "augmentation": 0}
+    (data.parent / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "training": plan}))
+    result = run(data, "out", "--max-steps", "2")
+    assert result.exit_code == 0, result.output
+    assert all(a > 0.9 and 0.45 < b <= 0.5 for a, b in brightest)
+
+
 def test_a_loss_that_is_not_finite_stops_with_step_and_names(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ class DerivedSeries:
         description: SeriesDescription.
         derivation: DerivationDescription, in words.
         parameters: everything else that decides the pixels; only its text enters the UIDs.
-        weights_sha256: of the network that fused, "" without one.
+        weights_sha256: of the network that fused, of two passes both; "" without one.
         created: SeriesDate and the other dates of making; not part of the UIDs.
         version: of mmif.
         encoding: ``multiframe`` puts a colour series into one file.

@@ -133,12 +133,20 @@ def compare(before: Path, after: Path) -> Iterator[tuple[str, str]]:
 
 def nifti(a: Path, b: Path) -> str:
     one, two = nibabel.load(a), nibabel.load(b)
-    voxels = [image.get_fdata(dtype=np.float32) for image in (one, two)]
+    voxels = [stored(image) for image in (one, two)]
     apart = np.abs(voxels[0] - voxels[1]) if voxels[0].shape == voxels[1].shape else np.inf
     words = f"voxels differ by at most {np.max(apart):.2g}, on average {np.mean(apart):.1g}"
     return _unless(not np.any(apart), words) or _unless(
         np.array_equal(one.affine, two.affine), "affine differs"
     )
+
+
+def stored(image: nibabel.Nifti1Image) -> np.ndarray:
+    """The values of ``image``; of colours the channels as a last axis."""
+    if image.get_data_dtype().names is None:
+        return image.get_fdata(dtype=np.float32)
+    voxels = np.asanyarray(image.dataobj)
+    return np.stack([voxels[name].astype(np.float32) for name in voxels.dtype.names], axis=-1)
 
 
 def dicom(a: Path, b: Path) -> str:

@@ -241,6 +241,9 @@ def part_speed(folder: Path, studies: Path) -> None:
     ratio = share * loop.wall / one.wall
     by_cpu = f"{ratio:.1f} wall, {share * loop.cpu / one.cpu:.1f} CPU"
     say("--jobs 1 over the shell loop", by_cpu, "2", ratio >= 2)
+    for what, took in (("--jobs 2", two), ("--dask local --jobs 2", dask)):
+        ratio = share * loop.wall / took.wall
+        say(f"{what} over the shell loop, start included", f"{ratio:.1f}", "1.7", ratio >= 1.7)
     peaks = [max(row.figures["peak_mib"] for row in read_rows(folder / out)) for out in outs]
     say("memory of a worker, largest (1, 2, Dask)", f"{', '.join(map(str, peaks))} MiB")
 

@@ -142,3 +142,11 @@ def test_the_source_says_what_its_factor_follows_from_or_why_it_has_none(tmp_pat
     source = load(tmp_path / "b").meta["source"]
     assert source.suv is None
     assert source.warnings == ("no SUV by body weight: PatientWeight is missing, or not in kg",)
+
+
+def test_beds_of_a_real_pet_are_corrected_to_the_start_of_its_series(shared_data: Path) -> None:
+    """Beds 3 to 21 minutes later: their DecayFactor agrees with SeriesTime."""
+    suv = load(shared_data / "dicom" / "qin_headneck_pet", role="pet").meta["source"].suv
+    assert suv.uptake_s == 5024  # 11:39:00 to 13:02:44
+    left = 381.47e6 * 0.5 ** (5024 / F18_S)
+    assert suv.factor == pytest.approx(66.2e3 / left)

@@ -211,11 +211,7 @@ class ChooseWindowsd(Step):
             shows_head = brain is not None and (patient is None or patient.is_head(brain))
             return window_of(source.values, config.of_head() if shows_head else config)
         covered = source.coverage[0].numpy() > COVERED
-        head = head_mask(source.values) if source.head is None else source.head
-        limbs = None
-        activity = ROLES[source.role].kind == "activity"
-        if activity and patient is not None and patient.outlines(head, brain):
-            head, limbs = patient.body, patient.limbs
+        head, limbs = _outline(source, brain, patient)
         if not covered.all():
             head = on_grid(head & torch.from_numpy(covered)[None], grid_of(head))
         seen = None if brain is None else brain & covered
@@ -240,16 +236,10 @@ class Patient:
     limbs: MetaTensor
     by_ct: bool
 
-    def outlines(self, head: MetaTensor, brain: npt.NDArray[np.bool_] | None) -> bool:
-        """Whether an activity with the outline ``head`` is windowed by the anatomy's instead."""
-        no_head = self.by_ct and (brain is None or not self.is_head(brain))
-        hot_alone = float(head.sum()) < OWN_SHARE * float(self.body.sum())
-        return self.volume_ml > HEAD_ML or no_head or hot_alone
-
-    def is_head(self, brain: npt.NDArray[np.bool_]) -> bool:
+    def is_head(self, brain: npt.NDArray[np.bool_] | None) -> bool:
         """Whether the patient is a head, by its size and by the share of the ``brain`` in it."""
-        share = float(brain.sum()) / max(float(self.body.sum()), 1.0)
-        return self.volume_ml <= HEAD_ML and share > BRAIN_SHARE
+        share = 0.0 if brain is None else float(brain.sum()) / max(float(self.body.sum()), 1.0)
+        return self.volume_ml <= HEAD_ML and (share > BRAIN_SHARE or not self.by_ct)
 
     @property
     def volume_ml(self) -> float:
@@ -268,6 +258,19 @@ class Patient:
             found = outline(roles[anatomy].values)
             head, limbs = found.head, found.limbs
         return cls(head | limbs, limbs, anatomy == "ct")
+
+
+def _outline(
+    source: RegisteredSource, brain: npt.NDArray[np.bool_] | None, patient: Patient | None
+) -> tuple[MetaTensor, MetaTensor | None]:
+    """What decides the window of ``source``, and what else is no air; None for a head."""
+    of_patient = patient if ROLES[source.role].kind == "activity" else None
+    if of_patient is not None and not of_patient.is_head(brain):
+        return of_patient.body, of_patient.limbs
+    own = head_mask(source.values) if source.head is None else source.head
+    if of_patient is not None and float(own.sum()) < OWN_SHARE * float(of_patient.body.sum()):
+        return of_patient.body, of_patient.limbs
+    return own, None
 
 
 def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:

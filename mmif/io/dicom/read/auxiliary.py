@@ -35,10 +35,10 @@ _NAMES = (
     ("a scout", r"scout|survey|surview|locali[sz]er|loc|3 ?plane( loc\w*)?|topogram|scano\w*"),
     (
         ATTENUATION,
-        r"(mu|u|(ct)?ac|att|attn|attenuation|trans|transmission) ?-?maps?|attenuation(?! ?-?corr)"
+        r"(mu|u|(ct)?ac|att|attn|attenuation|trans|transmission) ?-?maps?|attenuation(?!.*corr)"
         r"|transmission",
     ),
-    (SCATTER, r"scatter( map| window)?(?! ?-?corr)"),
+    (SCATTER, r"scatter (map|window)|scatter(?!.*corr)"),
     ("a summary or report", r"exam summary|dose (report|info|summary)|(patient )?protocol|summary"),
 )
 """What words of a SeriesDescription say, as scanners and dcm2niix's users name such series."""
@@ -55,7 +55,7 @@ _UNCORRECTED = re.compile(
     r"|(no|non|not|without)[ -](attenuation|attn|corrected)\w*)(?![a-z0-9])"
 )
 _CORRECTED = re.compile(
-    r"(?<![a-z0-9])(ac|irac\w*|ctac|acm|attn|attenuation ?-?corr\w*"
+    r"(?<![a-z0-9])(ac|irac\w*|ctac|acm|attn|attenuation.*corr\w*"
     r"|(?<!scatter )(?<!motion )(?<!decay )corrected)(?![a-z0-9])"
 )
 # GE: Tc99m_SC; Siemens: "Tc99m NMG LowerScatter"; Philips: "Scatter"

@@ -290,6 +290,10 @@ def test_a_map_or_a_scatter_window_is_never_the_activity(
         ({"SeriesDescription": "Attenuation Corrected SC"}, {"SeriesDescription": "Brain"}),
         ({"SeriesDescription": "Brain"}, {"SeriesDescription": "Brain non attenuation corrected"}),
         (
+            {"SeriesDescription": "Attenuation and scatter corrected"},
+            {"SeriesDescription": "Scatter corrected"},
+        ),
+        (
             {"SeriesDescription": "Brain AC", "CorrectedImage": ["UNIF"]},
             {"SeriesDescription": "Brain NAC", "CorrectedImage": ["UNIF"]},
         ),

@@ -9,7 +9,7 @@ import pydicom
 
 from mmif.errors import InputError, MmifError, quote
 from mmif.io.dicom.read.headers import code_strings, items, number, text
-from mmif.io.dicom.read.nuclear import modality_code, private_numbers
+from mmif.io.dicom.read.nuclear import modality_code, private_numbers, private_value
 from mmif.io.source import SuvScale
 
 # 13 half-lives of F-18, 2 of Cu-64: beyond, one of the dates is wrong. Late scans of Zr-89 and
@@ -159,10 +159,7 @@ def _scan_start(datasets: Sequence[pydicom.Dataset], half_life_s: float) -> date
 
 def _ge_scan_time(dataset: pydicom.Dataset) -> tuple[str, str]:
     """Date and time of GE's private scan start; empty where there is none."""
-    try:
-        stated = str(dataset.private_block(0x0009, _GE)[0x0D].value)
-    except (KeyError, ValueError):
-        return "", ""
+    stated = str(private_value(dataset, 0x0009, _GE, 0x0D) or "")
     return stated[:8], stated[8:]
 
 

@@ -6,6 +6,7 @@ in private factors by which their own consoles multiply.
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pydicom
 from pydicom.tag import BaseTag
@@ -107,8 +108,16 @@ def private_numbers(
     dataset: pydicom.Dataset, group: int, creator: str, element: int
 ) -> list[float]:
     """The numbers of a private element; none where it is absent or holds something else."""
+    found = private_value(dataset, group, creator, element)
     try:
-        found = dataset.private_block(group, creator)[element].value
         return [float(one) for one in (found if isinstance(found, Iterable) else [found])]
-    except (KeyError, TypeError, ValueError):
+    except (TypeError, ValueError):
         return []
+
+
+def private_value(dataset: pydicom.Dataset, group: int, creator: str, element: int) -> Any:
+    """The value of a private element; None where it is absent or cannot be read."""
+    try:
+        return dataset.private_block(group, creator)[element].value
+    except Exception:  # absent, or of a kind that pydicom cannot decode
+        return None

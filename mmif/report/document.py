@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmif.report import charts
 from mmif.report.alignment import motion
-from mmif.report.figures import before_and_after, slice_row, thumbnails
+from mmif.report.figures import (
+    BeforeAfter,
+    Picture,
+    before_and_after,
+    slice_row,
+    thumbnails,
+)
 from mmif.report.page import render
 from mmif.report.pictures import LOST_RGB
 from mmif.report.readability import legend, readability_rows
-from mmif.report.study_view import StudyView, is_blurred
+from mmif.report.study_view import StudyView, is_blurred, registration_of
 from mmif.report.text import (
     HEADLINES,
     all_reasons,
@@ -30,11 +37,15 @@ from mmif.report.text import (
     weights_of,
     worst_words,
 )
-from mmif.report.viewer import PAGE_BYTES, ViewerData, viewer_data
+from mmif.report.viewer import ViewerData, viewer_data
 from mmif.roles import label, labels
 
 if TYPE_CHECKING:
-    from mmif.result import FusionResult
+    from mmif.result import FusionResult, RegisteredSource
+
+PAGE_BYTES, WORDS_BYTES = 8_000_000, 60_000
+"""The page, which any mail and browser takes, and of it what comes with the words of a study and
+the descriptions of its volumes (45 kB of three sources of the sample head)."""
 
 # Slices that are shown as the worst, a row of pictures each: what is seen against what is scrolled;
 # chosen
@@ -46,26 +57,43 @@ METRIC_NAMES = ("EN", "AG", "MI", "SSIM", "PSNR", "Qabf", "SCD", "SF")
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """The still pictures of a page.
+
+    Attributes:
+        top: those of the sources and of the fused volume, by their names in the page.
+        before_after: of each source that was moved, by its role.
+        rows: of some axial slices, by their number from 0.
+    """
+
+    top: Mapping[str, Picture]
+    before_after: Mapping[str, list[BeforeAfter]]
+    rows: Mapping[int, list[Picture]]
+
+
+@dataclass(frozen=True)
 class DrawnReport:
     """The page of one study but for its words: what of it takes time.
 
     Attributes:
         view: the arrays of the result.
+        pictures: its still pictures.
         viewer: its volumes, packed.
     """
 
     view: StudyView
+    pictures: Pictures
     viewer: ViewerData
 
     def page(self, summary: Mapping[str, Any]) -> str:
         """The text of ``report.html``, at most `PAGE_BYTES`."""
-        view = self.view
+        view, pictures = self.view, self.pictures
         context = {
-            **_top(view, summary),
+            **_top(view, pictures.top, summary),
             "lost_rgb": LOST_RGB,
-            **_registration(view, summary),
+            **_registration(view, pictures, summary),
             **_readability(view, summary),
-            **_fusion(view),
+            **_fusion(view, pictures.rows),
             **_how(view, summary),
         }
         text = _render(context, self.viewer)
@@ -74,7 +102,7 @@ class DrawnReport:
             return text
         # pictures of noise, or a thousand warnings, take more than is reckoned with
         taken = sum(map(len, self.viewer.volumes.values()))
-        return _render(context, viewer_data(view, most=taken - beyond))
+        return _render(context, viewer_data(view, taken - beyond))
 
     def write(self, summary: Mapping[str, Any], path: Path) -> None:
         """Write the page to ``path``.
@@ -91,9 +119,18 @@ def draw_report(result: "FusionResult") -> DrawnReport:
     """The page of one study, of which the words are still missing.
 
     Its arrays, grid, windows and metrics are shown; the headers of its sources are not looked at.
+    Its volumes take what pictures and words leave of the page.
     """
     view = StudyView(result)
-    return DrawnReport(view, viewer_data(view))
+    pictures = Pictures(
+        top=thumbnails(view),
+        before_after={source.role: before_and_after(view, source) for source in result.moving},
+        rows={k: slice_row(view, k) for k in {view.cut.k, *_worst_slices(view)}},
+    )
+    nothing: dict[str, Any] = {"shape": view.shape, "volumes": {}, "legend": None}
+    without = DrawnReport(view, pictures, ViewerData(nothing, {}, "", was_moved=True)).page({})
+    budget = PAGE_BYTES - len(without.encode()) - WORDS_BYTES
+    return DrawnReport(view, pictures, viewer_data(view, budget))
 
 
 def write_report(result: "FusionResult", summary: Mapping[str, Any], path: Path) -> None:
@@ -116,13 +153,13 @@ def _render(context: Mapping[str, Any], viewer: ViewerData) -> str:
     )
 
 
-def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _top(
+    view: StudyView, pictures: Mapping[str, Picture], summary: Mapping[str, Any]
+) -> dict[str, Any]:
     """Verdict, inputs, warnings."""
     registration = summary.get("registration") or {}
-    verdict = str(registration.get("verdict") or view.registration.verdict)
-    pictures = thumbnails(view)
-    third = view.shown_sources.get("third")
-    names = {source.role: name for name, source in view.shown_sources.items()}
+    verdict = str(registration.get("verdict") or registration_of(view.moving).verdict)
+    names = {source.role: name for name, source in view.sources.items()}
     inputs = [
         {
             "label": label(str(entry.get("role"))),
@@ -133,25 +170,32 @@ def _top(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
         }
         for entry in summary.get("inputs") or ()
     ]
-    covered = np.asarray(view.moving.covered_fraction, dtype=np.float64)
-    known = covered[np.isfinite(covered)]
     return {
         "title": f"{labels(view.result.sources)} fused: {verdict}",
         "heading": f"{labels(view.result.sources)}, fused",
         "reference_label": view.reference_label,
         "moving_label": view.moving_label,
-        "third_label": label(third.role) if third else "",
+        "labels": {name: label(source.role) for name, source in view.sources.items()},
+        "moved": [(name, label(source.role)) for name, source in view.registered.items()],
         "verdict": verdict,
         "headline": HEADLINES.get(verdict, ""),
         "reasons": all_reasons(summary),
         "error": errors_words(summary),
-        "covered": float(known.mean()) if known.size else float("nan"),
+        "covered": [
+            (label(source.role), _mean(source.covered_fraction)) for source in view.result.moving
+        ],
         "grid": view.result.grid,
         "fused_picture": pictures["fused"],
         "inputs": inputs,
         "warnings": list(summary.get("warnings") or ()) + oddities(view),
         "version": summary.get("mmif_version", ""),
     }
+
+
+def _mean(fractions: npt.NDArray[np.float64]) -> float:
+    """Over the slices (Z,); NaN where none is known."""
+    known = fractions[np.isfinite(fractions)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def oddities(view: StudyView) -> list[str]:
@@ -163,8 +207,7 @@ def oddities(view: StudyView) -> list[str]:
     flat = [k + 1 for k in range(slices) if view.survey.contrast[k] < 1 / 255]
     if flat:
         found.append(f"Slices without any structure in the fused volume: {runs(flat)}.")
-    covered = np.asarray(view.moving.covered_fraction, dtype=np.float64) > 0
-    missed = [k + 1 for k in slices_without_metrics(view) if covered[k]]
+    missed = [k + 1 for k in slices_without_metrics(view) if view.covered[k] > 0]
     if missed:
         found.append(f"Metrics are not defined in slice {runs(missed)}.")
     return found
@@ -193,30 +236,35 @@ def runs(numbers: list[int]) -> str:
     return ", ".join(f"{g[0]} to {g[-1]}" if len(g) > 1 else str(g[0]) for g in groups)
 
 
-def _registration(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks, before and after, the transform, of the moving source."""
-    own = (summary.get("registrations") or {}).get(view.moving.role)
-    registration = own or summary.get("registration") or {}
-    return {
-        "checks": check_rows(registration),
-        "blurred": is_blurred(view.moving.role),
-        "method": registration.get("method") or "",
-        "before_after": before_and_after(view),
-        "motion": motion(view.registration.fixed_to_moving_lps, view.result.grid),
-        "matrix": np.asarray(view.registration.fixed_to_moving_lps).tolist(),
-        **_several(summary),
-    }
-
-
-def _several(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Of three sources: verdict and error of each registration, and whether they agree."""
+def _registration(
+    view: StudyView, pictures: Pictures, summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Each registration, and whether those of three sources agree."""
     found = summary.get("registrations") or {}
-    loop = summary.get("loop_closure")
-    rows = [
-        (label(role), str(one.get("verdict")), error_words(one), str(one.get("method") or ""))
-        for role, one in found.items()
+    single = summary.get("registration") or {}
+    legs = [
+        _leg(view, source, found.get(source.role) or single)
+        | {"before_after": pictures.before_after[source.role]}
+        for source in view.result.moving
     ]
-    return {"registrations": rows if len(rows) > 1 else [], "loop_closure": loop_words(loop)}
+    return {"legs": legs, "loop_closure": loop_words(summary.get("loop_closure"))}
+
+
+def _leg(
+    view: StudyView, source: "RegisteredSource", registration: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One registration: verdict, checks, the transform."""
+    matrix = registration_of(source).fixed_to_moving_lps
+    return {
+        "label": label(source.role),
+        "verdict": str(registration.get("verdict") or registration_of(source).verdict),
+        "error": error_words(registration),
+        "method": registration.get("method") or "",
+        "checks": check_rows(registration),
+        "blurred": is_blurred(source.role),
+        "motion": motion(matrix, view.result.grid),
+        "matrix": np.asarray(matrix).tolist(),
+    }
 
 
 def _readability(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,13 +276,18 @@ def _readability(view: StudyView, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fusion(view: StudyView) -> dict[str, Any]:
+def _worst_slices(view: StudyView) -> tuple[int, ...]:
+    """The slices (from 0) that the metrics like least, of those that every source covers."""
+    usable = view.filled_slices & (view.covered >= HALF)
+    return charts.worst_slices(view.result.metrics_per_slice, WORST, usable)
+
+
+def _fusion(view: StudyView, rows: Mapping[int, list[Picture]]) -> dict[str, Any]:
     """Metrics per slice, worst slices, source shares."""
     per_slice = view.result.metrics_per_slice
     names = [name for name in (*METRIC_NAMES, "SSIM255") if name in per_slice]
     slices = view.shape[2]
-    covered = np.asarray(view.moving.covered_fraction, dtype=np.float64)
-    worst = charts.worst_slices(per_slice, WORST, view.filled_slices & (covered >= HALF))
+    covered, worst = view.covered, _worst_slices(view)
     return {
         "chart_box": charts,
         "charts": [charts.chart(name, per_slice[name]) for name in names],
@@ -246,10 +299,11 @@ def _fusion(view: StudyView) -> dict[str, Any]:
             for k in range(slices)
         ],
         "slices": slices,
+        "covered_mean": _mean(covered),
         "worst": [
             {
                 "k": k,
-                "pictures": slice_row(view, k),
+                "pictures": rows[k],
                 "values": {n: float(per_slice[n][k]) for n in names},
             }
             for k in worst
@@ -258,7 +312,7 @@ def _fusion(view: StudyView) -> dict[str, Any]:
         "share_mean": view.share.mean,
         "share_explained": view.share.explained,
         "lost_shares": view.share.lost_shares,
-        "typical": slice_row(view, view.cut.k),
+        "typical": rows[view.cut.k],
         "typical_k": view.cut.k,
     }
 

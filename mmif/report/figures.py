@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,20 @@ from mmif.report.pictures import (
     to_aspect,
     with_edges,
 )
-from mmif.report.study_view import StudyView, array, axial, axial_slice, is_blurred
+from mmif.report.study_view import (
+    StudyView,
+    array,
+    axial,
+    axial_slice,
+    bright_of,
+    is_blurred,
+    registration_of,
+)
 from mmif.roles import label
 from mmif.transforms.colour import shown
+
+if TYPE_CHECKING:
+    from mmif.result import RegisteredSource
 
 PLANES: tuple[PlaneName, ...] = ("axial", "coronal", "sagittal")
 THUMB, PICTURE, TALLEST = 280, 420, 840
@@ -63,12 +75,16 @@ class BeforeAfter:
 
 
 def thumbnails(view: StudyView) -> dict[str, Picture]:
-    """The sources and fused in the axial plane to look at first."""
+    """Each source, by its name in the page, and ``fused``, in the axial plane to look at first."""
     at = view.cut
-    slices = {"fused": (view.fused[..., at.k], "fused")}
-    for name, source in view.shown_sources.items():
-        words = label(source.role) + ("" if name == "reference" else ", registered")
-        slices[name] = (axial_slice(source, at.k), words)
+    slices = {
+        "reference": (axial_slice(view.reference, at.k), view.reference_label),
+        **{
+            name: (axial_slice(source, at.k), f"{label(source.role)}, registered")
+            for name, source in view.registered.items()
+        },
+        "fused": (view.fused[..., at.k], "fused"),
+    }
     box = content_box(view.fused_bright(axial(at.k)).T)
 
     def picture(values: Floats, words: str) -> Picture:
@@ -78,34 +94,37 @@ def thumbnails(view: StudyView) -> dict[str, Picture]:
     return {name: picture(values, words) for name, (values, words) in slices.items()}
 
 
-def before_and_after(view: StudyView) -> list[BeforeAfter]:
-    """The edges of the moving volume over the reference, in three planes."""
-    to_voxels = before_voxels(view.registration.fixed_to_moving_lps, view.result.grid)
-    return [_before_after(view, plane, to_voxels) for plane in PLANES]
+def before_and_after(view: StudyView, moving: "RegisteredSource") -> list[BeforeAfter]:
+    """The edges of ``moving`` over the reference, in three planes."""
+    to_voxels = before_voxels(registration_of(moving).fixed_to_moving_lps, view.result.grid)
+    return [_before_after(view, moving, plane, to_voxels) for plane in PLANES]
 
 
-def _before_after(view: StudyView, plane: PlaneName, to_voxels: Matrix) -> BeforeAfter:
+def _before_after(
+    view: StudyView, moving: "RegisteredSource", plane: PlaneName, to_voxels: Matrix
+) -> BeforeAfter:
     thin, flat = plane_part(plane, view.cut)
-    moving = view.moving
+    coverage = array(moving.coverage)[0]
     unit = plane_before(array(moving.unit)[0], to_voxels, plane, view.cut)
     planes = (
         cut_plane(view.reference_bright(thin), plane, flat),
-        cut_plane(view.moving_bright(thin), plane, flat),
+        cut_plane(bright_of(moving, thin), plane, flat),
         luminance(array(shown(torch.from_numpy(unit.copy())[None], moving.colour_map))),
-        cut_plane(view.coverage, plane, view.cut),
-        plane_before(view.coverage, to_voxels, plane, view.cut),
+        cut_plane(coverage, plane, view.cut),
+        plane_before(coverage, to_voxels, plane, view.cut),
     )
     row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, plane)
     under, after, before, covered, covered_before = (
         square_pixels(values, row_mm, column_mm) for values in planes
     )
     box = content_box(under, after, before)
-    blurred = is_blurred(view.moving.role)
+    blurred = is_blurred(moving.role)
     lines, name = (contours, "lines of equal brightness") if blurred else (edges, "edges")
 
-    def picture(moving: Floats, coverage: Floats, when: str) -> Picture:
-        words = f"{plane} plane, {name} of the {view.moving_label} over the {view.reference_label}"
-        pixels = with_edges(grey(under), lines(moving) & ~end_marks(coverage))[box]
+    def picture(bright: Floats, covered: Floats, when: str) -> Picture:
+        above, below = label(moving.role), view.reference_label
+        words = f"{plane} plane, {name} of the {above} over the {below}"
+        pixels = with_edges(grey(under), lines(bright) & ~end_marks(covered))[box]
         rows, columns = pixels.shape[:2]
         sized = to_aspect(pixels, 1.0, 1.0, min(PICTURE, max(1, TALLEST * columns // rows)))
         return _picture(sized, f"{words}, {when} registration")
@@ -123,19 +142,19 @@ def end_marks(coverage: Floats) -> Marks:
 
 
 def slice_row(view: StudyView, k: int) -> list[Picture]:
-    """Reference, moving, fused and source share of axial slice ``k`` (from 0)."""
+    """Each source, fused and source share of axial slice ``k`` (from 0)."""
     at = Cut(view.cut.i, view.cut.j, k)
     of_moving, strength, lost = (
         cut_plane(part, "axial", at)
         for part in (view.share.moving, view.share.strength, view.share.lost)
     )
     share = share_colours(of_moving / 255, strength / 255, lost)
-    box = content_box(
-        *(bright(axial(k)).T for bright in (view.reference_bright, view.moving_bright))
-    )
+    box = content_box(*(bright_of(source, axial(k)).T for source in view.sources.values()))
     row: Sequence[tuple[Pixels, str]] = (
-        (grey(_upright(axial_slice(view.reference, k))), view.reference_label),
-        (grey(_upright(axial_slice(view.moving, k))), view.moving_label),
+        *(
+            (grey(_upright(axial_slice(source, k))), label(source.role))
+            for source in view.sources.values()
+        ),
         (grey(_upright(view.fused[..., k])), "fused"),
         (share, "source share"),
     )

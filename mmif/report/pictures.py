@@ -135,11 +135,11 @@ def share_colours(share: Floats, strength: Floats, lost: Pixels) -> Pixels:
 
 
 def data_uri(pixels: Pixels, *, lossless: bool = False) -> str:
-    """A picture that lives in the page: JPEG (quality 90), or PNG where each pixel counts."""
+    """A picture that lives in the page: JPEG (quality 85), or PNG where each pixel counts."""
     buffer = io.BytesIO()
     if lossless:
         Image.fromarray(pixels).save(buffer, "PNG")
     else:
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=90, subsampling=0)
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=85, subsampling=0)
     kind = "png" if lossless else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -23,6 +23,9 @@ FOREGROUND, FAINT = 0.1, 0.06
 MARGIN = 8
 """Pixels around what the viewer frames."""
 
+NAMES = ("reference", "moving", "third")
+"""What the page calls the sources: the reference, and those that were brought to it."""
+
 Part = tuple[slice | int, slice | int, slice | int]
 """Some voxels of a volume, by i, j and k."""
 
@@ -44,18 +47,14 @@ class StudyView:
         return self.result.moving[0]
 
     @property
-    def shown_sources(self) -> dict[str, "RegisteredSource"]:
-        """The sources by their names in the viewer: of three there is a ``third``."""
-        names = ("reference", "moving", "third")
-        return dict(zip(names, (self.reference, *self.result.moving), strict=False))
+    def registered(self) -> "dict[str, RegisteredSource]":
+        """By its name in the page each source that was brought to the reference."""
+        return dict(zip(NAMES[1:], self.result.moving, strict=False))
 
     @property
-    def registration(self) -> "Registration":
-        """How the moving source was brought there."""
-        registration = self.moving.registration
-        if registration is None:
-            raise ConfigError(f"the {self.moving.role} has no registration; expected one")
-        return registration
+    def sources(self) -> "dict[str, RegisteredSource]":
+        """By its name in the page each source."""
+        return {NAMES[0]: self.reference, **self.registered}
 
     @property
     def reference_label(self) -> str:
@@ -77,23 +76,23 @@ class StudyView:
         """(1 or 3, X, Y, Z), 0..1."""
         return array(self.result.fused)
 
-    @cached_property
-    def coverage(self) -> Floats:
-        """(X, Y, Z) weight of the moving volume, 0..1."""
-        weight: Floats = array(self.moving.coverage)[0]
-        return weight
-
     def fused_bright(self, part: Part) -> Floats:
         """Brightness of the fused volume in some of its voxels, 0..1."""
         return luminance(self.fused[(slice(None), *part)])
 
     def reference_bright(self, part: Part) -> Floats:
         """The same of the reference."""
-        return _bright(self.reference, part)
+        return bright_of(self.reference, part)
 
     def moving_bright(self, part: Part) -> Floats:
         """The same of the registered moving volume as it is shown."""
-        return _bright(self.moving, part)
+        return bright_of(self.moving, part)
+
+    @cached_property
+    def covered(self) -> npt.NDArray[np.float64]:
+        """(Z,) the share of the patient that every source covers at least; NaN where unknown."""
+        fractions = [source.covered_fraction for source in self.result.moving]
+        return np.asarray(np.min(fractions, axis=0), dtype=np.float64)
 
     @cached_property
     def share(self) -> SourceShare:
@@ -161,8 +160,8 @@ def survey(view: StudyView) -> Survey:
         by_column += bright.sum(axis=1)
         by_row += bright.sum(axis=0)
         np.maximum(fused_shadow, fused, out=fused_shadow)
-        for source in (view.reference_bright, view.moving_bright):
-            np.maximum(sources_shadow, source(axial(k)), out=sources_shadow)
+        for source in view.sources.values():
+            np.maximum(sources_shadow, bright_of(source, axial(k)), out=sources_shadow)
     middle = (x // 2, y // 2, z // 2)
     if area.any():
         i, j, k = (
@@ -195,7 +194,18 @@ def is_blurred(role: str) -> bool:
     return role in ACTIVITY_ROLES
 
 
-def _bright(source: "RegisteredSource", part: Part) -> Floats:
+def registration_of(source: "RegisteredSource") -> "Registration":
+    """How ``source`` was brought to the reference.
+
+    Raises:
+        ConfigError: it is the reference itself, or was never brought there.
+    """
+    if source.registration is None:
+        raise ConfigError(f"the {source.role} has no registration; expected one")
+    return source.registration
+
+
+def bright_of(source: "RegisteredSource", part: Part) -> Floats:
     """Brightness of a source as it is shown, in some of its voxels."""
     return luminance(array(shown(source.unit[(slice(None), *part)], source.colour_map)))
 

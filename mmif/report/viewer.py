@@ -15,7 +15,7 @@ from mmif.geometry import Grid, Matrix
 from mmif.report.alignment import before_voxels
 from mmif.report.pictures import CONTOUR_LEVELS, LOST_RGB, SHARE_KNOTS
 from mmif.report.readability import legend_table
-from mmif.report.study_view import StudyView, array, is_blurred
+from mmif.report.study_view import StudyView, array, is_blurred, registration_of
 from mmif.report.volumes import PackedVolume, Parts, pack_unit, pack_values
 from mmif.roles import label
 from mmif.transforms.colour import palette
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 
 Voxels = npt.NDArray[Any]
 
-BUDGET_BYTES = 6_000_000
-"""For the volumes; the page as a whole stays below 8 MB, which any mail and browser takes."""
-
-PAGE_BYTES, REST_BYTES, SLICE_BYTES = 8_000_000, 1_300_000, 700
-"""The page, what of it is neither volumes nor grows with the slices (pictures and code: 1.15 MB),
-and a slice's row in the table and points in the charts (`benchmarks/body.py`)."""
-
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16)
 """By how many pixels, along rows and columns, means are taken until the volumes fit; with the last
 those of the largest fused grid do."""
@@ -40,11 +33,16 @@ SAMPLED_SLICES, SAMPLED_EVERY = 6, 20
 """Packed to tell the size of all: so many, or one in so many: time against the precision of the
 guess, which a body needs more of than a head; chosen."""
 
+LIKELY_TO_FIT = 0.94
+"""Of the budget: what a few slices say of all may be too little by 7 % (three sources of the
+sample head)."""
+
 PACKED_AT_ONCE = 8
 """Slices of the page that are worked on at once, so that no second copy of a volume is made."""
 
-FINENESS = ((4096, 1.0), (1024, 2.0), (512, 3.0), (256, 4.0))
-"""(levels of a source without a unit of its own, step of a CT in HU), the finest first."""
+FINENESS = ((4096, 1.0, 1), (1024, 2.0, 1), (512, 3.0, 1), (256, 4.0, 1), (256, 4.0, 2))
+"""(levels of a source without a unit of its own, step of a CT in HU, by how many pixels a SPECT or
+PET, which is blurred, is coarser than the rest), the finest first."""
 
 SHARE_FACTOR = 2
 """The shares are means over 9 x 9 pixels anyway: they are kept at half the resolution."""
@@ -65,11 +63,13 @@ class ViewerData:
         study: JSON-ready description.
         volumes: name to base64 text.
         reduced: what the viewer shows less than the written volumes, in words; "" if nothing.
+        was_moved: whether any source lay elsewhere before registration.
     """
 
     study: dict[str, Any]
     volumes: dict[str, str]
     reduced: str
+    was_moved: bool
 
 
 @dataclass(frozen=True)
@@ -81,38 +81,42 @@ class Detail:
         slices: so many slices are.
         levels: of a source without a unit of its own.
         step_hu: of a CT.
+        activity_pixels: and so many more along rows and columns of a SPECT or PET.
     """
 
     pixels: int = 1
     slices: int = 1
     levels: int = FINENESS[0][0]
     step_hu: float = FINENESS[0][1]
+    activity_pixels: int = FINENESS[0][2]
 
     @property
     def factors(self) -> tuple[int, int, int]:
         """Voxels along i, j and k that are averaged to one."""
         return self.pixels, self.pixels, self.slices
 
+    def coarser(self, source: "RegisteredSource") -> int:
+        """By how many pixels, along rows and columns, ``source`` is coarser than the rest."""
+        return self.activity_pixels if is_blurred(source.role) else 1
 
-def viewer_data(view: StudyView, most: int = PAGE_BYTES) -> ViewerData:
-    """The volumes and words of the viewer, as fine as the page's size allows.
 
-    Args:
-        view: the study.
-        most: bytes that the volumes may take, if that is less than what they may in any study.
-    """
-    detail, packed = _pack(view, most)
+def viewer_data(view: StudyView, budget: int) -> ViewerData:
+    """The volumes and words of the viewer, the volumes as fine as ``budget`` bytes allow."""
+    detail, packed = _pack(view, budget)
     columns, rows = view.frame
     grid = reduced_grid(framed_grid(view.result.grid, columns, rows), detail.factors)
     result, cut = view.result, view.cut
     described = {name: volume.description() for name, volume in packed.items()}
     for name in ("share", "strength", "lost"):
         described[name]["factor"] = SHARE_FACTOR
-    for name, source in view.shown_sources.items():
-        described[name] |= _source_words(described[name], result.windows[source.role], source.role)
+    for name, source in view.sources.items():
+        described[name] |= _source_words(described[name], source.window, source.role)
+        described[name]["factor"] = detail.coarser(source)
         if source.colour_map is not None:
             table = palette(source.colour_map).tobytes()
             described[name]["palette"] = base64.b64encode(table).decode("ascii")
+    for name, source in view.registered.items():
+        described[name]["before"] = _before(source, grid)
     described["fused"] |= {
         "label": "fused",
         "unit": "",
@@ -120,8 +124,6 @@ def viewer_data(view: StudyView, most: int = PAGE_BYTES) -> ViewerData:
         "range": [0.0, 1.0],
         "presets": [["as written", 0.0, 1.0], ["brighter", 0.0, 0.6], ["high part", 0.4, 1.0]],
     }
-    identity = np.allclose(view.registration.fixed_to_moving_lps, np.eye(4), atol=1e-9)
-    before = before_voxels(view.registration.fixed_to_moving_lps, grid)
     study = {
         "shape": list(grid.shape),
         "spacing": list(grid.spacing_mm),
@@ -134,14 +136,14 @@ def viewer_data(view: StudyView, most: int = PAGE_BYTES) -> ViewerData:
             (cut.j - rows.start) // detail.pixels,
             cut.k // detail.slices,
         ],
-        "before": None if identity else before.tolist(),
         "shareKnots": [list(knot) for knot in SHARE_KNOTS],
         "lostColours": [list(colour) for colour in LOST_RGB],
         "legend": legend_table(result),
         "volumes": described,
     }
     volumes = {name: volume.data for name, volume in packed.items()}
-    return ViewerData(study, volumes, reduction_words(view, detail, grid))
+    was_moved = any(described[name]["before"] for name in view.registered)
+    return ViewerData(study, volumes, reduction_words(view, detail, grid), was_moved)
 
 
 def reduction_words(view: StudyView, detail: Detail, grid: Grid) -> str:
@@ -152,13 +154,11 @@ def reduction_words(view: StudyView, detail: Detail, grid: Grid) -> str:
         size = " × ".join(f"{mm:.3g}" for mm in grid.spacing_mm)
         less.append(f"means of {block} voxels ({size} mm)")
     if detail.step_hu > FINENESS[0][1]:
-        steps = [
-            f"the {label(role)} in steps of {detail.step_hu:g} HU"
-            if role == "ct"
-            else f"the {label(role)} in {detail.levels} levels"
-            for role in view.result.sources
-        ]
-        less += steps
+        for source in view.sources.values():
+            steps = f"steps of {detail.step_hu:g} HU"
+            shown = steps if source.role == "ct" else f"{detail.levels} levels"
+            n = detail.coarser(source)
+            less.append(f"the {label(source.role)} in {shown}" + f" of {n} × {n} pixels" * (n > 1))
     return " and ".join([", ".join(less[:-1]), less[-1]] if len(less) > 1 else less)
 
 
@@ -186,6 +186,13 @@ def reduced_grid(grid: Grid, factors: tuple[int, int, int]) -> Grid:
     scale[:3, 3] = (np.array(factors) - 1) / 2
     x, y, z = (-(-n // by) for n, by in zip(grid.shape, factors, strict=True))
     return Grid((x, y, z), grid.affine_ras @ scale)
+
+
+def _before(source: "RegisteredSource", grid: Grid) -> list[list[float]] | None:
+    """Where a voxel of ``grid`` lay before registration; None where nothing was moved."""
+    found = registration_of(source).fixed_to_moving_lps
+    moved = not np.allclose(found, np.eye(4), atol=1e-9)
+    return before_voxels(found, grid).tolist() if moved else None
 
 
 def _source_words(described: Mapping[str, Any], window: Any, role: str) -> dict[str, Any]:
@@ -216,24 +223,22 @@ def details(spacing_mm: tuple[float, float, float]) -> Iterator[tuple[int, int]]
         before = most
 
 
-def _pack(view: StudyView, most: int) -> tuple[Detail, dict[str, PackedVolume]]:
+def _pack(view: StudyView, budget: int) -> tuple[Detail, dict[str, PackedVolume]]:
     """The finest volumes that fit the budget, and how fine they are.
 
     Slices are packed one by one, so a few of them tell the size of all, about.
     """
     grid = view.result.grid
-    most = min(most, PAGE_BYTES - REST_BYTES - SLICE_BYTES * grid.shape[2])
-    budget = min(BUDGET_BYTES, most)
     detail, packed = Detail(), dict[str, PackedVolume]()
     for pixels, slices in details(grid.spacing_mm):
         finest_first = [Detail(pixels, slices, *fineness) for fineness in FINENESS]
-        if _guessed_bytes(view, finest_first[-1]) > budget:
+        if _guessed_bytes(view, finest_first[-1]) > LIKELY_TO_FIT * budget:
             continue
         for detail in finest_first:
-            if _guessed_bytes(view, detail) <= budget:
+            if _guessed_bytes(view, detail) <= LIKELY_TO_FIT * budget:
                 every = np.arange(-(-grid.shape[2] // slices))
                 packed = _volumes(view, every, detail)
-                if sum(len(volume.data) for volume in packed.values()) <= most:
+                if sum(len(volume.data) for volume in packed.values()) <= budget:
                     return detail, packed
     return detail, packed
 
@@ -270,17 +275,21 @@ def _volumes(
 
     small = detail.pixels * SHARE_FACTOR
 
-    def source(one: "RegisteredSource") -> PackedVolume:
-        step = detail.step_hu if one.role == "ct" else None
-        return pack_values(parts(array(one.values)), step=step, levels=detail.levels)
+    def values(source: "RegisteredSource") -> PackedVolume:
+        step = detail.step_hu if source.role == "ct" else None
+        made = parts(array(source.values), detail.pixels * detail.coarser(source))
+        return pack_values(made, step=step, levels=detail.levels)
+
+    def coverage(source: "RegisteredSource") -> PackedVolume:
+        return pack_unit(_quantised(parts(array(source.coverage)), 1, 15))
 
     packers: dict[str, Callable[[], PackedVolume]] = {
         "fused": lambda: pack_unit(parts(array(result.fused))),
-        "coverage": lambda: pack_unit(_quantised(parts(array(view.moving.coverage)), 1, 15)),
         "share": lambda: pack_unit(_quantised(parts(share.moving[None], small), 255, 30)),
         "strength": lambda: pack_unit(_quantised(parts(share.strength[None], small), 255, 15)),
         "lost": lambda: pack_unit(part / 2 for part in parts(share.lost[None], small, middle=True)),
-        **{name: partial(source, one) for name, one in view.shown_sources.items()},
+        **{name: partial(values, one) for name, one in view.sources.items()},
+        **{f"{name}-coverage": partial(coverage, one) for name, one in view.registered.items()},
     }
     with ThreadPoolExecutor(torch.get_num_threads()) as cores:
         packing = {name: cores.submit(pack) for name, pack in packers.items()}

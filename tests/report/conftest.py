@@ -175,6 +175,34 @@ def make_study(colour: bool = False) -> Study:
     return Study(result, make_summary(role, task, found, colour))
 
 
+def make_three() -> Study:
+    """MRI, CT and SPECT: the study of two, with the SPECT of the other in its colours."""
+    two, coloured = make_study(), make_study(colour=True)
+    spect = coloured.result.sources["spect"]
+    turned = replace(
+        spect.registration, fixed_to_moving_lps=rigid(np.eye(3), [0, 25.0, 0], [0, 0, 0])
+    )
+    turned = replace(turned, verdict="pass", reasons=(), error_estimate_mm=0.9)
+    sources = {**two.result.sources, "spect": replace(spect, registration=turned)}
+    found = two.summary["registration"]
+    summary = {
+        **two.summary,
+        "task": "ct-mri-spect",
+        "inputs": [*two.summary["inputs"], coloured.summary["inputs"][1]],
+        "registrations": {"ct": found, "spect": {**found, "verdict": "pass", "checks": {}}},
+        "loop_closure": {
+            "path": ["ct", "mri", "spect", "ct"],
+            "residue_mm": 1.2,
+            "expected_mm": 3.1,
+            "closed": True,
+            "directly": "images",
+        },
+        "fusion": {**two.summary["fusion"], "grey_weights": {"name": "ct-mri", "sha256": "f" * 64}},
+    }
+    result = replace(two.result, sources=sources, fused=coloured.result.fused, task="ct-mri-spect")
+    return Study(result, summary)
+
+
 def make_summary(role: str, task: str, found: Registration, colour: bool) -> dict[str, Any]:
     return {
         "mmif_version": "0.1.0",
@@ -293,12 +321,9 @@ def colour_study() -> Study:
 
 
 @pytest.fixture(scope="session")
-def three_sources(study: Study, colour_study: Study) -> Study:
-    """CT, MRI and SPECT, in the SPECT's colours."""
-    sources = {**study.result.sources, "spect": colour_study.result.sources["spect"]}
-    result = replace(study.result, sources=sources, fused=colour_study.result.fused)
-    inputs = [*study.summary["inputs"], colour_study.summary["inputs"][1]]
-    return Study(result, {**study.summary, "task": "ct-mri-spect", "inputs": inputs})
+def three_sources() -> Study:
+    """MRI, CT and SPECT, in the SPECT's colours."""
+    return make_three()
 
 
 @pytest.fixture(scope="session")

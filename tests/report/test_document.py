@@ -248,14 +248,16 @@ def test_three_sources_are_named_and_pictured(three_sources, study) -> None:
     assert 'value="third"' not in report_page(study.result, study.summary)
 
 
-def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) -> None:
+def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(
+    study, three_sources
+) -> None:
     found = study.summary["registration"]
     doubt = {"verdict": "fail", "error_farthest_mm": 2.6, "reasons": ["the skins lie apart"]}
     registrations = {"ct": found, "spect": {**found, **doubt}}
     path = ["ct", "mri", "spect", "ct"]
     loop = {"path": path, "residue_mm": 7.2, "expected_mm": 3.1, "closed": False}
     summary = {
-        **study.summary,
+        **three_sources.summary,
         "registration": registrations["spect"],
         "registrations": registrations,
         "loop_closure": {**loop, "directly": "images"},
@@ -264,7 +266,7 @@ def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) 
             "weights": {"name": "spect-mri", "sha256": "cd" * 32},
         },
     }
-    page = report_page(study.result, summary)
+    page = report_page(three_sources.result, summary)
     assert "Registration of each source" in page
     assert "2.6 mm far out" in page
     assert (
@@ -277,3 +279,20 @@ def test_of_three_sources_each_has_its_verdict_and_the_loop_its_sentence(study) 
     assert "weights ct-mri, sha256 abababababab and then by spect-mri, sha256 cdcdcdcdcdcd" in text
     assert text.count("was registered rigidly to the MRI") == 2
     assert "Registration of each source" not in report_page(study.result, study.summary)
+
+
+def test_of_three_sources_each_has_its_pictures_checks_and_transform(three_sources) -> None:
+    page = report_page(three_sources.result, three_sources.summary)
+    for told in (
+        *("CT before and after", "SPECT before and after", "Checks of the CT"),
+        *("Transform of the CT", "shift of <strong>25.0 mm</strong>", "Checks of the SPECT"),
+        *("Patient covered by the CT", "Patient covered by the SPECT", "No checks were made."),
+        *("SPECT, registered, axial slice", "lines of equal brightness of the SPECT over the MRI"),
+        "The SPECT was registered rigidly to the MRI",
+    ):
+        assert told in page, told
+    volumes = json.loads(page.split('id="study">')[1].split("</script>")[0])["volumes"]
+    assert volumes["third"]["label"] == "SPECT"
+    assert "palette" in volumes["third"]
+    assert "palette" not in volumes["moving"]
+    assert {"moving-coverage", "third-coverage"} <= set(volumes)

@@ -186,27 +186,6 @@ def test_each_volume_shows_its_own_values(report, study) -> None:
         assert report.pixel((i, j)) == pytest.approx([expected] * 3, abs=1)
 
 
-def test_the_third_source_is_shown_and_read(browser, three_sources, tmp_path) -> None:
-    from mmif.report import write_report
-
-    write_report(three_sources.result, three_sources.summary, tmp_path / "report.html")
-    report = Report(browser, tmp_path / "report.html")
-    report.page.locator("#viewer").scroll_into_view_if_needed()
-    report.toggle("smooth")
-    report.choose("third")
-    spect = three_sources.result.sources["spect"]
-    colours = shown(spect.unit, spect.colour_map)
-    for i, j in (LESION, BLEEDING):
-        expected = [brightness(channel) for channel in colours[:, i, j, SLICE]]
-        assert report.pixel((i, j)) == pytest.approx(expected, abs=4)
-    report.page.mouse.click(*report.place("axial", *BLEEDING))
-    report.settle()
-    counts = float(spect.values[(0, *BLEEDING, SLICE)])
-    assert float(report.read("third").removesuffix(" counts")) == pytest.approx(counts, abs=0.5)
-    assert report.messages == []
-    report.page.close()
-
-
 def test_the_crosshair_tells_position_and_source_values(report, study) -> None:
     result = study.result
     for i, j in (LESION, BLEEDING):
@@ -593,6 +572,40 @@ def test_colours_of_spect_are_shown_in_colour(browser, colour_study, tmp_path) -
     assert scale.is_hidden()
     assert [255, 150, 50] in report.pixels([(i, 64) for i in range(20, 108)])
     assert report.messages == []
+    report.page.close()
+
+
+def test_of_three_sources_the_third_is_seen_read_and_held_against_the_first(
+    browser, three_sources, tmp_path
+) -> None:
+    from mmif.report import write_report
+
+    result = three_sources.result
+    mri, spect = result.sources["mri"].unit, shown(result.moving[1].unit, "hot-iron")
+    write_report(result, three_sources.summary, tmp_path / "report.html")
+    report = Report(browser, tmp_path / "report.html")
+    report.page.locator("#viewer").scroll_into_view_if_needed()
+    report.toggle("smooth")
+    i, j = place = (60, 70)
+    own = [float(spect[c, i, j, SLICE]) for c in range(3)]
+    report.choose("third")
+    assert report.pixel(place) == pytest.approx([brightness(one) for one in own], abs=5)
+    report.page.mouse.click(*report.place("axial", *place))
+    report.settle()
+    value = float(result.moving[1].values[0, i, j, SLICE])
+    assert float(report.read("third").removesuffix(" counts")) == pytest.approx(value, abs=1)
+    assert report.read("moving").endswith(" HU")
+    report.choose("blend")
+    report.page.select_option('[data-set="against"]', "third")
+    assert report.page.text_content('[data-shown="against"]') == "SPECT"
+    grey = float(mri[0, i, j, SLICE])
+    halves = [brightness((grey + one) / 2) for one in own]
+    assert report.pixel(place) == pytest.approx(halves, abs=5)
+    report.choose("edges")
+    report.page.select_option('[data-set="edges"]', "third-on-reference")
+    assert [255, 150, 50] in report.pixels([(i, 64) for i in range(20, 108)])
+    assert report.messages == []
+    assert report.serious() == []
     report.page.close()
 
 

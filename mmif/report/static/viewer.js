@@ -12,7 +12,8 @@
   };
   const STRIDES = [1, X, X * Y];
   const EDGE = [255, 150, 50];
-  const SOURCES = ["reference", "moving", "third", "fused"].filter((name) => study.volumes[name]);
+  const MOVED = ["moving", "third"].filter((name) => study.volumes[name]);
+  const SOURCES = ["reference", ...MOVED, "fused"];
   const codes = {};
   const query = (selector) => root.querySelector(selector);
   const state = {
@@ -23,6 +24,7 @@
     flickering: true,
     rate: 1,
     cell: 20,
+    against: "moving",
     edges: "moving-on-reference",
     before: false,
     smooth: true,
@@ -40,7 +42,7 @@
     const volume = study.volumes[name];
     return volume.offset + volume.step * codes[name][0][index];
   };
-  const covered = (index) => codes.coverage[0][index] > 0;
+  const covered = (name, index) => codes[`${name}-coverage`][0][index] > 0;
   // 1: a strong structure of the reference alone is lost in the fused volume; 2: of the moving one.
   const lostBy = (index) => Math.round(codes.lost[0][index] / 127.5);
   const tables = {};
@@ -91,10 +93,10 @@
     out[n + 2] = palette[entry + 2];
   };
 
-  // The moving volume as its own headers place it: the registered one, carried back (trilinear).
-  const beforeBrightness = (table) => {
-    const m = study.before;
-    const volume = codes.moving[0];
+  // A moved volume as its own headers place it: the registered one, carried back (trilinear).
+  const beforeBrightness = (name, table) => {
+    const m = study.volumes[name].before;
+    const volume = codes[name][0];
     return (i, j, k) => {
       const x = m[0][0] * i + m[0][1] * j + m[0][2] * k + m[0][3];
       const y = m[1][0] * i + m[1][1] * j + m[1][2] * k + m[1][3];
@@ -108,7 +110,7 @@
           (dx ? x - x0 : 1 - x + x0) * (dy ? y - y0 : 1 - y + y0) * (dz ? z - z0 : 1 - z + z0);
         if (!weight) continue;
         const index = indexOf([x0 + dx, y0 + dy, z0 + dz]);
-        if (covered(index)) sum += weight * table[volume[index]];
+        if (covered(name, index)) sum += weight * table[volume[index]];
       }
       return Math.round(sum);
     };
@@ -120,27 +122,6 @@
       const [volume] = codes.reference;
       eachPixel(shape, (index, n) => put(out, n, table[volume[index]], palettes.reference));
     },
-    moving(shape, out) {
-      const table = brightnessTable("moving");
-      const [volume] = codes.moving;
-      if (state.before && study.before) {
-        const sample = beforeBrightness(table);
-        eachPixel(shape, (index, n) => {
-          const k = Math.floor(index / (X * Y));
-          const j = Math.floor((index - k * X * Y) / X);
-          put(out, n, sample(index % X, j, k), palettes.moving);
-        });
-        return;
-      }
-      eachPixel(shape, (index, n) => {
-        put(out, n, covered(index) ? table[volume[index]] : 0, palettes.moving);
-      });
-    },
-    third(shape, out) {
-      const table = brightnessTable("third");
-      const [volume] = codes.third;
-      eachPixel(shape, (index, n) => put(out, n, table[volume[index]], palettes.third));
-    },
     fused(shape, out) {
       const table = brightnessTable("fused");
       const [red, green = red, blue = red] = codes.fused;
@@ -149,9 +130,6 @@
         out[n + 1] = table[green[index]];
         out[n + 2] = table[blue[index]];
       });
-    },
-    coverage(shape, out) {
-      eachPixel(shape, (index, n) => put(out, n, covered(index) ? 255 : 0));
     },
     share(shape, out) {
       const [from, middle, to] = study.shareKnots;
@@ -165,6 +143,27 @@
       });
     },
   };
+  const moved = (name) => (shape, out) => {
+    const table = brightnessTable(name);
+    const [volume] = codes[name];
+    if (state.before && study.volumes[name].before) {
+      const sample = beforeBrightness(name, table);
+      eachPixel(shape, (index, n) => {
+        const k = Math.floor(index / (X * Y));
+        const j = Math.floor((index - k * X * Y) / X);
+        put(out, n, sample(index % X, j, k), palettes[name]);
+      });
+      return;
+    }
+    eachPixel(shape, (index, n) => {
+      put(out, n, covered(name, index) ? table[volume[index]] : 0, palettes[name]);
+    });
+  };
+  for (const name of MOVED) {
+    layers[name] = moved(name);
+    layers[`${name}-coverage`] = (shape, out) =>
+      eachPixel(shape, (index, n) => put(out, n, covered(name, index) ? 255 : 0));
+  }
   const layer = (name, shape) => {
     const out = new Uint8ClampedArray(3 * shape.width * shape.height);
     layers[name](shape, out);
@@ -210,7 +209,7 @@
       return slope[n] >= 15 && slope[n] >= slope[n - step] && slope[n] >= slope[n + step];
     };
   };
-  // Whether the moving volume ends within 2 pixels: an edge there is not the patient's.
+  // Whether a moved volume ends within 2 pixels: an edge there is not the patient's.
   const endOf = (coverage, { width }) => {
     const outside = (n) => coverage[3 * n] < 128;
     const steps = [1, 2, width, 2 * width];
@@ -253,13 +252,13 @@
 
   const mixed = {
     blend(shape) {
-      const [under, over] = [layer("reference", shape), layer("moving", shape)];
+      const [under, over] = [layer("reference", shape), layer(state.against, shape)];
       for (let n = 0; n < under.length; n++) under[n] += state.blend * (over[n] - under[n]);
       return under;
     },
-    flicker: (shape) => layer(state.swapped ? "moving" : "reference", shape),
+    flicker: (shape) => layer(state.swapped ? state.against : "reference", shape),
     checker(shape, plane) {
-      const [under, over] = [layer("reference", shape), layer("moving", shape)];
+      const [under, over] = [layer("reference", shape), layer(state.against, shape)];
       const { across, down } = PLANES[plane];
       eachPixel(shape, (_, n, u, v) => {
         const column = Math.floor((u * study.spacing[across]) / state.cell);
@@ -279,7 +278,7 @@
       ? contoursOf(over.rgb, over, contours)
       : edgesOf(over.rgb, over);
     const ended =
-      top === "moving" && !state.before ? endOf(fine("coverage").rgb, over) : () => false;
+      MOVED.includes(top) && !state.before ? endOf(fine(`${top}-coverage`).rgb, over) : () => false;
     for (let n = 0; n < out.width * out.height; n++) {
       if (isEdge(n) && !ended(n)) out.rgb.set(EDGE, 3 * n);
     }
@@ -410,7 +409,7 @@
     write(context, bottom, width / 2, height - inset, "center", "bottom");
     drawScale(context, pane.plane, width, height, ratio);
     if (state.mode === "flicker") {
-      const name = state.swapped ? "moving" : "reference";
+      const name = state.swapped ? state.against : "reference";
       context.fillStyle = state.swapped ? "#ffb877" : "#9ccdf8";
       write(context, study.volumes[name].label, inset, inset, "left", "top");
     }
@@ -465,7 +464,7 @@
 
   const sourceText = (name, index) => {
     const volume = study.volumes[name];
-    if (name === "moving" && !covered(index)) return `outside the ${volume.label}`;
+    if (MOVED.includes(name) && !covered(name, index)) return `outside the ${volume.label}`;
     const digits = volume.step >= 0.5 ? 0 : volume.step >= 0.05 ? 1 : volume.step >= 0.005 ? 2 : 4;
     return `${figure(valueOf(name, index), digits)} ${volume.unit}`.trim();
   };
@@ -507,9 +506,10 @@
     set("position", `${lettered(ras).join("  ")} mm`);
     set("ras", ras.map((mm) => figure(mm, 2)).join(", "));
     set("voxel", state.at.map(fullVoxel).join(", "));
-    if (codes.reference) set("reference", sourceText("reference", index));
-    if (codes.moving && codes.coverage) set("moving", sourceText("moving", index));
-    if (codes.third) set("third", sourceText("third", index));
+    for (const name of SOURCES) {
+      const ready = codes[name] && (!MOVED.includes(name) || codes[`${name}-coverage`]);
+      if (ready && name !== "fused") set(name, sourceText(name, index));
+    }
     set("fused", fusedText(index));
     if (legend) set("legend", legendText(index));
     if (codes.lost) set("share", shareText(index));
@@ -647,6 +647,10 @@
       redraw();
     });
   };
+  bind("against", (control) => control.value);
+  query('[data-set="against"]')?.addEventListener("input", ({ target }) => {
+    query('[data-shown="against"]').textContent = study.volumes[target.value].label;
+  });
   bind("blend", (control) => Number(control.value) / 100);
   bind("cell", (control) => Number(control.value));
   bind("rate", (control) => Number(control.value));

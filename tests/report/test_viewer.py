@@ -32,8 +32,8 @@ def test_of_three_sources_the_third_is_there_in_its_colours(three_sources: Study
 
 @pytest.fixture(scope="module")
 def noisy_body() -> Study:
-    """1,200 slices of noise, which nothing packs."""
-    study, slices = make_study(), 1200
+    """800 slices of noise, which nothing packs."""
+    study, slices = make_study(), 800
     random = np.random.default_rng(0)
     grid = Grid((40, 40, slices), np.diag([-8.0, -8.0, 1.5, 1.0]))
     noise = {

@@ -57,7 +57,7 @@ def phantom(seed: int, shape: tuple[int, int, int]) -> dict[str, Voxels]:
 # Formats
 
 
-def _nifti(path: Path, voxels: Voxels, offset_mm: float = 0.0) -> None:
+def write_nifti(path: Path, voxels: Voxels, offset_mm: float = 0.0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([-SPACING_MM[0], -SPACING_MM[1], SPACING_MM[2], 1.0])  # i to L, j to P
     affine[:3, 3] = [120 + offset_mm, 120, -40]
@@ -146,14 +146,14 @@ def _multi_frame(path: Path, voxels: Voxels, patient: str, study_uid: str) -> No
 
 
 def _case(root: Path, name: str, head: dict[str, Voxels]) -> None:
-    _nifti(root / name / "ct.nii.gz", head["ct"])
-    _nifti(root / name / "mri.nii.gz", head["mri"])
+    write_nifti(root / name / "ct.nii.gz", head["ct"])
+    write_nifti(root / name / "mri.nii.gz", head["mri"])
 
 
 def _bids(root: Path, name: str, head: dict[str, Voxels]) -> None:
-    _nifti(root / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii.gz", head["mri"])
-    _nifti(root / f"sub-{name}" / "anat" / f"sub-{name}_T2w.nii.gz", head["mri"] / 2)
-    _nifti(root / f"sub-{name}" / "ct" / f"sub-{name}_ct.nii.gz", head["ct"])
+    write_nifti(root / f"sub-{name}" / "anat" / f"sub-{name}_T1w.nii.gz", head["mri"])
+    write_nifti(root / f"sub-{name}" / "anat" / f"sub-{name}_T2w.nii.gz", head["mri"] / 2)
+    write_nifti(root / f"sub-{name}" / "ct" / f"sub-{name}_ct.nii.gz", head["ct"])
 
 
 def _dicom(root: Path, name: str, head: dict[str, Voxels]) -> None:
@@ -163,8 +163,8 @@ def _dicom(root: Path, name: str, head: dict[str, Voxels]) -> None:
 
 
 def _prefix(root: Path, name: str, head: dict[str, Voxels]) -> None:
-    _nifti(root / "flat" / f"{name}_CT.nii.gz", head["ct"])
-    _nifti(root / "flat" / f"{name}_MR.nii", head["mri"])
+    write_nifti(root / "flat" / f"{name}_CT.nii.gz", head["ct"])
+    write_nifti(root / "flat" / f"{name}_MR.nii", head["mri"])
 
 
 def _spect(root: Path, name: str, head: dict[str, Voxels]) -> None:
@@ -174,7 +174,7 @@ def _spect(root: Path, name: str, head: dict[str, Voxels]) -> None:
 
 def _mha_case(root: Path, name: str, head: dict[str, Voxels]) -> None:
     _mha(root / name / "ct.mha", head["ct"])
-    _nifti(root / name / "t1w.nii.gz", head["mri"])
+    write_nifti(root / name / "t1w.nii.gz", head["mri"])
 
 
 def _zip(root: Path, name: str, head: dict[str, Voxels]) -> None:
@@ -184,12 +184,12 @@ def _zip(root: Path, name: str, head: dict[str, Voxels]) -> None:
         for path in sorted(folder.iterdir()):
             archive.write(path, path.name)
     shutil.rmtree(folder)
-    _nifti(root / name / "mri.nii.gz", head["mri"])
+    write_nifti(root / name / "mri.nii.gz", head["mri"])
 
 
 def _mixed(root: Path, name: str, head: dict[str, Voxels]) -> None:
     _series(root / name / "ct", "CT", head["ct"], name, generate_uid())
-    _nifti(root / name / "mri.nii.gz", head["mri"])
+    write_nifti(root / name / "mri.nii.gz", head["mri"])
 
 
 # Bad studies
@@ -211,18 +211,18 @@ def _two_patients(root: Path, name: str, head: dict[str, Voxels]) -> None:
 
 
 def _no_overlap(root: Path, name: str, head: dict[str, Voxels]) -> None:
-    _nifti(root / name / "ct.nii.gz", head["ct"], offset_mm=900.0)
-    _nifti(root / name / "mri.nii.gz", head["mri"])
+    write_nifti(root / name / "ct.nii.gz", head["ct"], offset_mm=900.0)
+    write_nifti(root / name / "mri.nii.gz", head["mri"])
 
 
 def _four_d(root: Path, name: str, head: dict[str, Voxels]) -> None:
-    _nifti(root / name / "ct.nii.gz", head["ct"])
-    _nifti(root / name / "mri.nii.gz", np.stack([head["mri"]] * 3, axis=-1))
+    write_nifti(root / name / "ct.nii.gz", head["ct"])
+    write_nifti(root / name / "mri.nii.gz", np.stack([head["mri"]] * 3, axis=-1))
 
 
 def _crash(root: Path, name: str, head: dict[str, Voxels]) -> None:
-    _nifti(root / name / "ct.nii", head["ct"])
-    _nifti(root / name / "mri.nii.gz", head["mri"])
+    write_nifti(root / name / "ct.nii", head["ct"])
+    write_nifti(root / name / "mri.nii.gz", head["mri"])
     with (root / name / "ct.nii").open("ab") as file:
         file.write(CRASH)
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 from batch_fuse import CrashingFuse
 from batch_results import differences, half_outputs
-from batch_studies import make_studies
+from batch_studies import make_studies, phantom, write_nifti
 from click.testing import CliRunner
 
 from mmif.batch.executors import LocalExecutor
@@ -171,6 +171,26 @@ def test_the_fused_volumes_lie_where_the_reference_lay(uninterrupted: Path, stud
         for image in (fused, mri)
     ]
     assert abs(centres[0] - centres[1]).max() < 0.01
+
+
+def test_every_pair_and_all_three_are_made_where_asked_for(tmp_path: Path) -> None:
+    for study, activity in (("one", "spect"), ("two", "pet")):
+        volumes = phantom(1, (24, 24, 6))
+        for role, name in (("ct", "ct"), ("mri", "mri"), ("spect", activity)):
+            write_nifti(tmp_path / "studies" / study / f"{name}.nii.gz", volumes[role])
+    words = [sys.executable, "-m", "mmif", "batch", str(tmp_path / "studies")]
+    words += ["-o", str(tmp_path / "out"), "--jobs", "1", "--no-register", "--no-report"]
+    words += ["--device", "cpu", "--tasks", "spect-ct,pet-ct,ct-mri-spect,ct-mri-pet"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = [f"{row.study}/{row.task}" for row in read_rows(tmp_path / "out")]
+    assert sorted(made) == ["one/ct-mri-spect", "one/spect-ct", "two/ct-mri-pet", "two/pet-ct"]
+    for name in made:
+        fused = nib.load(tmp_path / "out" / "studies" / name / "fused.nii.gz")
+        assert fused.get_data_dtype().names == ("R", "G", "B")
+        summary = json.loads((tmp_path / "out" / "studies" / name / "summary.json").read_text())
+        assert summary["task"] == name.partition("/")[2]
+        assert len(summary["registrations"]) == summary["task"].count("-")
 
 
 def _command(studies: Path, pipelines: dict[str, Pipeline], folder: Path) -> list[str]:

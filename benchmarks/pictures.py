@@ -4,9 +4,10 @@
     python benchmarks/pictures.py fused/report.html fused.png [../shared/data]
 
 writes ``docs/images/report.jpg`` (the top of the report as a browser shows it),
-``docs/images/report-dark.jpg`` (the viewer in dark, edges on) and ``docs/images/fused.jpg``; with
-RIRE training_001 in ``volumes/`` of the last folder also ``docs/panels/rire.png``, its contact
-sheet, and ``docs/panels/rire-top.png``, the slices in which its CT ends.
+``docs/images/report-dark.jpg`` (the viewer in dark, edges on), ``docs/images/fused.jpg``, and
+of the sample head's three sources ``docs/images/three.jpg``; with RIRE training_001 in
+``volumes/`` of the last folder also ``docs/panels/rire.png``, its contact sheet, and
+``docs/panels/rire-top.png``, the slices in which its CT ends.
 """
 
 import io
@@ -23,6 +24,7 @@ from mmif.report.preview import contact_sheet
 
 DOCS = Path(__file__).parent.parent / "docs"
 IMAGES = DOCS / "images"
+SAMPLES = DOCS.parent / "sample_data"
 
 
 def shot(report: Path, scheme: str, mode: str | None) -> Image.Image:
@@ -52,6 +54,14 @@ def write_rire(folder: Path) -> None:
         sheet.save(DOCS / "panels" / f"{name}.png", optimize=True)
 
 
+def write_three() -> None:
+    """The contact sheet of the sample head's CT, MRI and SPECT, without its top and bottom."""
+    files = {"ct": "ct", "mri": "mri.nii.gz", "spect": "spect.dcm"}
+    result = mmif.fuse(**{role: SAMPLES / name for role, name in files.items()})
+    sheet = Image.fromarray(contact_sheet(result, (9, 15, 22, 29, 36)))
+    sheet.save(IMAGES / "three.jpg", quality=82)
+
+
 def main() -> None:
     """Write the pictures."""
     report, sheet, *data = (Path(argument) for argument in sys.argv[1:])
@@ -60,6 +70,7 @@ def main() -> None:
     shot(report, "dark", "edges").save(IMAGES / "report-dark.jpg", quality=82)
     with Image.open(sheet) as picture:
         picture.convert("RGB").save(IMAGES / "fused.jpg", quality=82)
+    write_three()
     for folder in data:
         write_rire(folder / "volumes" / "rire_training_001")
 

@@ -127,6 +127,17 @@ def test_two_frames_of_a_body_are_refused_as_no_head_unless_a_transform_is_given
     np.testing.assert_array_equal(found.fixed_to_moving_lps, np.eye(4))
 
 
+def test_two_frames_of_a_body_are_searched_where_that_is_accepted_and_judged_as_a_head_is(
+    tmp_path: Path,
+) -> None:
+    draw(tmp_path, *part(ABDOMEN_MM, 200.0), frames=("1.2.3", "1.2.4"))
+    accepted = {"accept_other_anatomy": True, "accept_registration": True}
+    found = fused(tmp_path, **accepted).sources["pet"].registration
+    assert found.alignment == "searched"
+    assert found.verdict != "pass"  # its limits are stricter than a coarse PET of a belly can meet
+    assert np.linalg.norm(found.fixed_to_moving_lps[:3, 3]) < 8.0  # and it lies there already
+
+
 @pytest.mark.parametrize(
     ("orientation", "position"),
     [

@@ -14,9 +14,14 @@ from monai.data import MetaTensor
 from mmif.config import RegistrationConfig
 from mmif.geometry import Matrix, spacing_mm
 from mmif.registration.estimate import estimate_error
-from mmif.registration.measures import information_gain, mirror_ratio, share_in_view
+from mmif.registration.measures import (
+    information_gain,
+    mirror_ratio,
+    resample_mask,
+    share_in_view,
+)
 from mmif.registration.poses import corners, distance_mm, inverse, move_poses
-from mmif.registration.prepare import Kind, Prepared
+from mmif.registration.prepare import Kind, Prepared, prepare
 from mmif.registration.refine import QUICK, Refined, refine_one_way
 from mmif.registration.result import Check, Registration
 from mmif.registration.rigid import CLEARLY, Pair, one_thread, prepare_pair
@@ -47,6 +52,7 @@ STILL_MM, EMISSION_STILL_MM = 2.0, 4.0
 # mirrored fit must be as clearly better as a moved one. The true headers of `registration.py
 # headers` pass them
 LEAST_GAIN, LEAST_OVERLAP, MOST_MIRRORED = 0.005, 0.2, CLEARLY
+TRUNK_ML = 8000.0  # as for its window (`mmif.transforms.intensity`): no head and neck has as much
 METHOD = "one frame of reference: the headers' pose, checked against the images"
 
 
@@ -111,7 +117,33 @@ def prepare_frame(
     """Both volumes (1, X, Y, Z), whole bodies too, at a spacing where a look costs a second."""
     unhurried = replace(config or RegistrationConfig(), timeout_s=math.inf)
     finest_mm = max(checked_mm(volume) for volume in (fixed, moving))
-    return prepare_pair(fixed, moving, unhurried, finest_mm=finest_mm, whole=True)
+    pair = prepare_pair(fixed, moving, unhurried, finest_mm=finest_mm, whole=True)
+    a, b = pair.fixed, pair.moving
+    if a.kind is not b.kind and b.kind is Kind.EMISSION and a.body_ml > TRUNK_ML:
+        return replace(pair, moving=with_body_of(a, moving, "moving", pair.headers, finest_mm))
+    if a.kind is not b.kind and a.kind is Kind.EMISSION and b.body_ml > TRUNK_ML:
+        to_fixed = inverse(pair.headers)
+        return replace(pair, fixed=with_body_of(b, fixed, "fixed", to_fixed, finest_mm))
+    return pair
+
+
+def with_body_of(
+    anatomy: Prepared, volume: MetaTensor, name: str, pose: Matrix, finest_mm: float
+) -> Prepared:
+    """An activity, prepared with the body of ``anatomy``: its own outline is its hot organs alone.
+
+    Args:
+        anatomy: of the same frame.
+        volume: (1, X, Y, Z), the activity.
+        name: as errors call it.
+        pose: anatomy to activity, as the headers say.
+        finest_mm: as for `prepare`.
+    """
+    activity = prepare(volume, name, finest_mm, whole=True, cleared=False)
+    body = resample_mask(anatomy.body, anatomy, activity, inverse(pose)) == 1
+    # the root of counts has one noise everywhere, and leaves the cool tissues some of the greys
+    levels = tuple(replace(level, values=level.values.sqrt()) for level in activity.levels)
+    return replace(activity, levels=levels, body=body if body.any() else activity.body)
 
 
 def checked_mm(volume: MetaTensor) -> float:
@@ -142,8 +174,13 @@ def measure_headers(pair: Pair) -> HeaderMeasures:
 
 
 def gain_of(pair: Pair, pose: Matrix) -> float:
-    """Normalised mutual information of ``pose`` beyond 1."""
-    return information_gain(pair.fixed, pair.moving, pose, pair.seed)
+    """Normalised mutual information of ``pose`` beyond 1, less where it puts less into view.
+
+    A body that is much the same along its axis would match best where hardly any of it is left.
+    """
+    seen, kept = (share_in_view(pair.fixed, pair.moving, p) for p in (pair.headers, pose))
+    gain = information_gain(pair.fixed, pair.moving, pose, pair.seed)
+    return gain * min(1.0, kept / max(seen, 1e-6))
 
 
 def best_near(pair: Pair, pose: Matrix) -> Refined:

@@ -118,7 +118,11 @@ class Prepared:
 
 
 def prepare(
-    volume: MetaTensor, name: str, finest_mm: float = FINEST_MM, whole: bool = False
+    volume: MetaTensor,
+    name: str,
+    finest_mm: float = FINEST_MM,
+    whole: bool = False,
+    cleared: bool = True,
 ) -> Prepared:
     """``volume`` (1, X, Y, Z) ready to be registered; ``name`` stands in errors.
 
@@ -127,6 +131,7 @@ def prepare(
         name: as errors call it.
         finest_mm: the spacing that the finest level comes near.
         whole: keep all of a body that is taller than a head and neck, not only its upper end.
+        cleared: take away what lies outside of the body.
 
     Raises:
         RegistrationError: not one 3-D volume of at least 3 slices, not finite, constant or empty.
@@ -149,7 +154,7 @@ def prepare(
         raise RegistrationError(f"the {name} volume shows no body; expected a head")
     centre = apply(stack[1][1], np.argwhere(body)).mean(axis=0)
     depth = ndimage.distance_transform_edt(~body, sampling=spacing_mm(stack[1][1]))
-    near = depth <= MARGIN_MM
+    near = (depth <= MARGIN_MM) | (not cleared)
     levels = tuple(clear_surroundings(a, m, near, stack[1][1], centre) for a, m in stack)
     stripped = emptied and not has_rind(*stack[1], body)
     return Prepared(kind, levels, body, centre, stripped)

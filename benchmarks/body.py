@@ -2,9 +2,11 @@
 
     python benchmarks/body.py --slices 1000
     python benchmarks/body.py --slices 100 --off-mm 12
+    python benchmarks/body.py --slices 1000 --pet-fov-mm 460
 
 The CT has 512 x 512 pixels of 0.977 mm, the PET 200 x 200 of 4 mm; both have one
-FrameOfReferenceUID. ``--off-mm`` puts the PET that far to one side: the verdict must be review.
+FrameOfReferenceUID. A PET that ends within the CT's field of view takes more memory: its weight is
+a volume then. ``--off-mm`` puts the PET that far to one side: the verdict must be review.
 Tests draw small bodies with it (``tests/test_mmif_body.py``).
 """
 
@@ -176,12 +178,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slices", type=int, default=1000, help="of the CT, 1.5 mm each")
     parser.add_argument("--off-mm", type=float, default=0.0)
+    parser.add_argument("--pet-fov-mm", type=float, default=800.0, help="the CT's is 500 mm")
     parser.add_argument("--no-report", action="store_true", help="the volumes alone")
     arguments = parser.parse_args()
     start_mm = 0.0 if arguments.slices * 1.5 >= BODY_MM else 300.0  # a part begins at the chest
     ct = Scan(512, 0.977, places(arguments.slices, 1.5, start_mm))
     count = max(4, round(arguments.slices * 1.5 / 4))
-    pet = Scan(200, 4.0, places(count, 4.0, start_mm), arguments.off_mm)
+    pet = Scan(round(arguments.pet_fov_mm / 4), 4.0, places(count, 4.0, start_mm), arguments.off_mm)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         draw(folder, ct, pet)

@@ -117,9 +117,9 @@ class StudyRecord:
         return replace(self, warnings=self.warnings + warnings)
 
     def with_windows(self, windows: Mapping[str, Window]) -> Self:
-        """A copy in which the sources of ``windows`` have them."""
+        """A copy in which the sources of ``windows`` have them, and limbs are let go."""
         chosen = {
-            role: replace(source, window=windows.get(role, source.window))
+            role: replace(source, window=windows.get(role, source.window), limbs=None)
             for role, source in self.sources.items()
         }
         return replace(self, sources=chosen)

@@ -4,7 +4,16 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from batch_studies import BAD, GOOD, MAKERS, _multi_frame, _nifti, _series, make_studies, phantom
+from batch_studies import (
+    BAD,
+    GOOD,
+    MAKERS,
+    _multi_frame,
+    _series,
+    make_studies,
+    phantom,
+    write_nifti,
+)
 from pydicom.uid import generate_uid
 
 from mmif.batch.plan import make_plan
@@ -110,7 +119,7 @@ def test_two_equal_series_are_reported_and_not_guessed(tmp_path: Path) -> None:
 
 def test_two_files_of_one_role_are_reported(tmp_path: Path) -> None:
     MAKERS["case"](tmp_path, "a", HEAD)
-    _nifti(tmp_path / "a" / "T1.nii.gz", HEAD["mri"])
+    write_nifti(tmp_path / "a" / "T1.nii.gz", HEAD["mri"])
     assert found(tmp_path) == (
         [],
         {"a": "several MRI: T1.nii.gz, mri.nii.gz; expected one, or a list that names it"},
@@ -130,10 +139,10 @@ def test_folders_sorted_by_modality_hold_a_department_not_a_study(tmp_path: Path
 def test_bids_takes_the_t1_and_the_plainest_of_a_session(tmp_path: Path) -> None:
     session = tmp_path / "sub-1" / "ses-a"
     for name in ("T1w", "acq-fast_T1w", "FLAIR"):
-        _nifti(session / "anat" / f"sub-1_ses-a_{name}.nii.gz", HEAD["mri"])
-    _nifti(session / "func" / "sub-1_ses-a_task-rest_bold.nii.gz", HEAD["mri"])
-    _nifti(session / "pet" / "sub-1_ses-a_pet.nii.gz", HEAD["spect"])
-    _nifti(tmp_path / "derivatives" / "sub-1_ses-a_ct.nii.gz", HEAD["ct"])
+        write_nifti(session / "anat" / f"sub-1_ses-a_{name}.nii.gz", HEAD["mri"])
+    write_nifti(session / "func" / "sub-1_ses-a_task-rest_bold.nii.gz", HEAD["mri"])
+    write_nifti(session / "pet" / "sub-1_ses-a_pet.nii.gz", HEAD["spect"])
+    write_nifti(tmp_path / "derivatives" / "sub-1_ses-a_ct.nii.gz", HEAD["ct"])
     (tmp_path / "dataset_description.json").write_text("{}")
     plan = make_plan(tmp_path)
     assert [job.id for job in plan.jobs] == ["sub-1_ses-a/pet-mri"]
@@ -141,13 +150,13 @@ def test_bids_takes_the_t1_and_the_plainest_of_a_session(tmp_path: Path) -> None
 
 
 def test_bids_sessions_without_a_pair_are_taken_together(tmp_path: Path) -> None:
-    _nifti(tmp_path / "sub-1" / "ses-a" / "anat" / "sub-1_ses-a_T1w.nii.gz", HEAD["mri"])
-    _nifti(tmp_path / "sub-1" / "ses-b" / "ct" / "sub-1_ses-b_ct.nii.gz", HEAD["ct"])
+    write_nifti(tmp_path / "sub-1" / "ses-a" / "anat" / "sub-1_ses-a_T1w.nii.gz", HEAD["mri"])
+    write_nifti(tmp_path / "sub-1" / "ses-b" / "ct" / "sub-1_ses-b_ct.nii.gz", HEAD["ct"])
     assert found(tmp_path) == (["sub-1/ct-mri"], {})
 
 
 def test_volumes_whose_names_say_nothing_are_reported(tmp_path: Path) -> None:
-    _nifti(tmp_path / "a" / "brain.nii.gz", HEAD["mri"])
+    write_nifti(tmp_path / "a" / "brain.nii.gz", HEAD["mri"])
     jobs, rejected = found(tmp_path)
     assert jobs == []
     assert rejected["a"].startswith("1 volumes whose names say no role (brain.nii.gz ...)")

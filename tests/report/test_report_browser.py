@@ -597,12 +597,14 @@ def test_of_three_sources_the_third_is_seen_read_and_held_against_the_first(
     assert report.read("moving").endswith(" HU")
     report.choose("blend")
     report.page.select_option('[data-set="against"]', "third")
+    report.settle()
     assert report.page.text_content('[data-shown="against"]') == "SPECT"
     grey = float(mri[0, i, j, SLICE])
     halves = [brightness((grey + one) / 2) for one in own]
     assert report.pixel(place) == pytest.approx(halves, abs=5)
     report.choose("edges")
     report.page.select_option('[data-set="edges"]', "third-on-reference")
+    report.settle()
     assert [255, 150, 50] in report.pixels([(i, 64) for i in range(20, 108)])
     assert report.messages == []
     assert report.serious() == []

@@ -173,10 +173,6 @@ def survey(view: StudyView) -> Survey:
     return Survey(area, contrast, fused_shadow, shadow, Cut(*middle))
 
 
-def _middle(counts: npt.NDArray[np.int64]) -> int:
-    return round(float(np.average(np.arange(len(counts)), weights=counts)))
-
-
 def axial(k: int) -> Part:
     """Slice ``k`` (from 0)."""
     return slice(None), slice(None), k

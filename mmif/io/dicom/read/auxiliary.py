@@ -35,10 +35,10 @@ _NAMES = (
     ("a scout", r"scout|survey|surview|locali[sz]er|loc|3 ?plane( loc\w*)?|topogram|scano\w*"),
     (
         ATTENUATION,
-        r"(mu|u|(ct)?ac|att|attn|attenuation|trans|transmission) ?-?maps?|attenuation(?!.*corr)"
-        r"|transmission",
+        r"(mu|u|(ct)?ac|att|atten|attn|attenuation|trans|transmission) ?-?maps?"
+        r"|attenuation(?!.*corr)|transmission",
     ),
-    (SCATTER, r"scatter (map|window)|scatter(?!.*corr)"),
+    (SCATTER, r"[a-z]*scatter (map|window)|[a-z]*scatter(?!.*corr)"),
     ("a summary or report", r"exam summary|dose (report|info|summary)|(patient )?protocol|summary"),
 )
 """What words of a SeriesDescription say, as scanners and dcm2niix's users name such series."""
@@ -47,7 +47,9 @@ _PATTERNS = tuple(
     (name, re.compile(rf"(?<![a-z0-9])({words})(?![a-z0-9])")) for name, words in _NAMES
 )
 # A CT that a gamma camera keeps as NM (GE's Hawkeye) is there for the correction alone
-_NM_CT = re.compile(r"(hawkeye|low ?dose|ld)? ?ct ?(for )?(ac)?|ct (for )?ac\W.*")
+_NM_CT = re.compile(
+    r"(hawkeye|low ?dose|ld)? ?ct ?(for )?(ac)?|ct (for )?ac\W.*|ac ?ct|ct attenuation correction"
+)
 _MR_PHASE = re.compile(r"(?<![a-z0-9])pha(se)?(?![a-z0-9])(?! ?(contrast|over|enc))")
 # GE: IRNC and NC are reconstructed with no correction, IRAC, IRACSC, IRACSCRR and ACM with it
 _UNCORRECTED = re.compile(

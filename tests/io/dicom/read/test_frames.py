@@ -265,7 +265,8 @@ def test_two_objects_of_one_series_are_named_apart(tmp_path: Path) -> None:
 MAPS = [
     {"ImageType": ["DERIVED", "PRIMARY", "RECON TOMO", "TRANSMISSION"]},
     *({"SeriesDescription": d} for d in ("mu-map", "CT_ACMAP", "Att Map", "Attenuation", "CTAC")),
-    {"SeriesDescription": "Lower scatter window"},
+    *({"SeriesDescription": d} for d in ("ATTENMAP", "ACCT", "CT attenuation correction")),
+    *({"SeriesDescription": d} for d in ("Lower scatter window", "LowEnergyScatter")),
     {"EnergyWindowInformationSequence": [energy_window("Tc99m_SC", 108, 125)]},
 ]
 

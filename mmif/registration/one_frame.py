@@ -52,7 +52,10 @@ STILL_MM, EMISSION_STILL_MM = 2.0, 4.0
 # mirrored fit must be as clearly better as a moved one. The true headers of `registration.py
 # headers` pass them
 LEAST_GAIN, LEAST_OVERLAP, MOST_MIRRORED = 0.005, 0.2, CLEARLY
-TRUNK_ML = 8000.0  # as for its window (`mmif.transforms.intensity`): no head and neck has as much
+TRUNK_ML = 8000.0
+"""More of a patient than this is no head: one with its neck has some 5 litres; chosen. Its window
+goes by it as well (`mmif.transforms.intensity`)."""
+
 METHOD = "one frame of reference: the headers' pose, checked against the images"
 
 

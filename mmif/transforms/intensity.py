@@ -17,6 +17,7 @@ from mmif.config import IntensityConfig, build
 from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
 from mmif.io.source import source_of
+from mmif.registration.one_frame import TRUNK_ML
 from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
 from mmif.roles import ROLES
 from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
@@ -41,11 +42,10 @@ bias fields the darkest slice has 0.90 (RIRE) and 0.83 (the sample head) of the 
 STATED = ("window", "suv")
 """Kinds whose numbers are the window."""
 
-OWN_SHARE, HEAD_ML = 0.6, 8000.0
-"""An activity is windowed by the anatomy's outline where its own holds less than the first of it,
+OWN_SHARE = 0.6
+"""An activity is windowed by the anatomy's outline where its own holds less than this share of it,
 or where that is no head, or more than one: hot organs are not the patient. SPECT and PET of heads
-hold 0.72 to 0.76 (the sample, SPM's), a PET of a drawn chest 0.43 (`benchmarks/body.py`). A head
-and neck are some 5 litres; chosen."""
+hold 0.72 to 0.76 (the sample, SPM's), a PET of a drawn chest 0.43 (`benchmarks/body.py`)."""
 
 BRAIN_SHARE = 0.1
 """A CT of which the brain is more than this shows a head: it is 0.48 of the sample head and 0.43 of
@@ -192,7 +192,7 @@ class ChooseWindowsd(Step):
         study = study_of(data)
         patient = Patient.of(study)
         configs = [self.intensity[role] for role in self.keys]
-        small = patient is None or patient.volume_ml <= HEAD_ML
+        small = patient is None or patient.volume_ml <= TRUNK_ML
         wanted = any(c.kind == "brain" or (c.head is not None and small) for c in configs)
         wanted = wanted or (patient is not None and small)  # a part of a body may be small as well
         brain = _brain(study) if wanted else None
@@ -239,7 +239,7 @@ class Patient:
     def is_head(self, brain: npt.NDArray[np.bool_] | None) -> bool:
         """Whether the patient is a head, by its size and by the share of the ``brain`` in it."""
         share = 0.0 if brain is None else float(brain.sum()) / max(float(self.body.sum()), 1.0)
-        return self.volume_ml <= HEAD_ML and (share > BRAIN_SHARE or not self.by_ct)
+        return self.volume_ml <= TRUNK_ML and (share > BRAIN_SHARE or not self.by_ct)
 
     @property
     def volume_ml(self) -> float:

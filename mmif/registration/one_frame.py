@@ -46,7 +46,7 @@ STARTS = np.concatenate([np.zeros((1, 6)), 20.0 * np.eye(6), -20.0 * np.eye(6)])
 
 # Nearer optima than these are the images' own errors, not motion: on true headers they lie 0.1 to
 # 1.4 mm away, on the given templates of PET and CT, of different people, 3.0 to 3.2 mm; of 12 mm at
-# least 7.5 are found (benchmarks/registration.py headers).
+# least 9.7 are found (benchmarks/registration.py headers).
 STILL_MM, EMISSION_STILL_MM = 2.0, 4.0
 # Looser than a head's limits (verdict.py), for any part of a body, whose sides may be alike: a
 # mirrored fit must be as clearly better as a moved one. The true headers of `registration.py

@@ -11,7 +11,9 @@ import torch.distributed
 from mmif.errors import TrainingError
 from mmif.networks.inference import choose_device
 
-LOST_PEER = "Connection closed by peer"  # gloo has no error class of its own
+#: Every error of gloo's connections names its source file here; gloo has no error class of its own,
+#: and a lost peer is "closed", "reset", a broken pipe or a time-out by what was under way.
+GLOO_CONNECTION = "gloo/transport/"
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks(torch.distributed.get_rank(), count, chosen)
     except RuntimeError as error:
-        if not isinstance(error, torch.distributed.DistError) and LOST_PEER not in str(error):
+        if not isinstance(error, torch.distributed.DistError) and GLOO_CONNECTION not in str(error):
             raise
         raise TrainingError("another process stopped; its own line says why") from error
     finally:

@@ -1,11 +1,13 @@
 """Standardised uptake values by body weight, where a PET's headers allow them."""
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pydicom
+from pydicom.valuerep import DA, TM
 
 from mmif.errors import InputError, MmifError, quote
 from mmif.io.dicom.read.headers import code_strings, items, number, text
@@ -27,6 +29,8 @@ WEIGHTS_KG, DOSES_BQ = (0.4, 650.0), (1e5, 2e10)
 # PET of the head and neck (qin_headneck_pet) agrees within 1e-4
 SAME_START = 0.02
 
+_DATE_TIME = re.compile(r"(?P<day>\d{8})(?P<time>[\d.]*)(?P<offset>[+-]\d{4})?")
+_OFFSET = re.compile(r"[+-]\d{4}")
 _ACQUISITION_TIME = 0x00080032  # by its tag: asked of every slice, which takes time by the keyword
 _GE, _PHILIPS = "GEMS_PETD_01", "Philips PET Private Group"
 
@@ -49,10 +53,10 @@ def suv_scale(dataset: pydicom.Dataset, *others: pydicom.Dataset) -> SuvScale:
     Raises:
         MmifError: what of it the headers do not give.
     """
-    datasets = (dataset, *_one_of_each_time(others))
     for keyword in _AGREED:
-        if len({text(one, keyword) for one in datasets}) > 1:
+        if len({text(one, keyword) for one in (dataset, *others)}) > 1:
             raise InputError(f"{keyword} changes between the slices")
+    datasets = (dataset, *_one_of_each_time(others))
     unit, kind = text(dataset, "Units").upper(), text(dataset, "SUVType").upper()
     if modality_code(dataset) != "PT":
         raise InputError("not a PET")
@@ -116,7 +120,7 @@ def _of_activity(datasets: Sequence[pydicom.Dataset], correction: str) -> SuvSca
     if half_life_s <= 0:
         raise InputError("RadionuclideHalfLife is missing")
     start = _scan_start(datasets, half_life_s)
-    uptake_s = (start - _injection(tracer, start)).total_seconds()
+    uptake_s = (start - _injection(datasets[0], tracer, start)).total_seconds()
     left = 2.0 ** (-uptake_s / half_life_s)
     by = "weight, dose, half-life and the time from injection to scan"
     factor = 1000.0 * weight / (dose * left)
@@ -179,27 +183,49 @@ def _implied_start(dataset: pydicom.Dataset, half_life_s: float) -> datetime | N
     return began - timedelta(seconds=later_s)
 
 
-def _injection(tracer: pydicom.Dataset, start: datetime) -> datetime:
+def _injection(dataset: pydicom.Dataset, tracer: pydicom.Dataset, start: datetime) -> datetime:
     """When the tracer was given; where only a time is stated, on the last such before the scan."""
-    stated = text(tracer, "RadiopharmaceuticalStartDateTime")
-    given, most = _moment(stated[:8], stated[8:]), MAX_UPTAKE
-    if not stated:
-        time = text(tracer, "RadiopharmaceuticalStartTime")
-        given = _moment(start.strftime("%Y%m%d"), time)
-        if given is not None and given > start:
-            given, most = given - timedelta(days=1), MAX_OVERNIGHT
+    full = _local(text(tracer, "RadiopharmaceuticalStartDateTime"), dataset)
+    alone = _moment(start.strftime("%Y%m%d"), text(tracer, "RadiopharmaceuticalStartTime"))
+    if full is not None and alone is not None:
+        apart = abs(full - alone) % timedelta(days=1)
+        if min(apart, timedelta(days=1) - apart) >= timedelta(minutes=1):  # as fine as by hand
+            raise InputError(
+                "RadiopharmaceuticalStartDateTime and -StartTime are of two times: "
+                f"{full:%H:%M:%S} and {alone:%H:%M:%S}"
+            )
+    given, most = full or alone, MAX_UPTAKE
     if given is None:
         raise InputError("RadiopharmaceuticalStartDateTime and -StartTime give no time")
+    if full is None and given > start:
+        given, most = given - timedelta(days=1), MAX_OVERNIGHT
     if not timedelta(0) <= start - given <= most:
         raise InputError("the tracer was given after the scan, or long before")
     return given
 
 
+def _local(stated: str, dataset: pydicom.Dataset) -> datetime | None:
+    """A DICOM date-time by the clock of the dates and times of ``dataset``.
+
+    Its offset from UTC is that clock's own, unless Timezone Offset From UTC (PS3.3 C.12.1) says
+    another one.
+    """
+    parts = _DATE_TIME.fullmatch(stated)
+    local = _moment(*parts.group("day", "time")) if parts else None
+    there = _OFFSET.fullmatch(text(dataset, "TimezoneOffsetFromUTC"))
+    if parts is None or local is None or there is None or not parts["offset"]:
+        return local
+    own, clock = (datetime.strptime(one, "%z").utcoffset() for one in (parts["offset"], there[0]))
+    return local - (own or timedelta(0)) + (clock or timedelta(0))
+
+
 def _moment(day: str, time: str) -> datetime | None:
-    """A DICOM date and time, to the second."""
+    """A DICOM date and time; None where they do not say the minute."""
+    if len(time) < len("HHMM"):
+        return None
     try:
-        return datetime.strptime(day + time[:6], "%Y%m%d%H%M%S")
-    except ValueError:
+        return datetime.combine(DA(day), TM(time))
+    except (TypeError, ValueError):
         return None
 
 

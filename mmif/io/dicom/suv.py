@@ -58,8 +58,7 @@ def suv_scale(dataset: pydicom.Dataset, *others: pydicom.Dataset) -> SuvScale:
             raise InputError(f"{keyword} changes between the slices")
     datasets = (dataset, *_one_of_each_time(others))
     unit, kind = text(dataset, "Units").upper(), text(dataset, "SUVType").upper()
-    if modality_code(dataset) != "PT":
-        raise InputError("not a PET")
+    _check_is_scaled_pet(dataset)
     if unit == "GML":
         if kind not in {"", "BW"}:
             raise InputError(f"SUVType is {quote(kind)}")
@@ -74,6 +73,14 @@ def suv_scale(dataset: pydicom.Dataset, *others: pydicom.Dataset) -> SuvScale:
     if unit != "BQML":
         raise InputError(f"Units is {quote(unit) if unit else 'missing'}")
     return _of_activity(datasets, correction)
+
+
+def _check_is_scaled_pet(dataset: pydicom.Dataset) -> None:
+    """Refuse another modality, and a PET whose stored values have no scale."""
+    if modality_code(dataset) != "PT":
+        raise InputError("not a PET")
+    if "RescaleSlope" not in dataset:
+        raise InputError("RescaleSlope is missing")
 
 
 def _one_of_each_time(datasets: Sequence[pydicom.Dataset]) -> tuple[pydicom.Dataset, ...]:

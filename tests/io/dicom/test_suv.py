@@ -25,6 +25,7 @@ def header() -> Dataset:
     ds.RadiopharmaceuticalInformationSequence = [tracer]
     ds.PatientWeight, ds.Units, ds.DecayCorrection = 70.0, "BQML", "START"
     ds.CorrectedImage = ["ATTN", "DECY", "SCAT"]
+    ds.RescaleSlope, ds.RescaleIntercept = 1, 0
     ds.SeriesDate = ds.AcquisitionDate = "20260102"
     ds.SeriesTime = ds.AcquisitionTime = "110000"
     return ds

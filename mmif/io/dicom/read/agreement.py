@@ -164,6 +164,11 @@ def check_one_scale(datasets: Sequence[pydicom.Dataset]) -> tuple[str, ...]:
             raise InputError(f"{keyword} {found} in one volume; expected one unit")
     is_pet = text(single[0], "Modality") == "PT"
     notes = []
+    if is_pet and Tag("RescaleSlope") not in single[0]:  # type 1 of PET (PS3.3 C.8.9.4)
+        notes.append(
+            "a PET without RescaleSlope: values are as stored, and their scale may differ from "
+            "slice to slice"
+        )
     for keyword in ONE_FORM if is_pet else (*ONE_FORM, *ONE_SCALE):
         kinds = sorted({text(dataset, keyword) for dataset in _of_kinds(single, keyword)})
         if len(kinds) > 1:

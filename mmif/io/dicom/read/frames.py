@@ -5,6 +5,8 @@ many. Positions come from the standard's attributes alone; where they are missin
 refused with the name of the attribute.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,7 +27,7 @@ from mmif.io.dicom.read.headers import (
     text,
     value,
 )
-from mmif.io.dicom.read.labels import NM_VECTORS, Labels
+from mmif.io.dicom.read.labels import NM_COUNTS, NM_VECTORS, Labels
 from mmif.io.dicom.read.nuclear import NUCLEAR, energy_windows
 
 MAX_FRAMES = 20_000
@@ -225,7 +227,7 @@ def _macros(own: pydicom.Dataset, shared: pydicom.Dataset) -> list[pydicom.Datas
 def _nuclear_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
     """Frames of a reconstructed NM object (PS3.3 C.8.4.15).
 
-    The first frame's position and orientation stand in the detector item, or at top level.
+    The first frame's position and orientation stand in the item of its detector, or at top level.
     SpacingBetweenSlices counts along the cross product of row and column; its sign counts too.
     """
     count = integer(dataset, "NumberOfFrames") or 1
@@ -233,17 +235,18 @@ def _nuclear_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
     spacing = number(dataset, "SpacingBetweenSlices")
     if not spacing and count > 1:
         raise GeometryError("SpacingBetweenSlices is missing; the slices' places are unknown")
-    # a writer without the vector numbers frames as it stores them
-    slices = _vector(dataset, "SliceVector", count) or tuple(range(1, count + 1))
     vectors = {label: _vector(dataset, key, count) for key, label in NM_VECTORS.items()}
+    told = {label: values for label, values in vectors.items() if values}
+    slices = _vector(dataset, "SliceVector", count) or _counted_slices(dataset, count, told)
     windows = energy_windows(dataset)
-    firsts = _first_of_detectors(dataset, file)
-    for index in range(count):
-        detector = vectors["Detector"][index] if vectors["Detector"] else 1
-        first = firsts[detector - 1 if 0 < detector <= len(firsts) else 0]
+    detectors = told.get("Detector", (1,) * count)
+    first_index = {detector: detectors.index(detector) for detector in set(detectors)}
+    firsts = {detector: _first_of_detector(dataset, file, detector) for detector in first_index}
+    for index, detector in enumerate(detectors):
+        first, steps = firsts[detector], slices[index] - slices[first_index[detector]]
         normal = np.cross(first.row_lps, first.column_lps)
-        x, y, z = np.add(first.position_lps, normal * (spacing or 0) * (slices[index] - slices[0]))
-        labels = {name: str(values[index]) for name, values in vectors.items() if values}
+        x, y, z = np.add(first.position_lps, normal * (spacing or 0) * steps)
+        labels = {name: str(values[index]) for name, values in told.items()}
         window = int(labels.get("EnergyWindow", 0))
         if 0 < window <= len(windows) and windows[window - 1]:
             labels["EnergyWindow"] += f" ({windows[window - 1]})"
@@ -255,10 +258,46 @@ def _nuclear_frames(dataset: pydicom.Dataset, file: int) -> Iterator[Frame]:
         )
 
 
-def _first_of_detectors(dataset: pydicom.Dataset, file: int) -> list[Frame]:
-    """The first frame of each detector, or that at top level."""
-    detectors = items(dataset, "DetectorInformationSequence") or [pydicom.Dataset()]
-    return [_frame(dataset, [detector, dataset], file, 0, {}) for detector in detectors]
+def _counted_slices(
+    dataset: pydicom.Dataset, count: int, told: Mapping[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+    """The slice of each frame, counted as stored in each volume that other vectors tell apart.
+
+    Args:
+        dataset: an NM object without SliceVector.
+        count: its frames.
+        told: the other vectors, by label.
+
+    Raises:
+        GeometryError: the frames are of several volumes that no vector tells apart.
+    """
+    met: Counter[tuple[int, ...]] = Counter()
+    slices = []
+    for volume in zip(*told.values(), strict=True) if told else [()] * count:
+        met[volume] += 1
+        slices.append(met[volume])
+    stated = integer(dataset, "NumberOfSlices") or 0
+    claims = {key: integer(dataset, key) or 1 for key, of in NM_COUNTS.items() if of not in told}
+    volumes = max(met.values()) // stated if stated > 0 else math.prod(claims.values())
+    if volumes > 1 and max(met.values()) % volumes == 0:
+        raise GeometryError(
+            f"{max(met.values())} frames of {volumes} volumes without SliceVector, and no vector "
+            "that tells the volumes apart; which frame is which slice is unknown"
+        )
+    return tuple(slices)
+
+
+def _first_of_detector(dataset: pydicom.Dataset, file: int, detector: int) -> Frame:
+    """The first frame of the detector that DetectorVector calls by that number (from 1).
+
+    Raises:
+        GeometryError: it has no item, no position or no orientation.
+    """
+    known = items(dataset, "DetectorInformationSequence") or [pydicom.Dataset()]
+    if len(known) > 1 and not 0 < detector <= len(known):
+        raise GeometryError(f"DetectorVector says {detector} of {len(known)} detectors")
+    own = known[detector - 1 if len(known) > 1 else 0]
+    return _frame(dataset, [own, dataset], file, 0, {})
 
 
 def _vector(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[int, ...] | None:

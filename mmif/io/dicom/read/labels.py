@@ -93,6 +93,17 @@ NM_VECTORS = {
     "RotationVector": "Rotation",
 }
 
+NM_COUNTS = {
+    "NumberOfEnergyWindows": "EnergyWindow",
+    "NumberOfRRIntervals": "RRInterval",
+    "NumberOfTimeSlots": "TimeSlot",
+    "NumberOfTimeSlices": "TimeSlice",
+}
+"""How many volumes an NM object says it holds, by the label of their vector (PS3.3 C.8.4.8).
+
+Detectors and rotations are left out: reconstructions keep the numbers of their projections.
+"""
+
 LABEL_KEYWORDS = (
     *(k for k in SEPARATORS if k not in NM_VECTORS.values()),
     "ScanningSequence",

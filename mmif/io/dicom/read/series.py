@@ -63,7 +63,7 @@ from mmif.io.dicom.read.headers import (
     short_ascii,
     text,
 )
-from mmif.io.dicom.read.labels import LABEL_KEYWORDS, PRIVATE_TAGS
+from mmif.io.dicom.read.labels import LABEL_KEYWORDS, NM_COUNTS, PRIVATE_TAGS
 from mmif.io.dicom.read.nuclear import SCALE_TAGS, modality_code, nuclear_notes
 from mmif.io.dicom.read.pixels import is_colour, pixel_format, units_of
 from mmif.io.dicom.read.split import is_phase, select_volume, split_volumes
@@ -126,6 +126,7 @@ _LOOKED_AT: tuple[str | BaseTag, ...] = (
     "EnergyWindowInformationSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
+    *NM_COUNTS,
     "SliceVector",
     "EnergyWindowVector",
     "TimeSlotVector",

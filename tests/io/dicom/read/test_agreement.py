@@ -106,6 +106,18 @@ def test_slices_that_alternate_are_no_volume(
         load(tmp_path)
 
 
+def test_a_pet_without_its_scales_is_said_and_has_no_suv(tmp_path: Path) -> None:
+    """Each slice of a PET has a scale of its own (PS3.3 C.8.9.4): an anonymiser took them."""
+
+    def unscaled(ds: Dataset, _: int) -> None:
+        del ds.RescaleSlope, ds.RescaleIntercept
+
+    write_series(tmp_path, SMALL, PT, change=unscaled)
+    said = load(tmp_path, role="pet").meta["source"].warnings
+    assert any("a PET without RescaleSlope" in warning for warning in said)
+    assert "no SUV by body weight: RescaleSlope is missing" in said
+
+
 def test_a_role_makes_the_choices_options_that_can_be_pasted(tmp_path: Path) -> None:
     write_series(tmp_path, SMALL, MR, change=in_turn("FlipAngle", 3, 20))
     with pytest.raises(MmifError, match=r"--frame mri=0 \(FlipAngle 3, 8 slices\); --frame mri=1"):

@@ -138,6 +138,59 @@ def test_slices_in_any_order_lie_where_their_vector_says(tmp_path: Path) -> None
     assert volume.meta["source"].warnings == ()
 
 
+def write_uncounted(path: Path, count: int, **attributes: Any) -> None:
+    """As `write_several`, of time slots, without SliceVector."""
+    gated = ["ORIGINAL", "PRIMARY", "RECON GATED TOMO", "EMISSION"]
+    write_several(path, scan(), count, "TimeSlotVector", ImageType=gated)
+    dataset = dcmread(path)
+    del dataset.SliceVector
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+
+
+def test_slices_without_a_vector_are_counted_in_each_volume(tmp_path: Path) -> None:
+    """They were stacked on each other once: three heads in one tall volume."""
+    write_uncounted(tmp_path / "nm", 3)
+    with pytest.raises(MmifError, match=r"--frame spect=1 \(TimeSlot 2, 28 slices"):
+        load(tmp_path, role="spect")
+    volume = load(tmp_path, role="spect", frame=1)
+    assert landmark_error_mm(volume) < 0.1
+    assert float(volume.max()) == pytest.approx(2 * np.round(scan().slices()).max())
+
+
+@pytest.mark.parametrize(
+    "counts", [{"NumberOfSlices": 28}, {"NumberOfSlices": None, "NumberOfTimeSlots": 3}]
+)
+def test_volumes_that_no_vector_tells_apart_are_refused(
+    tmp_path: Path, counts: dict[str, Any]
+) -> None:
+    write_uncounted(tmp_path / "nm", 3, TimeSlotVector=None, **counts)
+    with pytest.raises(MmifError, match="84 frames of 3 volumes without SliceVector"):
+        load(tmp_path, role="spect")
+
+
+def test_the_place_of_a_detector_is_that_of_its_own_first_frame(tmp_path: Path) -> None:
+    made, places = scan(), [Dataset(), Dataset(), Dataset()]  # of the third no frame is there
+    for place, first in zip(places, made.first_pixels[[0, 2]], strict=False):
+        place.ImagePositionPatient = list(map(float, first))
+        place.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    stored = np.round(made.slices()).astype("<u2")
+    path = tmp_path / "nm"
+    several = {
+        "NumberOfFrames": 54,
+        "SliceVector": [*range(1, 29), *range(3, 29)],
+        "DetectorVector": [1] * 28 + [2] * 26,
+        "PixelData": np.concatenate([stored, stored[2:]]).tobytes(),
+    }
+    write_nuclear(path, made, **several, DetectorInformationSequence=places)
+    assert landmark_error_mm(load(path, role="spect", frame=1)) < 0.1
+    several["DetectorVector"] = [1] * 28 + [4] * 26
+    write_nuclear(path, made, **several, DetectorInformationSequence=places)
+    with pytest.raises(MmifError, match="DetectorVector says 4 of 3 detectors"):
+        load(path, role="spect")
+
+
 def drop(keyword: str) -> Callable[[Dataset], object]:
     return lambda ds: delattr(ds, keyword)
 

@@ -394,15 +394,25 @@ def test_a_full_disk_leaves_nothing(
 def test_an_end_by_a_signal_leaves_nothing(
     pair: dict[str, Path], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """The signal comes once the outputs are being written."""
-    out = tmp_path / "new" / "out"
+    """The signal comes while the outputs are being written, which goes on once it has come."""
+    out, come = tmp_path / "new" / "out", tmp_path / "come"
     words = ["--ct", pair["ct"], "--mri", pair["mri"], "--no-register", "-o", out]
-    command = [sys.executable, "-m", "mmif", "fuse", *map(str, words)]
+    code = (
+        "import pathlib, sys, time, mmif.transforms.save as save\n"
+        "write, come = save.write_itk_transform, pathlib.Path(sys.argv.pop(1))\n"
+        "def wait(*words):\n"
+        "    while not come.exists(): time.sleep(0.002)\n"
+        "    write(*words)\n"
+        "save.write_itk_transform = wait\n"
+        "from mmif.cli import run; run()"
+    )
+    command = [sys.executable, "-c", code, str(come), "fuse", *map(str, words)]
     default = partial(signal.signal, number, signal.SIG_DFL)  # nohup and `&` ignore some
     with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=default) as process:
         while process.poll() is None and not list(out.parent.glob(".out.*")):
             time.sleep(0.002)
         process.send_signal(number)
+        come.touch()
         said = process.communicate()[1]
     assert process.returncode == 128 + number
     assert b"Traceback" not in said

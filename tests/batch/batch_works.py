@@ -42,11 +42,15 @@ def states(out: Path) -> dict[str, tuple[str, str]]:
 class Copy:
     """Copies the CT into the output; what the first word of the CT says happens instead.
 
-    ``log``: a file to which each start of a job adds a line.
+    Attributes:
+        log: a file to which each start of a job adds a line.
+        seconds: how long it takes.
+        processes: how many must have started a job before one of them ends its first.
     """
 
     log: Path | None = None
     seconds: float = 0.0
+    processes: int = 1
     prepared: int = 0
 
     def prepare(self) -> None:
@@ -64,6 +68,8 @@ class Copy:
             made.mkdir()
             (made / "fused.txt").write_text(text)
             time.sleep(self.seconds)
+            while self.log and len(pids_of(self.log)) < self.processes:
+                time.sleep(0.01)
             commit(made, output)
         return {
             "verdict": "pass",
@@ -71,6 +77,12 @@ class Copy:
             "metrics": {"EN": 1.0},
             "seconds": self.seconds,
         }
+
+
+def pids_of(log: Path) -> set[int]:
+    """The processes that started the jobs in a log of `Copy`; none where there is no log yet."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return {int(line.split()[2]) for line in lines if line.count(" ") == 2}
 
 
 def _end_badly(text: str) -> None:

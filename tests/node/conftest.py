@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from network import STORESCP, STORESCU, free_port, listens, wait_until
+from network import BUSY_S, STORESCP, STORESCU, free_port, listens, wait_until
 
 ORTHANC = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -29,10 +29,10 @@ def archive(tmp_path: Path) -> Iterator[tuple[int, Path]]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: listens(port), 20, "the start of storescp")
+    wait_until(lambda: listens(port), "the start of storescp")
     yield port, folder
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=BUSY_S)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def dicomweb(tmp_path: Path) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         call = [ORTHANC, str(folder / "orthanc.json")]
         process = subprocess.Popen(call, stdout=log, stderr=subprocess.STDOUT)
-    wait_until(lambda: listens(port), 60, "the start of Orthanc")
+    wait_until(lambda: listens(port), "the start of Orthanc")
     yield f"http://127.0.0.1:{port}/dicom-web"
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=BUSY_S)

@@ -116,13 +116,13 @@ def test_an_archive_that_was_away_has_everything_once(result: Path, tmp_path: Pa
         time.sleep(0.5)
         assert not sent.is_over("1.2.3/spect-ct", made)
         with archive.open():
-            wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), 20, "the delivery")
+            wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), "the delivery")
     assert len(archive.kept) == len(set(archive.kept)) == 3
     with deliveries(tmp_path, archive.port, Commitments()) as again, archive.open():
         again.add("1.2.3/spect-ct", result, made)  # as a node that starts anew does
         assert again.is_over("1.2.3/spect-ct", made)
         again.add("1.2.3/spect-ct", result, made + 1)  # a result made anew
-        wait_until(lambda: again.is_over("1.2.3/spect-ct", made + 1), 20, "the delivery")
+        wait_until(lambda: again.is_over("1.2.3/spect-ct", made + 1), "the delivery")
     assert len(archive.kept) == 6
 
 
@@ -136,7 +136,7 @@ def test_an_archive_that_knows_one_class_less_has_all_the_rest(
     archive, made = Archive(free_port()), time.time()
     with deliveries(tmp_path, archive.port, Commitments()) as sent, archive.open():
         sent.add("1.2.3/spect-ct", result, made)
-        wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), 20, "the delivery")
+        wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), "the delivery")
     assert len(archive.kept) == 3
     assert "does not take Spatial Registration Storage" in caplog.text
 
@@ -145,7 +145,7 @@ def test_what_is_never_taken_is_given_up(result: Path, tmp_path: Path) -> None:
     config = DeliverConfig(first_pause_s=0.1, longest_pause_s=0.1, give_up_days=1e-9)
     with deliveries(tmp_path, free_port(), Commitments(), config) as sent:
         sent.add("1.2.3/spect-ct", result, made := time.time())
-        wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), 20, "giving up")
+        wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), "giving up")
     assert '"failed"' in (tmp_path / "sent" / "ledger.jsonl").read_text()
 
 
@@ -167,6 +167,6 @@ def test_what_the_archive_does_not_commit_itself_to_is_sent_again(
         deliveries(tmp_path, archive.port, commitments) as sent,
     ):
         sent.add("1.2.3/spect-ct", result, made)
-        wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), 30, "the commitment")
+        wait_until(lambda: sent.is_over("1.2.3/spect-ct", made), "the commitment")
     assert len(archive.kept) == len(set(archive.kept)) == 3
     assert archive.forgets == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from network import STORESCU, draw_study, free_port, listens, wait_until
+from network import BUSY_S, STORESCU, draw_study, free_port, listens, wait_until
 from pydicom import dcmread
 
 from mmif.batch.ledger import Ledger
@@ -21,9 +21,6 @@ from mmif.io.ownership import record_files
 from mmif.node import service
 from mmif.node.config import NodeConfig
 from mmif.node.spool import Spool
-
-BUSY_S = 300.0
-"""How long a step may take on a busy machine; at a load of 8 on two cores all took 46 s."""
 
 
 class Node:
@@ -49,7 +46,7 @@ class Node:
         call = [sys.executable, "-m", "mmif", "node", str(self.config)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(call, stdout=log, stderr=log)
-        wait_until(lambda: listens(self.port), BUSY_S, "the start of the node")
+        wait_until(lambda: listens(self.port), "the start of the node")
 
     def end(self, number: int) -> int:
         assert self.process is not None
@@ -150,13 +147,13 @@ def test_studies_arrive_once_or_alike_whatever_kills_the_node(
     assert storescu(node.port, study) == 0
     node.end(signal.SIGKILL)  # what came is told to be taken, and not complete
     node.start()
-    wait_until(lambda: node.states("ledger.jsonl")["started"], BUSY_S, "the begin of the fusion")
+    wait_until(lambda: node.states("ledger.jsonl")["started"], "the begin of the fusion")
     node.end(signal.SIGKILL)  # in the middle of fusing
     node.start()
-    wait_until(lambda: list(kept.iterdir()), BUSY_S, "the first instance")
+    wait_until(lambda: list(kept.iterdir()), "the first instance")
     node.end(signal.SIGKILL)  # in the middle of sending
     node.start()
-    wait_until(lambda: node.states("sent/ledger.jsonl")["done"], BUSY_S, "the delivery")
+    wait_until(lambda: node.states("sent/ledger.jsonl")["done"], "the delivery")
     assert node.end(signal.SIGTERM) == 0
 
     found = [dcmread(path) for path in kept.iterdir()]

@@ -1,7 +1,6 @@
 """Paths become volumes."""
 
 from collections.abc import Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from monai.config import KeysCollection
@@ -46,9 +45,8 @@ class LoadVolumed(Step):
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with volumes (1, X, Y, Z) in place of paths."""
-        with ThreadPoolExecutor(len(self.keys)) as pool:
-            volumes = pool.map(lambda role: self._volume(role, data[role]), self.keys)
-            return {**data, **dict(zip(self.keys, volumes, strict=True))}
+        # one after the other: reading DICOM holds Python's lock (mmif/io/dicom/read/reader.py)
+        return {**data, **{role: self._volume(role, data[role]) for role in self.keys}}
 
     def _volume(self, role: str, found: Any) -> MetaTensor:
         if not isinstance(found, MetaTensor):

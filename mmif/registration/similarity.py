@@ -44,19 +44,31 @@ def sample(level: Level, points: Points, bin_count: int, device: str = "cpu") ->
 def interpolate(level: Level, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Values of ``level`` at ``points`` (p, n, 3) mm, trilinear, and whether they lie inside."""
     grid, inside, _ = grid_coordinates(level, points)
+    return values_at(level, grid), inside
+
+
+def values_at(level: Level, grid: torch.Tensor) -> torch.Tensor:
+    """(p, n) values of ``level`` at the coordinates ``grid`` (p, n, 3) of `grid_coordinates`."""
     values = F.grid_sample(
         level.values, grid[None, None], padding_mode="border", align_corners=True
     )
-    return values[0, 0, 0], inside
+    return values[0, 0, 0]
 
 
-def point_gradient(level: Level, points: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-    """How ``sum(slope * values)`` of `interpolate` changes with ``points``; (p, n, 3) a mm.
+def point_gradient(
+    level: Level, grid: torch.Tensor, matrix: torch.Tensor, slope: torch.Tensor
+) -> torch.Tensor:
+    """How ``sum(slope * values)`` of `values_at` changes with the points; (p, n, 3) a mm.
 
     By the operations that autograd calls, without its graph: at its first call autograd imports
     sympy, 0.25 s (benchmarks/startup.py).
+
+    Args:
+        level: the interpolated volume.
+        grid: (p, n, 3) coordinates of the points, and
+        matrix: (3, 3) coordinates a mm, both of `grid_coordinates`.
+        slope: (p, n).
     """
-    grid, _, matrix = grid_coordinates(level, points)
     bilinear, border, wanted = 0, 1, [False, True]  # the names of grid_sample, as ATen has them
     _, pull = torch.ops.aten.grid_sampler_3d_backward(
         slope[None, None, None], level.values, grid[None, None], bilinear, border, True, wanted
@@ -116,11 +128,11 @@ def information_gradient(
     """
     turned = samples.points @ rotations.transpose(1, 2)
     points = turned + translations[:, None]
-    values, inside = interpolate(level, points)
-    inside = inside | beyond
+    grid, inside, matrix = grid_coordinates(level, points)
+    values, inside = values_at(level, grid), inside | beyond
     joint, first, part = histogram(values, inside, samples)
     slope = value_slope(joint, first, part, inside, samples)
-    pull = point_gradient(level, points, slope)
+    pull = point_gradient(level, grid, matrix, slope)
     turn = torch.linalg.cross(turned, pull).sum(dim=1)
     gradient = torch.cat([turn, pull.sum(dim=1)], dim=1)
     return information(joint), inside.float().mean(dim=1), gradient

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mmif.registration.prepare import Level
-from mmif.registration.similarity import interpolate, point_gradient
+from mmif.registration.similarity import grid_coordinates, interpolate, point_gradient
 
 
 def test_the_gradient_by_points_is_that_of_autograd_bit_for_bit() -> None:
@@ -16,4 +16,5 @@ def test_the_gradient_by_points_is_that_of_autograd_bit_for_bit() -> None:
     followed = points.clone().requires_grad_(True)
     seen, _ = interpolate(level, followed)
     (expected,) = torch.autograd.grad(seen, followed, slope)
-    assert torch.equal(point_gradient(level, points, slope), expected)
+    grid, _, matrix = grid_coordinates(level, points)
+    assert torch.equal(point_gradient(level, grid, matrix, slope), expected)

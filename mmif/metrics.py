@@ -35,7 +35,7 @@ SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5  # pixels
 # Slices measured at once, as NumPy lets go of Python's lock (not measured beyond two cores)
 THREADS = 2
-STRIP = 64  # rows that are worked on at once, so that what is in between stays in the cache
+STRIP = 128  # rows that are worked on at once, so that what is in between stays in the cache
 
 
 def to_uint8(image: npt.ArrayLike) -> npt.NDArray[np.uint8]:

@@ -204,15 +204,15 @@ class MeasureFusiond(Step):
             stacks = [brightness_stack(data[role], name, part) for role, name in maps.items()]
             return slice_metrics(brightness_stack(fused, None, part), *stacks)
 
-        def measure_all() -> dict[str, npt.NDArray[np.float64]]:
-            """The metrics of every slice."""
-            parts = [measure(part) for part in slabs(fused.shape[-1], FUSED_AT_ONCE)]
-            return {name: np.concatenate([part[name] for part in parts]) for name in REPORTED}
-
-        with ThreadPoolExecutor(1) as other:
-            measured = other.submit(measure_all)
-            seen = readability(fused.numpy(), study.sources, grid_of(fused).spacing_mm)
-        study = replace(study, metrics_per_slice=measured.result(), readability=seen)
+        # two lanes, and whichever is free takes the next slices: small studies have more to be read
+        # than to be measured, large ones the other way round
+        with ThreadPoolExecutor(torch.get_num_threads()) as lanes:
+            spacing = grid_of(fused).spacing_mm
+            reading = lanes.submit(readability, fused.numpy(), study.sources, spacing)
+            measured = list(lanes.map(measure, slabs(fused.shape[-1])))
+        seen = reading.result()
+        metrics = {name: np.concatenate([part[name] for part in measured]) for name in REPORTED}
+        study = replace(study, metrics_per_slice=metrics, readability=seen)
         study = study.with_warnings(*readability_warnings(seen))
         return {**data, STUDY_KEY: study}
 
@@ -277,7 +277,7 @@ def slice_metrics(fused: Bytes, first: Bytes, second: Bytes) -> dict[str, npt.ND
     filled = np.all([stack.any(axis=(1, 2)) for stack in stacks[1:]], axis=0)
     result = {name: np.full(len(filled), np.nan) for name in REPORTED}
     if filled.any():
-        values = evaluate_stack(*(stack[filled] for stack in stacks))
+        values = evaluate_stack(*(stack[filled] for stack in stacks), threads=1)
         for name in REPORTED:
             result[name][filled] = values[name]
     return result

@@ -22,9 +22,9 @@ from types import ModuleType
 UNUSED = frozenset(
     {
         *("cucim", "cupy", "ignite", "matplotlib", "mlflow", "onnx", "onnxruntime", "pandas"),
-        *("charset_normalizer", "psutil", "requests", "scipy.signal", "skimage", "sklearn"),
-        *("tensorboard", "tensorboardX", "tifffile", "torch.utils.tensorboard", "torchvision"),
-        *("transformers", "zarr"),
+        *("charset_normalizer", "psutil", "requests", "scipy.signal", "scipy.sparse.linalg"),
+        *("skimage", "sklearn", "tensorboard", "tensorboardX", "tifffile"),
+        *("torch.utils.tensorboard", "torchvision", "transformers", "zarr"),
     }
 )
 """What MONAI imports as it starts, where it is installed, for parts that mmif never calls."""
@@ -42,6 +42,10 @@ SPINS = "1000"
 By its own 300000 each layer of the network waits away a time slice where the machine has other
 work: 26 slices took 5 to 20 s of CPU at a load of 3.5; 0.9 s by these, and no less at rest."""
 
+NUMPYS = "OPENBLAS_NUM_THREADS"
+"""NumPy and SciPy multiply few rows by 3 or 4 columns here; each time OpenBLAS's second thread then
+waits for more on a core of its own for 26 ms: 0.2 s of CPU in the registration of RIRE."""
+
 KEPT = {-3: 32 << 20, -1: 2**31 - 1, -2: 64 << 20}
 """mallopt(3): M_MMAP_THRESHOLD (at the most that glibc takes), M_TRIM_THRESHOLD, M_TOP_PAD."""
 
@@ -53,10 +57,11 @@ and a small study takes 1.7 times the CPU (benchmarks/batch.py speed)."""
 def start_quickly() -> None:
     """Let this process import, wait and end with no work for what it never uses.
 
-    Before PyTorch is imported: its threads read the environment once.
+    Before NumPy and PyTorch are imported: their threads read the environment once.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    os.environ.setdefault(NUMPYS, "1")
     gc.set_threshold(COLLECT_EVERY, 10, 10)
     atexit.register(gc.freeze)  # the end of the process frees what is left, not a collection
     if "monai" not in sys.modules:

@@ -61,6 +61,14 @@ def test_its_threads_sleep_while_they_wait_unless_the_user_says_otherwise() -> N
     assert run(f"import os; os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'; {script}") == ["None"]
 
 
+def test_numpys_products_take_one_thread_unless_the_user_says_otherwise() -> None:
+    script = "import os; from mmif.startup import start_quickly; start_quickly()\n"
+    script += "print(os.environ['OPENBLAS_NUM_THREADS'])"
+    clean = "import os; os.environ.pop('OPENBLAS_NUM_THREADS', None); "
+    assert run(clean + script) == ["1"]
+    assert run(f"import os; os.environ['OPENBLAS_NUM_THREADS'] = '2'; {script}") == ["2"]
+
+
 END = """
 import atexit, sys
 from mmif.startup import end_quickly

@@ -96,6 +96,8 @@ class StudyRecord:
         registrations: role to the registration of each source that is not the reference.
         loop: whether the registrations of three sources agree; None of two.
         sources: role to the source on the grid, the reference first.
+        brain: (X, Y, Z) bool, what lies inside of the skull of the CT beside an MRI; None until it
+            is sought, and once the windows are chosen.
         fusion: device, precision, weights, slices, seconds.
         metrics_per_slice: metric to (Z,); NaN where a slice is empty.
         readability: what of each source a reader still sees (`mmif.transforms.readability`).
@@ -107,6 +109,7 @@ class StudyRecord:
     registrations: Mapping[str, Registration] = field(default_factory=dict)
     loop: LoopClosure | None = None
     sources: Mapping[str, RegisteredSource] = field(default_factory=dict)
+    brain: npt.NDArray[np.bool_] | None = None
     fusion: Mapping[str, Any] = field(default_factory=dict)
     metrics_per_slice: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     readability: Mapping[str, float] = field(default_factory=dict)
@@ -117,12 +120,12 @@ class StudyRecord:
         return replace(self, warnings=self.warnings + warnings)
 
     def with_windows(self, windows: Mapping[str, Window]) -> Self:
-        """A copy in which the sources of ``windows`` have them, and limbs are let go."""
+        """A copy in which the sources of ``windows`` have them; limbs and brain are let go."""
         chosen = {
             role: replace(source, window=windows.get(role, source.window), limbs=None)
             for role, source in self.sources.items()
         }
-        return replace(self, sources=chosen)
+        return replace(self, sources=chosen, brain=None)
 
     def with_units(self, units: Mapping[str, MetaTensor]) -> Self:
         """A copy in which the sources of ``units`` have them."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -19,6 +20,7 @@ from mmif.options import Fov
 from mmif.pair import name_inputs, reader_warnings
 from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
 from mmif.roles import ROLES, label
+from mmif.transforms.brain import COVERED, brain_in_skull
 from mmif.transforms.head import head_box_ras, head_mask, outline
 from mmif.transforms.slices import coverage, covered_fraction, grid_of, on_grid, to_grid
 from mmif.transforms.step import Data, Step, study_of
@@ -148,6 +150,8 @@ class ResampleToAxialGridd(Step):
 class OutlinePatientd(Step):
     """The outline of the patient in the reference, and how far each source covers it.
 
+    Beside an MRI the brain is sought in the skull of the CT meanwhile: each keeps a core busy.
+
     Args:
         keys: roles, the reference among them. Below an activity limbs are sought too.
         reference: the role whose frame the grid has.
@@ -162,12 +166,11 @@ class OutlinePatientd(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with outline and covered fractions in its record."""
         study = study_of(data)
-        still = study.sources[self.reference]
-        if any(ROLES[role].kind == "activity" for role in self.keys):
-            found = outline(still.values)
-            still = replace(still, head=found.head, limbs=found.limbs)
-        else:
-            still = replace(still, head=head_mask(still.values))
+        with ThreadPoolExecutor(1) as other:
+            brain = other.submit(_brain_in_ct, study) if {"ct", "mri"} <= set(self.keys) else None
+            still = self._outlined(study.sources[self.reference])
+        if brain is not None:
+            study = replace(study, brain=brain.result())
         sources = dict(study.sources) | {self.reference: still}
         for role, source in study.sources.items():
             if role != self.reference:
@@ -176,10 +179,23 @@ class OutlinePatientd(Step):
         said = [line for source in sources.values() for line in coverage_warnings(source)]
         return {**data, STUDY_KEY: replace(study, sources=sources).with_warnings(*said)}
 
+    def _outlined(self, still: RegisteredSource) -> RegisteredSource:
+        """The reference with its head, and its limbs below an activity."""
+        if not any(ROLES[role].kind == "activity" for role in self.keys):
+            return replace(still, head=head_mask(still.values))
+        found = outline(still.values)
+        return replace(still, head=found.head, limbs=found.limbs)
+
     def figures(self, data: Data) -> dict[str, Any]:
         """How far each source covers the patient."""
         sources = data[STUDY_KEY].sources
         return {"coverage": {r: float(s.covered_fraction.mean()) for r, s in sources.items()}}
+
+
+def _brain_in_ct(study: StudyRecord) -> npt.NDArray[np.bool_]:
+    """(X, Y, Z), what lies inside of the skull of the study's CT."""
+    ct, grid = study.sources["ct"], grid_of(study.sources["ct"].values)
+    return brain_in_skull(ct.values[0].numpy(), ct.coverage[0].numpy() > COVERED, grid.spacing_mm)
 
 
 def coverage_warnings(source: RegisteredSource) -> tuple[str, ...]:

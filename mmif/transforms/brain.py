@@ -17,6 +17,9 @@ BONE_HU = 250.0
 TISSUE_HU = (0.0, 80.0)
 """Brain, its fluid and fresh blood."""
 
+COVERED = 0.5
+"""A voxel counts where a source's weight is above this."""
+
 GAP_MM = 5.0
 """Sutures, foramina and thin bone leave gaps of up to twice this in the skull."""
 

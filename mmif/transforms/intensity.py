@@ -20,7 +20,7 @@ from mmif.io.source import source_of
 from mmif.registration.one_frame import TRUNK_ML
 from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
 from mmif.roles import ROLES
-from mmif.transforms.brain import brain_by_depth, brain_in_skull, is_enough
+from mmif.transforms.brain import COVERED, brain_by_depth, brain_in_skull, is_enough
 from mmif.transforms.head import COARSE_MM, head_mask, outline
 from mmif.transforms.slices import grid_of, on_grid, slabs
 from mmif.transforms.step import Data, Step, study_of
@@ -50,9 +50,6 @@ hold 0.72 to 0.76 (the sample, SPM's), a PET of a drawn chest 0.43 (`benchmarks/
 BRAIN_SHARE = 0.1
 """A CT of which the brain is more than this shows a head: it is 0.48 of the sample head and 0.43 of
 RIRE's, 0 of a drawn chest. With neck and shoulders it is some 1.3 of 7 litres; chosen."""
-
-COVERED = 0.5
-"""A voxel counts where a source's weight is above this."""
 
 DARK_SHARE = 0.25
 """The air's level never takes more than this share of the window: dark tissue stays visible."""
@@ -278,8 +275,9 @@ def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:
     ct = study.sources.get("ct")
     if ct is None or study.grid is None:
         return None
-    spacing = study.grid.spacing_mm
-    brain = brain_in_skull(ct.values[0].numpy(), ct.coverage[0].numpy() > COVERED, spacing)
+    spacing, brain = study.grid.spacing_mm, study.brain
+    if brain is None:
+        brain = brain_in_skull(ct.values[0].numpy(), ct.coverage[0].numpy() > COVERED, spacing)
     return brain if is_enough(brain, spacing) else None
 
 

@@ -9,7 +9,8 @@ The rules, in this order:
 2. BIDS names: ``sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz`` with ``.../sub-01_ses-1_ct.nii.gz`` (or
    ``_pet``, ``_spect``) of the same subject and session. Of several MRI the first of T1w, T2w,
    FLAIR, PDw, inplaneT1 is taken; of equals the one with the fewest entities.
-3. All other files that are DICOM, whatever their names: by patient (PatientID), then by study
+3. All other files that are DICOM, whatever their names, and those whose names say a role that makes
+   no pair where they lie: by patient (PatientID), then by study
    (StudyInstanceUID). The MRI's study gives the other sources; what it lacks comes from the
    patient's other studies. Series are chosen by the rules of `mmif.io.dicom.read.series`.
 
@@ -23,7 +24,13 @@ from mmif.studies.bids import bids_study, whole_subjects
 from mmif.studies.candidates import name_below
 from mmif.studies.dicom import dicom_studies
 from mmif.studies.lists import exists, read_list
-from mmif.studies.names import loose_by_case, sort_names, study_by_names, unnamed_volumes
+from mmif.studies.names import (
+    loose_by_case,
+    loosen_lone_dicom,
+    sort_names,
+    study_by_names,
+    unnamed_volumes,
+)
 from mmif.studies.study import Rejected, Study, safe_id
 from mmif.studies.walk import Found, walk_studies
 
@@ -46,6 +53,7 @@ def studies_below(root: Path, fill_gaps: bool = False) -> tuple[list[Study], lis
     found = Found()
     for folder, folders, names in walk_studies(root, found.unreadable.append):
         sort_names(found, root, folder, folders, names)
+    loosen_lone_dicom(found)
     owned = loose_by_case(found)
     studies = [
         study_by_names(root, folder, prefix, roles, owned.get(folder, []), fill_gaps)

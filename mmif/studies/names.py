@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmif.io.dicom.read.series import find_series, series_among
+from mmif.io.files import is_ordinary
 from mmif.roles import ROLES, VOLUME_ROLES
 from mmif.studies.bids import sort_bids
 from mmif.studies.candidates import name_below, several, take_series
@@ -56,6 +57,31 @@ def _prefix_and_role(stem: str) -> tuple[str, str | None]:
 def _is_source(folder: Path) -> bool:
     """Whether a folder named for a role holds one patient (and not a whole department)."""
     return len({info.patient_key or info.study_uid for info in find_series(folder)}) <= 1
+
+
+def loosen_lone_dicom(found: Found) -> None:
+    """DICOM that is named for a role, and makes no pair where it lies, goes by its headers.
+
+    ``patient/monday/ct`` and ``patient/friday/nm.dcm`` may be of one patient: the headers say so.
+    """
+    others = {parent for path in found.loose for parent in path.parents}
+    for (folder, prefix), roles in list(found.cases.items()):
+        if prefix or folder in others or is_complete(roles):
+            continue
+        sources = [path for paths in roles.values() for path in paths]
+        if all(_is_dicom(path) for path in sources):
+            del found.cases[folder, prefix]
+            found.loose += [file for path in sources for file in _files_of(path)]
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a source is DICOM: a single file, or a folder of series."""
+    return bool(find_series(path)) if path.is_dir() else split_suffix(path.name)[1] == ".dcm"
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file, or the ordinary files below the folder."""
+    return [f for f in sorted(path.rglob("*")) if is_ordinary(f)] if path.is_dir() else [path]
 
 
 def loose_by_case(found: Found) -> dict[Path, list[Path]]:

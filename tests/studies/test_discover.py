@@ -82,6 +82,18 @@ def test_a_patient_with_three_modalities_in_two_studies_gives_both_fusions(tmp_p
     assert found(tmp_path) == (["a/ct-mri", "a/spect-mri"], {})
 
 
+def test_dicom_named_for_a_role_is_found_by_its_patient_where_it_lies_alone(tmp_path: Path) -> None:
+    _series(tmp_path / "a" / "monday" / "ct", "CT", HEAD["ct"], "p", generate_uid())
+    _series(tmp_path / "a" / "tuesday" / "mr", "MR", HEAD["mri"], "p", generate_uid())
+    _multi_frame(tmp_path / "a" / "friday" / "nm.dcm", HEAD["spect"], "p", generate_uid())
+    _series(tmp_path / "b" / "ct", "CT", HEAD["ct"], "q", generate_uid())
+    write_nifti(tmp_path / "c" / "ct.nii.gz", HEAD["ct"])
+    assert found(tmp_path) == (
+        ["a/ct-mri", "a/spect-mri"],
+        dict.fromkeys(("b-ct", "c"), "no pair: found CT, no MRI or SPECT or PET"),
+    )
+
+
 def test_two_time_points_of_a_patient_are_two_studies(tmp_path: Path) -> None:
     for time_point in ("before", "after"):
         study = generate_uid()

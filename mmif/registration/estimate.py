@@ -23,6 +23,9 @@ from mmif.registration.refine import Refined, is_stripped_pair, skin_margin_mm
 # What no check sees: interpolation and noise, the blur of emission, and the skin where it had to
 # help (refine.py), which lies differently in every scan; `registration.py estimates` measures them.
 FLOOR_MM, EMISSION_FLOOR_MM, SKIN_FLOOR_MM, STRIPPED_FLOOR_MM = 0.6, 0.8, 1.4, 1.2
+# Of what the two directions differ by, as their mean is the answer. Were it always half, slabs that
+# are 4.4 and 5.6 mm off would pass; were it always all, halves of a head, 1.7 mm off, would not
+OF_THE_MEAN = 0.5
 LOCAL_SHARE = 0.3  # of what octants of the head would move, each for itself
 FEWEST, ENOUGH = 50, 100_000  # points of an overlap that has axes; those that are asked of a body
 
@@ -41,23 +44,48 @@ class ErrorEstimate:
 
 
 def estimate_error(
-    fixed: Prepared, moving: Prepared, refined: Refined, local_mm: float
+    fixed: Prepared,
+    moving: Prepared,
+    refined: Refined,
+    local_mm: float,
+    least_share: float = OF_THE_MEAN,
 ) -> ErrorEstimate:
-    """The probable error of ``refined.pose``.
+    """The probable error of ``refined.pose``, or of one of the two that it is the mean of.
 
     Args:
         fixed: the volume at rest.
         moving: the one that was brought to it.
         refined: the pose, found twice: how far the two lie apart is an error that is seen.
         local_mm: how far octants of the head would like to move; see `mmif.registration.measures`.
+        least_share: of what the two poses differ by; 1 where one of the two is the answer.
     """
     shared, either = overlap(fixed, moving, refined.pose)
     blind_mm = np.hypot(floor_mm(fixed, moving), LOCAL_SHARE * local_mm)
     apart_mm = distance_mm(refined.forward, refined.backward, shared)
-    gaps = apply(refined.forward, either) - apply(refined.backward, either)
-    seen_mm2 = (gaps**2).sum(axis=1)
-    far_mm2 = seen_mm2 + blind_mm**2 * error_growth(shared, either) ** 2
-    return ErrorEstimate(float(np.hypot(apart_mm, blind_mm)), float(np.sqrt(far_mm2.max())))
+    gaps_mm = np.linalg.norm(
+        apply(refined.forward, either) - apply(refined.backward, either), axis=1
+    )
+    inside_mm = probable_error(apart_mm, blind_mm, least_share)
+    far_mm = probable_error(gaps_mm, blind_mm * error_growth(shared, either), least_share)
+    return ErrorEstimate(float(inside_mm), float(far_mm.max()))
+
+
+def probable_error(
+    apart_mm: npt.ArrayLike, blind_mm: npt.ArrayLike, least_share: float = OF_THE_MEAN
+) -> npt.NDArray[np.float64]:
+    """The probable error of a pose that was found twice, from what the two differ by.
+
+    As long as what neither sees explains it, half of their difference is the error of their mean.
+    The more they differ the more of it counts, and all of it beyond that: one of them may have gone
+    astray.
+
+    Args:
+        apart_mm: (n,) how far apart the two put a point.
+        blind_mm: (n,) the error there that neither sees.
+        least_share: of ``apart_mm`` that counts at least.
+    """
+    share = np.clip(np.divide(apart_mm, blind_mm), least_share, 1.0)
+    return np.asarray(np.hypot(np.multiply(share, apart_mm), blind_mm))
 
 
 def floor_mm(fixed: Prepared, moving: Prepared) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmif.registration.estimate import error_growth
+from mmif.registration.estimate import error_growth, probable_error
 
 
 def box(size: tuple[float, float, float], count: int = 4000) -> np.ndarray:
@@ -39,3 +39,13 @@ def test_the_growth_is_what_rigid_fits_to_noisy_points_leave() -> None:
         there.append((gap(far) ** 2).sum())
     measured = np.sqrt(np.mean(there) / np.mean(own))
     assert error_growth(points, far[None])[0] == pytest.approx(measured, rel=0.1)
+
+
+def test_half_of_what_two_directions_differ_by_counts_until_one_has_gone_astray() -> None:
+    apart = np.array([0.0, 0.5, 1.0, 2.0, 3.0, 6.0])
+    seen = np.sqrt(probable_error(apart, 2.0) ** 2 - 2.0**2)
+    np.testing.assert_allclose(seen, [0.0, 0.25, 0.5, 2.0, 3.0, 6.0], atol=1e-9)
+    grid = np.linspace(0, 8, 200)
+    assert (np.diff(probable_error(grid, 2.0)) > 0).all()
+    kept = probable_error(apart, 2.0, least_share=1.0)  # one of the two is the answer
+    np.testing.assert_allclose(kept, np.hypot(apart, 2.0))

@@ -11,7 +11,7 @@ from scipy import ndimage
 from mmif.geometry import Matrix, Points, apply, spacing_mm
 from mmif.registration.estimate import estimate_error, within
 from mmif.registration.poses import corners, distance_mm, inverse
-from mmif.registration.prepare import Prepared
+from mmif.registration.prepare import Kind, Prepared
 from mmif.registration.refine import (
     QUICK,
     Refined,
@@ -45,7 +45,11 @@ from mmif.registration.similarity import (
 # As MIDDLE, but further down: two scores that are held against each other to 2 % must have arrived.
 # No verdict of benchmarks/constants.py changes at half or twice its steps, bins and sizes
 MIRRORED = Ascent(level=1, iterations=22, batch=1400, bins=20, first_mm=2.5, last_mm=0.2)
-MIRRORED_FITS = 2  # of the four that are left: 0.1 s of CPU each; chosen
+MIRRORED_FITS = 2  # of the four that are left: 0.2 s of CPU each; chosen
+# Where a mirrored fit scores as well as this, refined fits are asked too. Right whole heads have at
+# most 0.981, upper halves 0.997; mirrored ones 1.025 and more. By the refined fits right ones have
+# 0.68 to 0.88, mirrored ones 1.09 and more (docs/registration.md, "Left and right")
+NEARLY_ALIKE = 0.99
 # Of the 3,000 points that an octant has at the start; half and twice as many change no verdict
 BLOCK_SAMPLES = 1500
 # 40 for each of 20 x 20 bins, so that information by chance is below 0.01; ten batches of MIDDLE
@@ -230,6 +234,9 @@ def mirror_ratio(
 ) -> float:
     """How well the best mirrored pose scores against the pose itself, both after one ascent.
 
+    Of a stripped brain, and where the two are nearly alike, the refined fits are held against each
+    other (`mirrored_gain_ratio`).
+
     Where the middle plane of the head lies is not known to better than the tilt of the head in
     the scanner, so planes with many tilts are tried.
     """
@@ -250,10 +257,13 @@ def mirror_ratio(
     final = ascend(
         moving, middle, np.concatenate([pose[None], found.poses]), MIRRORED, seed, check_timeout
     )
-    if is_stripped_pair(fixed, moving):
-        best = final.poses[1:][np.argsort(-final.scores[1:])[:MIRRORED_FITS]]
-        return mirrored_gain_ratio(fixed, moving, pose, best, seed, check_timeout)
-    return float(final.scores[1:].max() / max(final.scores[0], 1e-6))
+    ratio = float(final.scores[1:].max() / max(final.scores[0], 1e-6))
+    stripped = is_stripped_pair(fixed, moving)
+    if not stripped and (ratio < NEARLY_ALIKE or Kind.EMISSION in (fixed.kind, moving.kind)):
+        return ratio
+    best = final.poses[1:][np.argsort(-final.scores[1:])[:MIRRORED_FITS]]
+    by_brain = mirrored_gain_ratio(fixed, moving, pose, best, seed, check_timeout)
+    return by_brain if stripped else max(ratio, by_brain)
 
 
 def mirrored_gain_ratio(
@@ -266,8 +276,8 @@ def mirrored_gain_ratio(
 ) -> float:
     """The best information of ``mirrored`` (n, 4, 4), refined, as a part of that of ``pose``.
 
-    A stripped brain's outline is nearly its mirror image: what is inside of it has to tell, on the
-    level of 2 mm.
+    The outline of a brain is nearly its mirror image, and so may a skull be: what is inside of it
+    has to tell, on the level of 2 mm.
     """
     flip = np.diag([-1.0, 1.0, 1.0, 1.0])
     levels = tuple(replace(level, to_voxel=level.to_voxel @ flip) for level in fixed.levels)

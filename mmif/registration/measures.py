@@ -48,7 +48,7 @@ MIRRORED = Ascent(level=1, iterations=22, batch=1400, bins=20, first_mm=2.5, las
 MIRRORED_FITS = 2  # of the four that are left: 0.2 s of CPU each; chosen
 # Where a mirrored fit scores as well as this, refined fits are asked too. Right whole heads have at
 # most 0.981, upper halves 0.997; mirrored ones 1.025 and more. By the refined fits right ones have
-# 0.68 to 0.88, mirrored ones 1.09 and more (docs/registration.md, "Left and right")
+# 0.68 to 0.88, mirrored ones 1.09 and more (one half 1.01: its score tells; docs/registration.md)
 NEARLY_ALIKE = 0.99
 # Of the 3,000 points that an octant has at the start; half and twice as many change no verdict
 BLOCK_SAMPLES = 1500

@@ -42,6 +42,20 @@ print(scipy.signal.__name__, "mmif" in type(monai.__spec__.loader).__module__, l
     assert run("import sys; print(len(sys.meta_path))") == [finders]
 
 
+def test_no_garbage_is_sought_while_monai_is_imported_and_as_ever_behind_it() -> None:
+    script = """
+import gc
+looks = []
+gc.callbacks.append(lambda phase, info: looks.append(phase))
+from mmif.startup import start_quickly
+start_quickly()
+looks.clear()
+import monai
+print(len(looks), gc.isenabled(), gc.get_freeze_count() > 100_000)
+"""
+    assert run(script) == ["0", "True", "True"]
+
+
 def test_monai_imports_what_is_asked_for_and_no_more_until_it_is() -> None:
     more = """
 import pkgutil

@@ -267,7 +267,8 @@ def _bone(bright: Volume, ct: Volume, covered: Mask) -> dict[str, float]:
 
 def _scale(values: Volume, percentile: float) -> Volume:
     """``values`` as 0..1, from 0 to a percentile of theirs."""
-    return np.asarray(np.clip(values / max(float(np.percentile(values, percentile)), 1e-9), 0, 1))
+    top = float(np.percentile(values, percentile))
+    return np.asarray(np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values))
 
 
 def _activity(rgb: Volume, anatomy: Volume, activity: Volume, inside: Mask) -> dict[str, float]:

@@ -158,6 +158,19 @@ def test_the_soft_tissue_of_a_body_counts_by_its_window(head: dict[str, np.ndarr
     assert readability(fused, {"ct": trunk, "pet": pet}, SPACING)["ct_gain"] > 0.9
 
 
+def test_the_figures_know_no_unit_of_the_activity(head: dict[str, np.ndarray]) -> None:
+    """Bq/ml of a day after, or of a cyclotron: the same picture."""
+    bright = torch.as_tensor(unit(head["mri"])[None], dtype=torch.float32)
+    level = torch.as_tensor((head["spect"] / 130)[None], dtype=torch.float32).clamp(0, 1)
+    fused = colour_fused(bright, level, ACTIVITY, 0.8).numpy()
+    found = [
+        measured(fused, {**head, "spect": head["spect"] * scale}, "mri", "spect")
+        for scale in (1e-12, 1, 1e12)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+    assert found[2] == pytest.approx(found[1], rel=1e-3)
+
+
 def test_an_empty_volume_has_no_figures() -> None:
     empty = {"mri": np.zeros(SHAPE), "ct": np.full(SHAPE, -1000.0)}
     assert measured(np.zeros((1, *SHAPE)), empty, "mri", "ct") == {}

@@ -3,9 +3,11 @@
 ``fuse``, ``register``, ``batch``, ``train`` and the node ask the same questions here.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from monai.data import MetaTensor
 
 from mmif.errors import InputError, RegistrationError
@@ -37,6 +39,24 @@ def check_one_patient(volumes: Volumes, accept: bool = False) -> tuple[str, ...]
             "--accept-different-patients"
         )
     return ("the inputs carry different PatientIDs; accepted by option",)
+
+
+def check_images_differ(volumes: Volumes) -> None:
+    """Refuse one image for two roles: it would be registered and fused with itself, and pass.
+
+    Args:
+        volumes: role to a volume (1, X, Y, Z).
+
+    Raises:
+        InputError: two of them have the same voxels at the same places.
+    """
+    for one, other in itertools.combinations(volumes, 2):
+        a, b = volumes[one], volumes[other]
+        if a.shape == b.shape and torch.equal(a.affine, b.affine) and torch.equal(a, b):
+            raise InputError(
+                f"{source_of(a) or one} and {source_of(b) or other}: the same image as "
+                f"{label(one)} and as {label(other)}; expected two"
+            )
 
 
 def different_studies(volumes: Volumes) -> tuple[str, ...]:

@@ -419,6 +419,15 @@ def test_an_end_by_a_signal_leaves_nothing(
     assert not out.parent.exists()
 
 
+def test_one_image_for_two_roles_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    """It would be registered and fused with itself, and pass; also as a copy."""
+    out, copy = tmp_path / "out", tmp_path / "copy.nii.gz"
+    copy.write_bytes(pair["mri"].read_bytes())
+    for spect in (pair["mri"], copy):
+        words = ("--ct", pair["ct"], "--mri", pair["mri"], "--spect", spect)
+        refused(run("fuse", *words, "-o", out), out, "the same image as MRI and as SPECT")
+
+
 def test_two_volumes_that_show_no_head_are_refused_by_name(
     pair: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 
 from mmif.errors import InputError
 from mmif.io.loading import load
-from mmif.pair import check_one_patient
+from mmif.pair import check_images_differ, check_one_patient
 from mmif.result import STUDY_KEY, StudyRecord
 from mmif.transforms.step import Data, Step
 
@@ -27,7 +27,7 @@ class LoadVolumed(Step):
         fill_gaps: interpolate single lost slices of a DICOM series instead of refusing them.
 
     Raises:
-        MmifError: nothing there that can be read rightly.
+        MmifError: nothing there that can be read rightly, or one image for two roles.
     """
 
     part = "read"
@@ -46,7 +46,9 @@ class LoadVolumed(Step):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """``data`` with volumes (1, X, Y, Z) in place of paths."""
         # one after the other: reading DICOM holds Python's lock (mmif/io/dicom/read/reader.py)
-        return {**data, **{role: self._volume(role, data[role]) for role in self.keys}}
+        volumes = {role: self._volume(role, data[role]) for role in self.keys}
+        check_images_differ(volumes)
+        return {**data, **volumes}
 
     def _volume(self, role: str, found: Any) -> MetaTensor:
         if not isinstance(found, MetaTensor):

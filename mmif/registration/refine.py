@@ -110,8 +110,7 @@ def refine_one_way(
     visited = []
     for k in range(plan.iterations):
         check_timeout()
-        some = torch.randint(len(samples.bins), (plan.batch,), generator=generator)
-        batch = Samples(samples.points[some], samples.bins[some], samples.bin_count)
+        batch = samples.draw(plan.batch, generator)
         _, _, slope = information_gradient(level, batch, *pose_tensors(pose[None]), beyond=True)
         slope_mm = slope[0].double().numpy() / scale
         pose = move_poses(pose, plan.rate_mm(k) * direction(slope_mm))

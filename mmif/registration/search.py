@@ -287,8 +287,7 @@ def ascend(
     direction = Momentum()
     for k in range(plan.iterations):
         check_timeout()
-        some = torch.randint(len(samples.bins), (plan.batch,), generator=generator)
-        batch = Samples(samples.points[some], samples.bins[some], samples.bin_count)
+        batch = samples.draw(plan.batch, generator)
         _, _, slope = information_gradient(level, batch, *pose_tensors(poses))
         slope_mm = slope.double().numpy() / scale
         poses = move_poses(poses, plan.rate_mm(k) * direction(slope_mm))

@@ -160,8 +160,8 @@ class LossConfig:
 
     ``similarity``, ``gradient`` and ``smooth`` are the paper's (Eq. 4 to 7) with its weights;
     ``local_similarity`` is its ablation L_ab. ``target``, ``target_regions`` and ``target_edges``
-    pull towards what a reader should see (`mmif.training.targets`). The others guide towards
-    single metrics.
+    pull towards what a reader should see (`mmif.training.targets`), ``overlay`` of an anatomy under
+    an activity. The others guide towards single metrics.
     """
 
     similarity: float = 10.0
@@ -177,6 +177,7 @@ class LossConfig:
     entropy: float = 0.0
     sharpness: float = 0.0
     halo: float = 0.0
+    overlay: float = 0.0
     target: float = 0.0
     target_regions: float = 0.0
     target_edges: float = 0.0

@@ -26,6 +26,24 @@ GREY_LEVELS = 256
 # Half a grey level of 8 bits
 FLAT = 0.5 / 255
 
+DETAIL_GAIN, STEEP = 1.25, 0.12
+"""An anatomy's detail is wanted so much stronger under an activity, as far as it is no steeper than
+that: a bleed which CT and MRI together keep to 0.59 is seen to 0.6 and more (`benchmarks/
+findings.py`), and next to a skull's edge no rim of more than 0.03 is asked for."""
+
+EXCHANGED = 0.25
+"""So much of the anatomy's broad course gives way to the activity's brightness: hot is brighter
+over dark tissue, and what is bright keeps the room that its findings need (docs/training.md, "Three
+sources")."""
+
+BRIGHT = (0.75, 0.95)
+"""Between these values of the anatomy nothing is exchanged any more: bone stays white, and what is
+as bright as it (soft tissue of a CT ends at 0.75)."""
+
+FINE, BROAD = 8.0, 24.0
+"""Pixels of the Gaussians that say what is detail (as `mmif.transforms.readability` has it), and
+what is broad: an infarct's radius is at most 18."""
+
 REGION = 8
 """Pixels: an infarct has a radius of 6 to 18, a bleed of 3 to 9; noise is finer."""
 
@@ -151,6 +169,23 @@ def halo_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.stack(sums).sum() / torch.stack(counts).sum().clamp_min(1)
 
 
+def overlay_loss(f: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Mean distance to what a reader should see of an anatomy under an activity (`overlay`)."""
+    return (f - overlay(a, b)).abs().mean()
+
+
+def overlay(a: Tensor, b: Tensor) -> Tensor:
+    """What a reader should see of an anatomy ``a`` under an activity ``b``, (n, 1, h, w) in 0..1.
+
+    The anatomy with all of its detail, but in its broad course a share of the activity's: brighter
+    where that is hot, black where both are.
+    """
+    detail = (a - _gaussian(a, FINE)).clamp(-STEEP, STEEP)
+    given = EXCHANGED * ((BRIGHT[1] - a) / (BRIGHT[1] - BRIGHT[0])).clamp(0, 1)
+    wanted = a + (DETAIL_GAIN - 1) * detail + given * (b - _gaussian(a, BROAD))
+    return wanted.clamp(0, 1) * (torch.maximum(a, b) > 0)
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
     """What a reader should see of each image.
@@ -198,12 +233,13 @@ TERMS: dict[str, Term] = {
     "entropy": entropy_loss,
     "sharpness": sharpness_loss,
     "halo": halo_loss,
+    "overlay": overlay_loss,
 }
 
 
 #: The terms that drawn phantoms are judged by. The others reward edges beyond those of the sources,
 #: and on flat regions that is ringing.
-PHANTOM_TERMS = ("smooth", "saliency", "bone", "halo")
+PHANTOM_TERMS = ("smooth", "saliency", "bone", "halo", "overlay")
 
 #: Where there is a target, what is drawn or simulated is judged by it alone.
 TARGET_TERMS = ("target", "target_regions", "target_edges")
@@ -273,6 +309,16 @@ def _blur(x: Tensor) -> Tensor:
     channels = x.shape[1]
     x = F.conv2d(x, taps.view(1, 1, 11, 1).repeat(channels, 1, 1, 1), groups=channels)
     return F.conv2d(x, taps.view(1, 1, 1, 11).repeat(channels, 1, 1, 1), groups=channels)
+
+
+def _gaussian(x: Tensor, sigma: float) -> Tensor:
+    """(n, 1, h, w) behind a Gaussian of ``sigma`` pixels, as if the border went on."""
+    reach = round(2.5 * sigma)
+    steps = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    taps = torch.exp(-(steps**2) / (2 * sigma**2))
+    taps = taps / taps.sum()
+    x = F.pad(x, (reach, reach, reach, reach), mode="replicate")
+    return F.conv2d(F.conv2d(x, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
 
 
 def _sobel(x: Tensor) -> tuple[Tensor, Tensor]:

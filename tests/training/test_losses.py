@@ -190,3 +190,29 @@ def test_saliency_and_bone_weigh_bright_pixels_more() -> None:
     for loss, power in ((losses.saliency_loss, 2), (losses.bone_loss, 6)):
         ratio = loss(bright - 0.1, bright, bright) / loss(faint - 0.1, faint, faint)
         assert ratio == pytest.approx(2.0**power, rel=1e-4)
+
+
+def test_under_an_activity_the_detail_of_the_anatomy_stays_and_its_broad_course_follows() -> None:
+    flat = torch.full((1, 1, 160, 160), 0.4)
+    spot = flat.clone()
+    spot[..., 77:83, 77:83] += 0.1
+    hot, cold = losses.overlay(flat, flat + 0.5), losses.overlay(flat, flat - 0.3)
+    assert (hot > flat + 0.1).all()
+    assert (cold < flat - 0.05).all()
+    change = (losses.overlay(spot, flat + 0.5) - hot)[..., 78:82, 78:82].mean()
+    assert 0.1 <= change <= 0.1 * losses.DETAIL_GAIN  # all of it
+    bone, air = torch.ones_like(flat), torch.zeros_like(flat)
+    assert losses.overlay(bone, air).min() == 1  # nothing darkens it
+    assert losses.overlay(air, air).max() == 0
+    assert losses.overlay_loss(hot, flat, flat + 0.5) == 0
+
+
+def test_an_overlay_has_no_rim_next_to_a_skull() -> None:
+    tissue, activity = torch.full((1, 1, 160, 160), 0.4), torch.full((1, 1, 160, 160), 0.5)
+    skull = tissue.clone()
+    skull[..., 80:] = 1.0
+    beside = (
+        losses.overlay(skull, activity)[..., 80, 60:80]
+        - losses.overlay(tissue, activity)[..., 80, 60:80]
+    )
+    assert beside.diff(dim=-1).abs().max() < 0.01

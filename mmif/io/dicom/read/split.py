@@ -90,9 +90,10 @@ def select_volume(found: Sequence[Stack], frame: int | None) -> tuple[Stack, tup
             raise InputError(
                 f"frame {frame} was asked for; the series holds {_list_volumes(found)}"
             )
-        return by_label[frame], (
-            (f"frame {frame} of {_list_volumes(found)}",) if len(found) > 1 else ()
-        )
+        chosen = by_label[frame]
+        what = f"{_name(chosen)}, {len(chosen.frames)} slices"
+        note = f"frame {frame} ({what}): 1 of {len(found)} volumes of the series is read"
+        return chosen, (note,) if len(found) > 1 else ()
     if len(found) == 1:
         return found[0], ()
     # what is far smaller than the largest is a scout, a report or a stray, never what is meant
@@ -117,12 +118,17 @@ def _in_order(found: Sequence[Stack]) -> list[Stack]:
     return sorted(found, key=lambda stack: _natural(stack.label))
 
 
+def _name(stack: Stack) -> str:
+    """What tells a volume from the others of its series."""
+    return stack.label or plane_name(stack.frames[0])
+
+
 def _list_volumes(found: Sequence[Stack]) -> str:
     """The volumes with the option that chooses each; ROLE stands for the role."""
     weights = [stack.frames[0].labels.get("DiffusionBValue", "") for stack in found]
     lines = []
     for number, stack in enumerate(_in_order(found)[:MAX_LISTED]):
-        name = stack.label or plane_name(stack.frames[0])
+        name = _name(stack)
         weight = stack.frames[0].labels.get("DiffusionBValue", "")
         if len(set(weights)) > 1 and weight and "DiffusionBValue" not in name:
             name += f", b = {weight}"

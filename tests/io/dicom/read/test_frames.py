@@ -155,6 +155,8 @@ def test_slices_without_a_vector_are_counted_in_each_volume(tmp_path: Path) -> N
     with pytest.raises(MmifError, match=r"--frame spect=1 \(TimeSlot 2, 28 slices"):
         load(tmp_path, role="spect")
     volume = load(tmp_path, role="spect", frame=1)
+    note = "frame 1 (TimeSlot 2, 28 slices): 1 of 3 volumes of the series is read"
+    assert note in volume.meta["source"].warnings
     assert landmark_error_mm(volume) < 0.1
     assert float(volume.max()) == pytest.approx(2 * np.round(scan().slices()).max())
 

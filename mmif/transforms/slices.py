@@ -216,19 +216,24 @@ def data_box(volume: MetaTensor) -> tuple[tuple[int, int, int], tuple[int, int, 
     where they begin; if it closes there, they are the air around it and count as data.
     """
     values = volume[0].detach().cpu().numpy()
-    threshold = body_threshold(values)
     low, high = [0, 0, 0], [n - 1 for n in values.shape]
     for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        filled = np.flatnonzero(values.min(axis=others) < values.max(axis=others))
-        if filled.size == 0 or filled.size == values.shape[axis]:
+        planes = np.moveaxis(values, axis, 0)
+        first = next((n for n in range(len(planes)) if _varies(planes[n])), 0)
+        last = next((n for n in range(len(planes) - 1, first, -1) if _varies(planes[n])), first)
+        if (first, last) == (0, len(planes) - 1) or not _varies(planes[first]):
             continue
-        area = np.count_nonzero(values > threshold, axis=others)
-        if area[filled[0]] > CUT * area.max():
-            low[axis] = int(filled[0])
-        if area[filled[-1]] > CUT * area.max():
-            high[axis] = int(filled[-1])
+        area = np.count_nonzero(planes > body_threshold(values), axis=(1, 2))
+        if area[first] > CUT * area.max():
+            low[axis] = first
+        if area[last] > CUT * area.max():
+            high[axis] = last
     return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+
+def _varies(plane: npt.NDArray[np.float32]) -> bool:
+    """Whether ``plane`` holds more than one value; most volumes have such planes at all ends."""
+    return bool(plane.min() < plane.max())
 
 
 def covered_fraction(

@@ -54,10 +54,10 @@ from mmif.geometry import apply, rigid, world_ras_lps
 from mmif.registration import register
 from mmif.registration.measures import Measures
 from mmif.registration.one_frame import (
-    HeaderMeasures,
+    PoseMeasures,
     header_checks,
-    measure_headers,
-    prepare_frame,
+    measure_pose,
+    prepare_whole,
 )
 from mmif.registration.prepare import Kind
 from mmif.registration.verdict import (
@@ -398,8 +398,8 @@ def header_rows(
         if index < len(rows):
             continue
         worked = time.process_time()
-        pair = prepare_frame(fixed, moving)
-        measures = measure_headers(pair)
+        pair = prepare_whole(fixed, moving)
+        measures = measure_pose(pair, pair.headers)
         rows.append(
             {"family": family, "motion": motion.name}
             | {f.name: getattr(measures, f.name) for f in fields(measures) if f.name != "best"}
@@ -409,9 +409,9 @@ def header_rows(
         if path:
             with path.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
-    names = [f.name for f in fields(HeaderMeasures) if f.name != "best"]
+    names = [f.name for f in fields(PoseMeasures) if f.name != "best"]
     for row in rows:
-        measures = HeaderMeasures(best=np.eye(4), **{name: row[name] for name in names})
+        measures = PoseMeasures(best=np.eye(4), **{name: row[name] for name in names})
         checks = header_checks(measures, row["emission"])
         row["verdict"] = "pass" if all(check.passed for check in checks) else "review"
         row["better"] = next(check.value for check in checks if check.name == "better")

@@ -13,7 +13,9 @@ from mmif import fusion_transforms
 from mmif.config import GridConfig, load_pipeline
 from mmif.errors import RegistrationError
 from mmif.fusion import fuse_volumes
+from mmif.io import load
 from mmif.io.transform_files import write_itk_transform
+from mmif.registration import check_transform
 from mmif.result import FusionResult
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -113,18 +115,41 @@ def test_where_a_pet_ends_within_the_ct_the_ct_stands_alone_and_it_is_said(tmp_p
     assert result.sources["pet"].registration.verdict == "pass"
 
 
-def test_two_frames_of_a_body_are_refused_as_no_head_unless_a_transform_is_given(
-    tmp_path: Path,
-) -> None:
+def test_two_frames_of_a_body_are_refused_as_no_head(tmp_path: Path) -> None:
     draw(tmp_path, *part(ABDOMEN_MM, 200.0), frames=("1.2.3", "1.2.4"))
     with pytest.raises(RegistrationError, match=r"its sections have \d+ cm2, a head's"):
         fused(tmp_path)
-    given = tmp_path / "given.tfm"
-    write_itk_transform(given, np.eye(4))
-    found = fused(tmp_path, transform=given).sources["pet"].registration
-    # its checks are those of a head, whose parts are looked at more strictly: review at worst
-    assert found.verdict in ("pass", "review")
-    np.testing.assert_array_equal(found.fixed_to_moving_lps, np.eye(4))
+
+
+@pytest.mark.parametrize("frames", [("1.2.3", "1.2.4"), ("1.2.3", "1.2.3")])
+def test_a_given_transform_of_a_body_is_judged_by_what_a_body_shows(
+    tmp_path: Path, frames: tuple[str, str]
+) -> None:
+    """It was judged as a head's, whose parts are looked at more strictly: `review` at best."""
+    ct, pet = part(ABDOMEN_MM, 200.0)
+    draw(tmp_path, ct, replace(pet, off_mm=30.0), frames=frames)
+    given = np.eye(4)
+    given[0, 3] = 30.0
+    write_itk_transform(tmp_path / "given.tfm", given)
+    found = fused(tmp_path, transform=tmp_path / "given.tfm").sources["pet"].registration
+    assert (found.verdict, found.alignment) == ("pass", "given"), found.reasons
+    np.testing.assert_allclose(found.fixed_to_moving_lps, given)
+
+
+@pytest.mark.parametrize("start_mm", [VERTEX_MM, CHEST_MM, ABDOMEN_MM])
+@pytest.mark.parametrize("way", [(12.0, 0.0, 0.0), (0.0, 0.0, -12.0)])
+def test_a_given_transform_that_is_12_mm_off_is_to_be_reviewed(
+    tmp_path: Path, start_mm: float, way: tuple[float, float, float]
+) -> None:
+    draw(tmp_path, *part(start_mm, 400.0), frames=("1.2.3", "1.2.4"))
+    ct, pet = load(tmp_path / "ct", role="ct"), load(tmp_path / "pt", role="pet")
+    assert check_transform(np.eye(4), ct, pet).verdict == "pass"
+    off = np.eye(4)
+    off[:3, 3] = way
+    found = check_transform(off, ct, pet)
+    assert found.verdict == "review"
+    assert found.checks[0].value == pytest.approx(12.0, abs=3.0)
+    assert "from the given transform matches better" in found.reasons[0]
 
 
 def test_two_frames_of_a_body_are_searched_where_that_is_accepted_and_judged_as_a_head_is(

@@ -40,6 +40,11 @@ CT_GREYS = (0.0, 0.30, 0.38, 0.50, 0.60, 1.0)  # the skull's edge is kept, the b
 BRAIN_GREYS_HU = ((-1000.0, -50.0, 0.0, 80.0, 150.0, 1500.0), (0.0, 0.1, 0.2, 0.8, 0.9, 1.0))
 # Kept about the body: two of its voxels, so that no skin is lost; 4 and 16 mm move it by 0.14 mm
 MARGIN_MM = 8.0
+# More of a patient is no head: one with its neck has some 5 litres; chosen. The check of one frame
+# and the windows (`mmif.transforms.intensity`) go by it as well
+TRUNK_ML = 8000.0
+# A part of the body has at least this share of the largest: an arm has 3 to 5 % of a trunk
+LIMB_SHARE = 0.01
 TALLEST_MM, HEAD_MM = 330.0, 250.0  # a body taller than the first is cut to the second
 
 
@@ -148,8 +153,8 @@ def prepare(
     stack = [(array, affine)]
     for level_mm in reversed(LEVELS_MM):
         stack.insert(0, average_blocks(*stack[0], level_mm))
-    body = body_mask(stack[1][0], spacing_mm(stack[1][1]), kind)
-    body = body if whole else upper_part(body, stack[1][1])
+    coarse = stack[1][0], spacing_mm(stack[1][1]), kind
+    body = whole_body(*coarse) if whole else upper_part(body_mask(*coarse), stack[1][1])
     if not body.any():
         raise RegistrationError(f"the {name} volume shows no body; expected a head")
     centre = apply(stack[1][1], np.argwhere(body)).mean(axis=0)
@@ -223,7 +228,24 @@ def greys(array: Array, kind: Kind, name: str) -> Array:
 
 
 def body_mask(array: Array, spacing: tuple[float, float, float], kind: Kind) -> Mask:
-    """The patient without table, head holder and noise: the largest part that is thick everywhere.
+    """The patient without table, holder and noise: the largest part that is thick everywhere."""
+    parts, sizes = body_parts(array, spacing, kind)
+    return fill_slices((parts == np.argmax(sizes)) & (parts > 0))
+
+
+def whole_body(array: Array, spacing: tuple[float, float, float], kind: Kind) -> Mask:
+    """`body_mask` with arms and legs beside the largest part, where all are more than a head."""
+    parts, sizes = body_parts(array, spacing, kind)
+    limbs = sizes >= max(1, LIMB_SHARE * sizes.max())
+    if sizes[limbs].sum() * np.prod(spacing) / 1000 > TRUNK_ML:
+        return fill_slices(limbs[parts])
+    return body_mask(array, spacing, kind)
+
+
+def body_parts(
+    array: Array, spacing: tuple[float, float, float], kind: Kind
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """What is thick everywhere, as labels (X, Y, Z) of its parts, and voxels by label; none of 0.
 
     A table or holder is a thin shell; an opening by 10 mm takes it off before the parts are told
     apart.
@@ -232,11 +254,11 @@ def body_mask(array: Array, spacing: tuple[float, float, float], kind: Kind) -> 
     solid = array > (np.interp(TISSUE_HU, CT_HU, CT_GREYS) if ct else foreground_level(array))
     # an MR shows no table, only coils and noise, and a small SPECT must not be opened away
     opened = opening(fill_slices(bridge_lost_slices(solid)), 10.0 if ct else 6.0, spacing)
-    parts, count = ndimage.label(opened)
-    if count == 0:
-        return np.asarray(opened if ct else solid)
-    sizes = np.bincount(parts.ravel())[1:]
-    return fill_slices(parts == 1 + int(np.argmax(sizes)))
+    kept = opened if ct or opened.any() else solid
+    parts, count = ndimage.label(kept)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return parts, sizes
 
 
 def bridge_lost_slices(solid: Mask) -> Mask:

@@ -15,14 +15,14 @@ from monai.data import MetaTensor
 
 from mmif.config import RegistrationConfig
 from mmif.errors import RegistrationError
-from mmif.geometry import Matrix, check_rigid, world_ras_lps
+from mmif.geometry import Matrix, world_ras_lps
 from mmif.io.source import source_of
 from mmif.registration.anatomy import inside_skull, why_no_head
-from mmif.registration.measures import Measures, information_gain, measure, measure_transform
+from mmif.registration.measures import Measures, information_gain, measure
 from mmif.registration.poses import distance_mm, inverse
 from mmif.registration.prepare import Kind, Prepared, prepare
 from mmif.registration.refine import Refined, is_stripped_pair, refine
-from mmif.registration.result import Check, Registration
+from mmif.registration.result import Registration
 from mmif.registration.search import Candidates, global_search
 from mmif.registration.verdict import (
     checks_of,
@@ -138,57 +138,6 @@ def register(
     refined = refine(pair.fixed, pair.moving, found.poses[0], pair.seed, pair.clock)
     measures = measure_pair(pair, refined, found)
     return judge(pair, refined.pose, measures, METHOD)
-
-
-@one_thread()
-def check_transform(
-    fixed_to_moving_lps: Matrix,
-    fixed: MetaTensor,
-    moving: MetaTensor,
-    config: RegistrationConfig | None = None,
-) -> Registration:
-    """A transform from elsewhere as a Registration: checked like a found one, not searched.
-
-    Its error is not estimated: the checks look for small errors around a pose that was searched.
-    Nothing is searched, so there is no time limit.
-
-    Raises:
-        GeometryError: the matrix is not rigid.
-        RegistrationError: a volume that cannot be looked at.
-    """
-    matrix = check_rigid(fixed_to_moving_lps, "the given transform")
-    unhurried = replace(config or RegistrationConfig(), timeout_s=math.inf)
-    pair = prepare_pair(fixed, moving, unhurried, "cpu")
-    measures = measure_transform(
-        pair.fixed, pair.moving, pair.to_centred(matrix), pair.headers, pair.seed, pair.clock
-    )
-    result = judge(pair, pair.to_centred(matrix), measures, "given transform, not searched")
-    return replace(result, fixed_to_moving_lps=matrix, alignment="given")
-
-
-def trust_headers(
-    fixed: MetaTensor, moving: MetaTensor, config: RegistrationConfig | None = None
-) -> Registration:
-    """The identity: the headers are trusted. What it looks like is measured where it can be."""
-    started = time.monotonic()
-    why: tuple[str, ...] = ("not registered: the headers were trusted (--no-register)",)
-    checks: tuple[Check, ...] = ()
-    try:
-        looked_at = check_transform(np.eye(4), fixed, moving, config)
-        checks = looked_at.checks
-        why += looked_at.reasons
-    except RegistrationError as error:
-        why += (f"not checked: {error}",)
-    return Registration(
-        fixed_to_moving_lps=np.eye(4),
-        verdict="skipped",
-        checks=checks,
-        error_estimate_mm=None,
-        method="headers trusted",
-        reasons=why,
-        seconds=time.monotonic() - started,
-        alignment="headers",
-    )
 
 
 def prepare_pair(

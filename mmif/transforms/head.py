@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from mmif.errors import GeometryError
 from mmif.geometry import Points, apply, spacing_mm
-from mmif.registration.prepare import bridge_lost_slices
+from mmif.registration.prepare import LIMB_SHARE, bridge_lost_slices
 
 Mask = npt.NDArray[np.bool_]
 
@@ -26,9 +26,6 @@ NOISE_SPREADS = 3.0
 
 COARSE_MM = 2.5
 """Finer voxels than this are skipped over while the mask is sought."""
-
-LIMB_SHARE = 0.01
-"""A part of the body has at least this share of the largest: an arm has 3 to 5 % of a trunk."""
 
 GAP_MM, LINK_MM = 6.0, 4.0
 """Gaps in the scalp up to this wide are closed; links to a holder up to this wide are cut."""

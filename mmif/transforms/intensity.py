@@ -17,7 +17,7 @@ from mmif.config import IntensityConfig, build
 from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
 from mmif.io.source import source_of
-from mmif.registration.one_frame import TRUNK_ML
+from mmif.registration.prepare import TRUNK_ML
 from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
 from mmif.roles import ROLES
 from mmif.transforms.brain import COVERED, brain_by_depth, brain_in_skull, is_enough

@@ -282,7 +282,7 @@ def test_it_runs_on_one_thread_and_leaves_torch_as_it_was(monkeypatch, mri: Meta
 
     seen = []
 
-    def prepared(*_):
+    def prepared(*_, **__):
         seen.append(torch.get_num_threads())
         raise RegistrationError("stop here")
 

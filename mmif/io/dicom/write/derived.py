@@ -75,7 +75,7 @@ class DerivedSeries:
     @property
     def body_part(self) -> dict[str, str]:
         """BodyPartExamined where the reference does not say it: a search was made for heads."""
-        return {} if self.alignment == "headers" else {"BodyPartExamined": "HEAD"}
+        return {"BodyPartExamined": "HEAD"} if self.alignment == "searched" else {}
 
     def uid(self, *parts: object) -> str:
         """The UID of a part of this series: the same recipe and parts give the same one."""

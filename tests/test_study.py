@@ -209,7 +209,7 @@ def test_half_a_ct_leaves_no_edge_where_its_coverage_ends(
     ending = (weight[:, 1:] < 1) & (weight[:, 1:] > 0)
     assert ending.any()
     assert np.percentile(border[ending], 99) <= np.percentile(sources[ending], 99) + 0.02
-    outside = result.moving[0].coverage == 0
+    outside = result.moving[0].coverage[...] == 0
     assert np.allclose(result.fused[outside], result.sources["mri"].unit[outside])
     assert result.moving[0].covered_fraction.mean() < 0.7
     assert any("does not cover" in warning for warning in result.warnings)

@@ -1,6 +1,7 @@
 """A rigid transform in words and pictures: before and after, degrees and mm."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,9 @@ from scipy.spatial.transform import Rotation
 
 from mmif.geometry import Grid, Matrix, apply, rotation_deg, world_ras_lps
 from mmif.report.pictures import Cut, Floats, PlaneName, cut_plane
+
+if TYPE_CHECKING:
+    from mmif.result import Coverage
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,23 @@ def before_voxels(fixed_to_moving_lps: npt.ArrayLike, grid: Grid) -> Matrix:
     return np.asarray(np.linalg.inv(grid.affine_ras) @ back @ grid.affine_ras)
 
 
-def plane_before(volume: Floats, to_voxels: Matrix, plane: PlaneName, at: Cut) -> Floats:
-    """One plane of ``volume`` (X, Y, Z) as it lay before registration; 0 outside."""
-    indices = [np.arange(n) for n in volume.shape]
+def plane_before(
+    volume: "Floats | Coverage", to_voxels: Matrix, plane: PlaneName, at: Cut
+) -> Floats:
+    """One plane of ``volume`` (1, X, Y, Z) as it lay before registration; 0 outside."""
+    indices = [np.arange(n) for n in volume.shape[1:]]
     indices[_normal(plane)] = np.array([_index(plane, at)])
     points = np.stack(np.meshgrid(*indices, indexing="ij"), axis=-1).astype(np.float64)
+    voxels = apply(to_voxels, points)
+    # the box around what is asked for: a coverage is made where it is looked at
+    low = np.clip(np.floor(voxels.min(axis=(0, 1, 2))), 0, np.array(volume.shape[1:]) - 1)
+    high = np.clip(np.ceil(voxels.max(axis=(0, 1, 2))), low, None) + 1
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     sampled = ndimage.map_coordinates(
-        volume, np.moveaxis(apply(to_voxels, points), -1, 0), order=1, mode="constant"
+        np.asarray(volume[0, i, j, k]),
+        np.moveaxis(voxels - low, -1, 0),
+        order=1,
+        mode="constant",
     )
     return np.asarray(cut_plane(sampled, plane, _within_plane(plane, at)), dtype=np.float32)
 

@@ -104,14 +104,13 @@ def _before_after(
     view: StudyView, moving: "RegisteredSource", plane: PlaneName, to_voxels: Matrix
 ) -> BeforeAfter:
     thin, flat = plane_part(plane, view.cut)
-    coverage = array(moving.coverage)[0]
-    unit = plane_before(array(moving.unit)[0], to_voxels, plane, view.cut)
+    unit = plane_before(array(moving.unit), to_voxels, plane, view.cut)
     planes = (
         cut_plane(view.reference_bright(thin), plane, flat),
         cut_plane(bright_of(moving, thin), plane, flat),
         luminance(array(shown(torch.from_numpy(unit.copy())[None], moving.colour_map))),
-        cut_plane(coverage, plane, view.cut),
-        plane_before(coverage, to_voxels, plane, view.cut),
+        cut_plane(np.asarray(moving.coverage[(0, *thin)]), plane, flat),
+        plane_before(moving.coverage, to_voxels, plane, view.cut),
     )
     row_mm, column_mm = plane_spacing(view.result.grid.spacing_mm, plane)
     under, after, before, covered, covered_before = (

@@ -21,7 +21,7 @@ from mmif.roles import label
 from mmif.transforms.colour import palette
 
 if TYPE_CHECKING:
-    from mmif.result import RegisteredSource
+    from mmif.result import Coverage, RegisteredSource
 
 Voxels = npt.NDArray[Any]
 
@@ -261,13 +261,16 @@ def _volumes(
     depth = result.grid.shape[2]
     few = np.array_split(places, -(-len(places) // PACKED_AT_ONCE))
 
-    def parts(volume: Voxels, pixels: int = detail.pixels, middle: bool = False) -> Parts:
+    def parts(
+        volume: "Voxels | Coverage", pixels: int = detail.pixels, middle: bool = False
+    ) -> Parts:
         """``volume`` (C, X, Y, Z) in the frame and averaged, a few slices at a time."""
         by = (pixels, pixels, detail.slices)
 
         def make(chosen: npt.NDArray[np.int_]) -> Voxels:
             inside = [np.arange(k * by[2], min((k + 1) * by[2], depth)) for k in chosen]
-            whole = [volume[:, columns, rows, one[0] : one[-1] + 1] for one in inside]
+            within = ((slice(None), columns, rows, slice(one[0], one[-1] + 1)) for one in inside)
+            whole = [np.asarray(volume[part]) for part in within]
             blocks = [nearest_voxels(b, by) if middle else average_voxels(b, by) for b in whole]
             return np.concatenate(blocks, axis=3)
 
@@ -281,7 +284,7 @@ def _volumes(
         return pack_values(made, step=step, levels=detail.levels)
 
     def coverage(source: "RegisteredSource") -> PackedVolume:
-        return pack_unit(_quantised(parts(array(source.coverage)), 1, 15))
+        return pack_unit(_quantised(parts(source.coverage), 1, 15))
 
     packers: dict[str, Callable[[], PackedVolume]] = {
         "fused": lambda: pack_unit(parts(array(result.fused))),

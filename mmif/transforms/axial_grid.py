@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 
@@ -18,11 +17,11 @@ from mmif.geometry import Grid, axial_grid
 from mmif.io.source import source_of
 from mmif.options import Fov
 from mmif.pair import name_inputs, reader_warnings
-from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
+from mmif.result import STUDY_KEY, Coverage, RegisteredSource, StudyRecord
 from mmif.roles import ROLES, label
 from mmif.transforms.brain import COVERED, brain_in_skull
 from mmif.transforms.head import head_box_ras, head_mask, outline
-from mmif.transforms.slices import coverage, covered_fraction, grid_of, on_grid, to_grid
+from mmif.transforms.slices import coverage, covered_fraction, grid_of, to_grid
 from mmif.transforms.step import Data, Step, study_of
 
 MAX_GRID_VOXELS = 1 << 28
@@ -92,13 +91,12 @@ class ResampleToAxialGridd(Step):
                 if role != self.reference
             }
             still = to_grid(reference, grid)
-        whole = on_grid(torch.ones(1, 1, 1, 1).expand(1, *grid.shape), grid)  # one number in memory
         sources = {
             self.reference: RegisteredSource(
                 self.reference,
                 still,
                 still,
-                whole,
+                Coverage.whole(grid.shape),
                 np.ones(grid.shape[2]),
                 grid_of(reference).shape,
                 origin=source_of(reference),
@@ -122,7 +120,7 @@ class ResampleToAxialGridd(Step):
         registration = study.registrations[role]
         transform = registration.fixed_to_moving_lps
         weight = coverage(data[role], grid, transform, self.transition_mm)
-        if not bool(weight.any()):
+        if not weight.above(0).any():
             found = f"the {label(role)} and the {label(self.reference)} do not overlap"
             volumes = {one: data[one] for one in self.keys}
             raise RegistrationError(name_inputs(f"{found}; expected volumes of one head", volumes))

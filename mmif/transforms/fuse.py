@@ -17,7 +17,7 @@ from mmif.config import FusionConfig
 from mmif.errors import ConfigError
 from mmif.metrics import REPORTED, evaluate_stack
 from mmif.networks.inference import InferenceInfo, fuse_slices
-from mmif.result import FUSED_KEY, STUDY_KEY
+from mmif.result import FUSED_KEY, STUDY_KEY, Coverage
 from mmif.transforms.colour import colour_fused, luminance, shown, shown_brightness
 from mmif.transforms.readability import readability, readability_warnings
 from mmif.transforms.slices import grid_of, on_grid, slabs, to_slices
@@ -38,17 +38,17 @@ class Layer:
 
     Attributes:
         unit: (1, X, Y, Z), 0..1.
-        coverage: (1, X, Y, Z), how far it counts, 0..1.
+        coverage: (1, X, Y, Z), how far it counts.
         colour_map: what it is shown in; None is grey.
     """
 
     unit: torch.Tensor
-    coverage: torch.Tensor
+    coverage: Coverage
     colour_map: str | None = None
 
     def part(self, slices: slice) -> Self:
         """Some of its slices."""
-        return replace(self, unit=self.unit[..., slices], coverage=self.coverage[..., slices])
+        return replace(self, unit=self.unit[..., slices], coverage=self.coverage.part(slices))
 
 
 class FuseSlicesd(Step):
@@ -100,13 +100,13 @@ class FuseSlicesd(Step):
         study = study_of(data)
         sources = {role: study.sources[role] for role in self.keys}
         first, *others = (
-            Layer(_plain(data[role]), _plain(source.coverage), source.colour_map)
+            Layer(_plain(data[role]), source.coverage, source.colour_map)
             for role, source in sources.items()
         )
         infos, unit = [], first.unit
         for index, second in enumerate(others):
             if index:
-                both = torch.maximum(first.coverage, others[index - 1].coverage)
+                both = first.coverage.either(others[index - 1].coverage)
                 first = Layer(unit, both)
             unit, info = self._fuse_two(first, second, index)
             infos.append(info)
@@ -227,7 +227,7 @@ def merged(fused: torch.Tensor, first: Layer, second: Layer, colour_room: float)
 
     In the colours of the second, if it has any, with ``colour_room`` for them.
     """
-    a, w_a, b, w_b = first.unit, first.coverage, second.unit, second.coverage
+    a, w_a, b, w_b = first.unit, first.coverage[...], second.unit, second.coverage[...]
     both = fused
     if second.colour_map is not None:
         both = colour_fused(fused, b, second.colour_map, colour_room)

@@ -207,7 +207,7 @@ class ChooseWindowsd(Step):
         if config.kind in STATED:
             shows_head = brain is not None and (patient is None or patient.is_head(brain))
             return window_of(source.values, config.of_head() if shows_head else config)
-        covered = source.coverage[0].numpy() > COVERED
+        covered = source.coverage.above(COVERED)
         head, limbs = _outline(source, brain, patient)
         if not covered.all():
             head = on_grid(head & torch.from_numpy(covered)[None], grid_of(head))
@@ -277,7 +277,7 @@ def _brain(study: StudyRecord) -> npt.NDArray[np.bool_] | None:
         return None
     spacing, brain = study.grid.spacing_mm, study.brain
     if brain is None:
-        brain = brain_in_skull(ct.values[0].numpy(), ct.coverage[0].numpy() > COVERED, spacing)
+        brain = brain_in_skull(ct.values[0].numpy(), ct.coverage.above(COVERED), spacing)
     return brain if is_enough(brain, spacing) else None
 
 
@@ -301,7 +301,9 @@ class ScaleToUnitd(Step):
             source = study.sources[role]
             units[role] = apply_window(data[role], source.window)
             if role != study.reference:
-                units[role].as_subclass(torch.Tensor).mul_(source.coverage)
+                unit = units[role].as_subclass(torch.Tensor)
+                for part in slabs(unit.shape[-1]):
+                    unit[..., part] *= source.coverage[..., part]
         return {**data, **units, STUDY_KEY: study.with_units(units)}
 
 

@@ -99,7 +99,7 @@ def readability(
         role: source.values[0].numpy()[..., ::step].astype(np.float64)
         for role, source in sources.items()
     }
-    covered = np.all([s.coverage[0].numpy()[..., ::step] > 0.99 for s in sources.values()], axis=0)
+    covered = np.all([s.coverage.above(0.99)[..., ::step] for s in sources.values()], axis=0)
     apart = (spacing[0], spacing[1], spacing[2] * step)
     anatomy = next(role for role in ("mri", "ct") if role in values)
     known = sources[anatomy].head

@@ -20,6 +20,7 @@ from monai.data import MetaTensor
 from mmif.errors import GeometryError
 from mmif.geometry import FLIP_XY, Grid, Matrix, apply, ras_lps, spacing_mm
 from mmif.io.source import source_of
+from mmif.result import Coverage
 from mmif.transforms.head import body_threshold
 from mmif.transforms.smooth import TRUNCATE, smoothed
 
@@ -157,16 +158,13 @@ def coverage(
     grid: Grid,
     reference_to_source_lps: Matrix | None = None,
     transition_mm: float = 6.0,
-) -> MetaTensor:
+) -> Coverage:
     """How far ``volume`` counts at each voxel of ``grid``: 1 inside it, 0 outside, soft between.
 
     The step is a raised cosine over ``transition_mm``, and lies inside the field of view: at the
     border the weight is 0 already, so that no edge of missing data can show.
     Planes of padding at an end of the volume are outside (see `data_box`); padding around a
     round field of view is air, and inside.
-
-    Returns:
-        (1, *grid.shape), 0..1; a view, to be read only.
 
     Raises:
         GeometryError: ``transition_mm`` is negative.
@@ -185,28 +183,37 @@ def coverage(
     ends = apply(to_index, np.array(list(product(*((0, n - 1) for n in grid.shape)))))
     nearest_mm = np.minimum(ends - first, beyond - ends).min(axis=0) * steps_mm
     limiting = np.flatnonzero(nearest_mm < transition_mm)
-    # along an axis on which nothing changes one number stands for all: PET around a whole CT
-    turns = np.abs(to_index[limiting, :3]) * grid.shape
-    columns, rows, slices = np.where((turns > STILL).any(axis=0), grid.shape, 1)
-    k, j, i = np.ogrid[:slices, :rows, :columns]
-    weight = np.empty((slices, rows, columns), dtype=np.float32)
+    # the faces across axes of the source that change along the same axes of the grid: one factor
+    turns = np.abs(to_index[:, :3]) * grid.shape > STILL
+    changing: dict[tuple[bool, ...], list[int]] = {}
+    for axis in limiting:
+        changing.setdefault(tuple(turns[axis]), []).append(int(axis))
 
-    def weigh(part: slice) -> None:
-        """Fill a few slices, so that what is in between stays in the cache."""
-        depth_mm = np.full((len(k[part]), rows, columns), np.inf, dtype=np.float32)
-        for axis in limiting:
-            a, b, c, offset = to_index[axis]
-            # the index along this axis, and how deep it lies below the nearer face of the box
-            index = (a * i + b * j + (c * k[part] + offset)).astype(np.float32)
-            np.minimum(depth_mm, (index - first[axis]) * steps_mm[axis], out=depth_mm)
-            np.minimum(depth_mm, (beyond[axis] - index) * steps_mm[axis], out=depth_mm)
-        ramp = np.clip(depth_mm / max(transition_mm, 1e-3), 0, 1)
-        weight[part] = 0.5 - 0.5 * np.cos(np.pi * ramp)
+    def weigh(along: tuple[bool, ...], axes: list[int]) -> torch.Tensor:
+        """The least weight by the faces across ``axes``, one long where nothing changes."""
+        lengths = zip(grid.shape, along, strict=True)
+        columns, rows, slices = (n if turn else 1 for n, turn in lengths)
+        k, j, i = np.ogrid[:slices, :rows, :columns]
+        weight = np.empty((slices, rows, columns), dtype=np.float32)
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as cores:
-        list(cores.map(weigh, (slice(n, n + 4) for n in range(0, slices, 4))))
-    whole = torch.from_numpy(weight.transpose(2, 1, 0)[None]).expand(1, *grid.shape)
-    return on_grid(whole, grid)
+        def fill(part: slice) -> None:
+            """A few slices, so that what is in between stays in the cache."""
+            depth_mm = np.full((len(k[part]), rows, columns), np.inf, dtype=np.float32)
+            for axis in axes:
+                a, b, c, offset = to_index[axis]
+                # the index along this axis, and how deep it lies below the nearer face of the box
+                index = (a * i + b * j + (c * k[part] + offset)).astype(np.float32)
+                np.minimum(depth_mm, (index - first[axis]) * steps_mm[axis], out=depth_mm)
+                np.minimum(depth_mm, (beyond[axis] - index) * steps_mm[axis], out=depth_mm)
+            ramp = np.clip(depth_mm / max(transition_mm, 1e-3), 0, 1)
+            weight[part] = 0.5 - 0.5 * np.cos(np.pi * ramp)
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as cores:
+            list(cores.map(fill, slabs(slices, 4)))
+        return torch.from_numpy(weight.transpose(2, 1, 0)[None])
+
+    factors = tuple(weigh(along, axes) for along, axes in changing.items())
+    return Coverage(factors, (1, *grid.shape)) if factors else Coverage.whole(grid.shape)
 
 
 def data_box(volume: MetaTensor) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
@@ -237,7 +244,7 @@ def _varies(plane: npt.NDArray[np.float32]) -> bool:
 
 
 def covered_fraction(
-    weight: MetaTensor, within: torch.Tensor | None = None
+    weight: Coverage, within: torch.Tensor | None = None
 ) -> npt.NDArray[np.float64]:
     """(Z,) share of each slice where the coverage ``weight`` (1, X, Y, Z) is above zero.
 
@@ -246,7 +253,7 @@ def covered_fraction(
         within: (1, X, Y, Z) bool, the part of the grid that counts (the reference's head); the
             whole slice when left out. A slice without any of it is counted whole.
     """
-    covered = weight[0].numpy() > 0
+    covered = weight.above(0)
     inside = np.ones(covered.shape, bool) if within is None else np.asarray(within[0], dtype=bool)
     inside = inside | ~inside.any(axis=(0, 1))
     counts = np.count_nonzero(covered & inside, axis=(0, 1))

@@ -152,7 +152,7 @@ def test_of_three_the_grey_ones_are_fused_first(fused_three: FusionResult) -> No
     assert fused_three.fused.shape == (3, *fused_three.grid.shape)
     assert spect.colour_map == "activity"
     assert fused_three.fusion["grey_weights"]["name"] == "ct-mri"
-    outside = (spect.coverage == 0)[0]
+    outside = ~spect.coverage.above(0)
     assert np.ptp(fused_three.fused.numpy()[:, outside], axis=0).max() < 1e-6
     bone = (ct.values[0] > 500) & (mri.unit[0] < 0.3)
     assert float(fused_three.fused.mean(dim=0)[bone].mean()) > 0.5
@@ -260,7 +260,7 @@ def test_no_edge_stands_where_half_a_ct_ends(half_ct: FusionResult) -> None:
 
 
 def test_beyond_half_a_ct_the_mri_stands_alone(half_ct: FusionResult) -> None:
-    outside = half_ct.moving[0].coverage == 0
+    outside = half_ct.moving[0].coverage[...] == 0
     assert outside.float().mean() > 0.2
     assert half_ct.fused[outside].equal(half_ct.sources["mri"].unit[outside])
 

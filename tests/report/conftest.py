@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from mmif.geometry import Grid, rigid
 from mmif.metrics import evaluate_stack
 from mmif.registration import Check, Registration
-from mmif.result import FusionResult, RegisteredSource, Window
+from mmif.result import Coverage, FusionResult, RegisteredSource, Window
 from mmif.transforms.colour import palette
 
 sys.path.insert(0, str(Path(__file__).parent))  # makes ``hostile`` importable
@@ -39,7 +39,7 @@ class Study:
             "moving": moving.values.numpy(),
             "reference_unit": still.unit.numpy(),
             "moving_unit": moving.unit.numpy(),
-            "coverage": moving.coverage.numpy(),
+            "coverage": moving.coverage[...].numpy(),
         }
 
     def replaced(self, **changes: Any) -> "Study":
@@ -51,6 +51,8 @@ class Study:
             else value
             for name, value in changes.items()
         }
+        if "coverage" in changes:
+            made["coverage"] = covering(changes["coverage"])
         still, moving = self.result.sources["mri"], self.result.moving[0]
         still = replace(still, **_of_source(made, "reference"))
         moving = replace(moving, **_of_source(made, "moving"))
@@ -74,6 +76,11 @@ def axial_affine() -> np.ndarray:
     affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
     affine[:3, 3] = [113.0, 120.0, -40.0]
     return affine
+
+
+def covering(weights: np.ndarray) -> Coverage:
+    """A coverage of these weights, (1, X, Y, Z)."""
+    return Coverage((torch.as_tensor(weights, dtype=torch.float32),), weights.shape)
 
 
 def volume(values: np.ndarray, affine: np.ndarray) -> MetaTensor:
@@ -149,7 +156,7 @@ def make_study(colour: bool = False) -> Study:
                 role="mri",
                 values=volume(mri[None], affine),
                 unit=volume(mri_unit[None], affine),
-                coverage=volume(np.ones_like(mri)[None], affine),
+                coverage=Coverage.whole(mri.shape),
                 covered_fraction=np.ones(SLICES),
                 window=Window(0.0, 900.0),
                 shape=(SIZE, SIZE, SLICES),
@@ -159,7 +166,7 @@ def make_study(colour: bool = False) -> Study:
                 values=volume(np.where(coverage > 0, other, other.min())[None], affine),
                 unit=volume(unit, affine),
                 colour_map="hot-iron" if colour else None,
-                coverage=volume(coverage[None], affine),
+                coverage=covering(coverage[None]),
                 covered_fraction=coverage.mean(axis=(0, 1)).astype(np.float64),
                 window=window,
                 shape=(SIZE, SIZE, SLICES),

@@ -36,7 +36,7 @@ def test_before_shows_the_moving_volume_where_its_headers_put_it(grid) -> None:
     to_voxels = before_voxels(world_ras_lps(ras), grid)
     moved = (20 + 4, 20 - 3, 10 + 3)
     for plane in ("axial", "coronal", "sagittal"):
-        picture = plane_before(registered, to_voxels, plane, Cut(*moved))
+        picture = plane_before(registered[None], to_voxels, plane, Cut(*moved))
         expected = np.zeros(grid.shape, np.float32)
         expected[moved] = 1
         assert np.allclose(picture, cut_plane(expected, plane, Cut(*moved)), atol=1e-6)

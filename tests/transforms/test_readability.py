@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from mmif.report.readability import WANTED, colour_bar, readability_rows
-from mmif.result import Window
+from mmif.result import Coverage, Window
 from mmif.transforms.colour import ACTIVITY, colour_fused
 from mmif.transforms.oklch import colour_at
 from mmif.transforms.readability import readability, readability_warnings
@@ -29,7 +29,7 @@ def volume(values: np.ndarray) -> MetaTensor:
 def source(values: np.ndarray) -> Any:
     return SimpleNamespace(
         values=volume(values),
-        coverage=torch.ones(1, *SHAPE),
+        coverage=Coverage.whole(SHAPE),
         head=None,
         window=Window(-20, 100),
     )

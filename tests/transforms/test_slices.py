@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from mmif.errors import GeometryError
 from mmif.geometry import FLIP_XY, Grid, apply, axial_grid, rigid, world_ras_lps
 from mmif.io.source import Source
+from mmif.result import Coverage
 from mmif.transforms import slices
 from mmif.transforms.slices import (
     anti_alias_sigma,
@@ -206,7 +207,27 @@ def test_coverage_is_soft_inside_the_field_of_view_and_nothing_outside(
     assert (weight[depth > transition_mm + 1e-3] == 1).all()
     between = (depth > 1e-2) & (depth < transition_mm - 1e-2)
     expected = 0.5 - 0.5 * torch.cos(torch.pi * depth[between] / max(transition_mm, 1e-9))
-    torch.testing.assert_close(weight[between].as_tensor(), expected.float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(weight[between], expected.float(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 10.0])
+def test_coverage_is_kept_as_what_changes_along_few_axes_and_made_where_it_is_asked_for(
+    tilt: float,
+) -> None:
+    source, grid = oblique((20, 20, 12), (3, 3, 4)), oblique((28, 26, 24), (3, 3, 3))
+    about_z = rigid(Rotation.from_euler("z", tilt, degrees=True).as_matrix(), [0] * 3, [0] * 3)
+    weight = coverage(on_grid(torch.rand(1, 20, 20, 12), source), grid, about_z)
+    flat = [(1, 28, 26, 1), (1, 1, 1, 24)]
+    straight = [(1, 28, 1, 1), (1, 1, 26, 1), (1, 1, 1, 24)]
+    assert [tuple(one.shape) for one in weight.factors] == (flat if tilt else straight)
+    whole = weight[...]
+    assert whole.shape == (1, *grid.shape)
+    assert ((whole > 0) & (whole < 1)).any()
+    assert torch.equal(weight[..., 3:9], whole[..., 3:9])
+    assert torch.equal(weight.part(slice(3, 9))[...], whole[..., 3:9])
+    np.testing.assert_array_equal(weight.above(0.4), whole[0] > 0.4)
+    assert torch.equal(weight.either(weight)[...], whole)
+    assert weight.either(Coverage.whole(grid.shape))[...].min() == 1
 
 
 def test_a_negative_transition_is_refused() -> None:
@@ -240,11 +261,11 @@ def test_padding_around_a_round_field_of_view_is_covered() -> None:
 def test_covered_fraction_counts_the_head_where_there_is_one() -> None:
     weight = torch.zeros(1, 4, 4, 3)
     weight[:, :2, :, :2] = 0.3
+    whole = Coverage((weight,), (1, 4, 4, 3))
     head = torch.zeros(1, 4, 4, 3, dtype=torch.bool)
     head[:, 1:4, :, 1] = True
-    grid = oblique((4, 4, 3), (1, 1, 1))
-    np.testing.assert_allclose(covered_fraction(on_grid(weight, grid)), [0.5, 0.5, 0])
-    np.testing.assert_allclose(covered_fraction(on_grid(weight, grid), head), [0.5, 1 / 3, 0])
+    np.testing.assert_allclose(covered_fraction(whole), [0.5, 0.5, 0])
+    np.testing.assert_allclose(covered_fraction(whole, head), [0.5, 1 / 3, 0])
 
 
 @pytest.mark.parametrize("degrees", [0.0, 20.0])

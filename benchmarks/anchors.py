@@ -193,9 +193,10 @@ def prepare(arguments: argparse.Namespace) -> Slices:
 
 def every(source: RegisteredSource, step: int) -> RegisteredSource:
     """``source`` with every ``step``-th slice."""
-    values, coverage = (volume[..., ::step] for volume in (source.values, source.coverage))
-    head = None if source.head is None else source.head[..., ::step]
-    return replace(source, values=values, coverage=coverage, head=head)
+    some = slice(None, None, step)
+    head = None if source.head is None else source.head[..., some]
+    coverage = source.coverage.part(some)
+    return replace(source, values=source.values[..., some], coverage=coverage, head=head)
 
 
 def draw(volume: MetaTensor, role: str, findings: Sequence[Finding]) -> MetaTensor:

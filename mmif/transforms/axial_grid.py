@@ -193,7 +193,7 @@ class OutlinePatientd(Step):
 def _brain_in_ct(study: StudyRecord) -> npt.NDArray[np.bool_]:
     """(X, Y, Z), what lies inside of the skull of the study's CT."""
     ct, grid = study.sources["ct"], grid_of(study.sources["ct"].values)
-    return brain_in_skull(ct.values[0].numpy(), ct.coverage[0].numpy() > COVERED, grid.spacing_mm)
+    return brain_in_skull(ct.values[0].numpy(), ct.coverage.above(COVERED), grid.spacing_mm)
 
 
 def coverage_warnings(source: RegisteredSource) -> tuple[str, ...]:

@@ -419,6 +419,14 @@ def test_an_end_by_a_signal_leaves_nothing(
     assert not out.parent.exists()
 
 
+def test_a_ct_of_stored_values_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
+    """1024 above HU all of the head was white, which was said and still written."""
+    out = tmp_path / "out"
+    stored = write(tmp_path / "stored.nii.gz", head()[0] + 1024)
+    words = ("--ct", stored, "--mri", pair["mri"], "--no-register", "-o", out)
+    refused(run("fuse", *words), out, "stored.nii.gz", "expected HU")
+
+
 def test_one_image_for_two_roles_is_refused(pair: dict[str, Path], tmp_path: Path) -> None:
     """It would be registered and fused with itself, and pass; also as a copy."""
     out, copy = tmp_path / "out", tmp_path / "copy.nii.gz"

@@ -194,6 +194,8 @@ class ChooseWindowsd(Step):
         wanted = wanted or (patient is not None and small)  # a part of a body may be small as well
         brain = _brain(study) if wanted else None
         windows = {role: self._window(study.sources[role], brain, patient) for role in self.keys}
+        if "ct" in windows:
+            _check_shows_tissue(study, windows["ct"])
         return {**data, STUDY_KEY: study.with_windows(windows)}
 
     def _window(
@@ -217,6 +219,26 @@ class ChooseWindowsd(Step):
     def figures(self, data: Data) -> dict[str, Any]:
         """The windows, in words."""
         return {role: str(source.window) for role, source in data[STUDY_KEY].sources.items()}
+
+
+def _check_shows_tissue(study: StudyRecord, window: Window) -> None:
+    """Refuse a CT of which most of the patient is brighter than its window: bone is not most.
+
+    Raises:
+        InputError: its values are no HU, most often stored ones, which lie 1024 higher.
+    """
+    head = next((one.head for one in study.sources.values() if one.head is not None), None)
+    if head is None:
+        return
+    ct, coarse = study.sources["ct"], (0, *3 * [slice(None, None, 4)])
+    seen = head[coarse].numpy() & (ct.coverage[coarse].numpy() > COVERED)
+    values = ct.values[coarse].numpy()[seen]
+    end = window.high if window.bone is None else window.bone
+    if values.size and (middle := float(np.median(values))) > end:
+        raise InputError(
+            f"{source_of(ct.values) or 'CT'}: half of the patient lies above {middle:.0f}, and its "
+            f"window ends at {end:g} HU; expected HU (stored values without RescaleIntercept?)"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,9 @@ from mmif.io.dicom.read.headers import code_strings, items, number, text
 from mmif.io.dicom.read.nuclear import modality_code, private_numbers, private_value
 from mmif.io.source import SuvScale
 
+PET = "1.2.840.10008.5.1.4.1.1.128"
+"""Positron Emission Tomography Image Storage, whose slices have a scale each at top level."""
+
 # 13 half-lives of F-18, 2 of Cu-64: beyond, one of the dates is wrong. Late scans of Zr-89 and
 # I-124, whose half-lives are days, stay in Bq/ml by it
 MAX_UPTAKE = timedelta(hours=24)
@@ -79,7 +82,7 @@ def _check_is_scaled_pet(dataset: pydicom.Dataset) -> None:
     """Refuse another modality, and a PET whose stored values have no scale."""
     if modality_code(dataset) != "PT":
         raise InputError("not a PET")
-    if "RescaleSlope" not in dataset:
+    if text(dataset, "SOPClassUID") == PET and "RescaleSlope" not in dataset:
         raise InputError("RescaleSlope is missing")
 
 

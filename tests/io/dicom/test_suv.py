@@ -63,6 +63,13 @@ def ge_scan(at: str) -> Dataset:
     return ds
 
 
+def legacy_converted() -> Dataset:
+    """A multi-frame object, whose slopes stand in its functional groups."""
+    ds = changed(SOPClassUID="1.2.840.10008.5.1.4.1.1.128.1")
+    del ds.RescaleSlope, ds.RescaleIntercept
+    return ds
+
+
 def at_midnight(given: str, scanned: str) -> Dataset:
     return changed(RadiopharmaceuticalStartTime=given, SeriesTime=scanned, AcquisitionTime=scanned)
 
@@ -71,6 +78,7 @@ def at_midnight(given: str, scanned: str) -> Dataset:
     ("ds", "factor"),
     [
         (header(), ONE_HOUR),
+        (legacy_converted(), ONE_HOUR),
         (changed(SeriesDate="20260109"), ONE_HOUR),  # reprocessed a week later
         (changed(RadiopharmaceuticalStartDateTime="20260102100000.00+0100"), ONE_HOUR),
         (changed(RadiopharmaceuticalStartTime="1000"), ONE_HOUR),  # hours and minutes: PS3.5 6.2

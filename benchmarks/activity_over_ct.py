@@ -8,7 +8,8 @@ of ``benchmarks/body.py`` (PET, one frame): for the shipped weights, those over 
 given, what is still seen of the CT and of the activity (`mmif.transforms.readability`).
 Registration and windows are the same for all, and made once. With ``--data`` also the mean rank of
 the eight metrics among the three simple rules, on 40 held-out slices of CT with the activity of
-other heads (`mmif.training.laid_over`).
+other heads (`mmif.training.laid_over`), and of three sources on all 36, over what the grey weights
+make of CT and MRI.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from body import Scan, draw, places
 
 from mmif.config import Pipeline, load_pipeline
 from mmif.fusion import fusion_transforms, run_steps
+from mmif.images import load_grey
 from mmif.io import load
 from mmif.result import STUDY_KEY
 from mmif.roles import TASKS
@@ -37,6 +39,7 @@ CHEST_MM, CHEST_SLICES, PET_SLICES = 300.0, 60, 22
 HELD_OUT = 40
 """Of the 72 validation slices, evenly spaced: half of the time."""
 
+THREE = ("ct-mri-spect", "ct-mri-pet")
 FIGURES = ("activity_rho", "activity_error", "anatomy_slope", "activity_slope", "ct_gain", "bone")
 
 
@@ -57,6 +60,12 @@ def main() -> None:
                 found = figures(data, task, weights)
                 values = " | ".join(f"{found.get(name, float('nan')):.3f}" for name in FIGURES)
                 print(f"| {weights} | {where} | {values} | {rank(weights)} |", flush=True)
+    for task in THREE if arguments.data else ():
+        pipeline = load_pipeline(task)
+        rank = held_out_ranks(pipeline, arguments.data)
+        for weights in (pipeline.weights, f"{pipeline.activity}-mri"):
+            nothing = " | ".join("" for _ in FIGURES)
+            print(f"| {weights} | {task}, slices | {nothing} | {rank(weights)} |", flush=True)
 
 
 def prepared(place: Path) -> Iterator[tuple[str, str, dict]]:
@@ -76,7 +85,8 @@ def held_out_ranks(pipeline: Pipeline, data: Path | None) -> Callable[[str], str
     if data is None:
         return lambda weights: ""
     held = pipeline.training.validation_cases
-    pairs = split_by_case(lay_activity(pipeline, data), held, 0).validation
+    grey = pipeline.grey_weights and load_grey(pipeline.grey_weights, pipeline.task)
+    pairs = split_by_case(lay_activity(pipeline, data, grey or None), held, 0).validation
     validator = Validator(pairs, HELD_OUT)
     cpu = torch.device("cpu")
     return lambda weights: f"{validator(load_weights(weights).network, cpu).mean_rank:.3f}"

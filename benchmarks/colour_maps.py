@@ -1,7 +1,7 @@
 """How well the activity is read from each colour map, and the legend of the default.
 
     python benchmarks/colour_maps.py [--spect FILE --mri FILE] [--legend docs/images/legend.png]
-    python benchmarks/colour_maps.py --room 0.75 0.85 1 [--share 0 0.7] [--task ct-mri-spect]
+    python benchmarks/colour_maps.py --room 0.75 0.85 1 [--share 0 0.45] [--task ct-mri-spect]
 
 The second prints the map ``activity`` with other values of ``fusion.colour_room`` and
 ``fusion.anatomy_share``, of a task with the sample head.

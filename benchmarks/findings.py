@@ -3,6 +3,7 @@
     python benchmarks/findings.py --ct CT --mri MRI [--weights NAME ...] [--seeds 0 1 2]
     python benchmarks/findings.py --ct CT --mri MRI --spect SPECT   # or --pet: of three sources
     python benchmarks/findings.py --ct CT --spect SPECT             # one anatomy under colour
+    python benchmarks/findings.py --ct CT --mri MRI --spect SPECT --weights NAME --shares 0 0.45
     python benchmarks/findings.py --sample sample_data              # the sample head in all tasks
 
 Findings are drawn into one source at a time: a bleed, a calcification, an infarct into the CT, a
@@ -10,7 +11,9 @@ bright and a dark lesion into the MRI, each at several places of the brain that 
 *Kept* is the change of the fused volume over the change of that source as it is displayed (CT:
 -20..100 HU, MRI: 0 to the brain's 99th percentile at 0.85), in brightness where it is in colour.
 A row a set of weights: the worst seed of each figure, as a Markdown table, with the limits; one
-anatomy under an activity has 0.6 of the luminance, and 0.6 of the limits. Of the sample head the
+anatomy under an activity has 0.6 of the luminance, and 0.6 of the limits; ``--shares`` sets
+``fusion.anatomy_share``. *Hot* is the mean brightness of the brain where the activity is above 0.75
+and the MRI below 0.3. Of the sample head the
 verdicts and the errors against its truth (mean over the points of its brain) are asked as well.
 The exit code is 1 where something is missed.
 """
@@ -20,7 +23,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +34,11 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 import mmif
+from mmif.config import Pipeline, load_pipeline
 from mmif.io.transform_files import write_itk_transform
 from mmif.report.readability import UNDER_COLOUR
 from mmif.result import FusionResult
+from mmif.roles import ACTIVITY_ROLES, task_of
 from mmif.transforms.brain import brain_by_depth, find_brain
 from mmif.transforms.colour import luminance
 from mmif.transforms.head import head_mask
@@ -73,6 +79,9 @@ TRUE_ERROR_MM = {"ct": 2.0, "spect": 3.0}
 SAMPLE = {"ct": "ct", "mri": "mri.nii.gz", "spect": "spect.dcm"}
 TASKS = (("ct", "mri"), ("mri", "spect"), ("ct", "spect"), ("ct", "mri", "spect"))
 """The sample head's files, and what is fused of them."""
+
+HOT, DARK = 0.75, 0.3
+"""Of the activity's scale and of the MRI's: cortex at its hottest, sulci and fluid."""
 
 MARGIN_MM, APART_MM = 4.0, 10.0
 """A finding lies this deep in the brain, and this far from the next."""
@@ -250,6 +259,22 @@ def table(rows: Mapping[str, Mapping[str, float]], limits: Mapping[str, float]) 
     return all(is_met(figures[k], v) for figures in rows.values() for k, v in limits.items())
 
 
+def with_share(task: str, share: float) -> Pipeline:
+    """The task's pipeline with another `fusion.anatomy_share`."""
+    pipeline = load_pipeline(task)
+    return replace(pipeline, fusion=replace(pipeline.fusion, anatomy_share=share))
+
+
+def hot_over_dark(result: FusionResult) -> float:
+    """Mean brightness of the brain where a hot activity lies over a dark MRI; NaN without both."""
+    units = {role: source.unit[0].numpy() for role, source in result.sources.items()}
+    activity = next((units[role] for role in ACTIVITY_ROLES if role in units), None)
+    if activity is None or "mri" not in units:
+        return float("nan")
+    places = brain_of(result) & (activity > HOT) & (units["mri"] < DARK)
+    return float(luminance(result.fused)[0].numpy()[places].mean())
+
+
 def against_truth(result: FusionResult, truth: Mapping[str, Any]) -> bool:
     """Print verdict and true error of each registration; whether they pass within their limits."""
     points = np.array(truth["brain_points_mri_lps"])
@@ -298,6 +323,7 @@ def main() -> int:
     activity.add_argument("--pet")
     parser.add_argument("--sample", type=Path)
     parser.add_argument("--weights", nargs="+", default=[None])
+    parser.add_argument("--shares", nargs="+", type=float, default=[None])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()
     if arguments.sample:
@@ -305,10 +331,14 @@ def main() -> int:
     given = {role: getattr(arguments, role) for role in ("ct", "mri", "spect", "pet")}
     sources = {role: mmif.load(path, role=role) for role, path in given.items() if path}
     rows = {}
-    for weights in arguments.weights:
+    for weights, share in product(arguments.weights, arguments.shares):
         options = {} if weights is None else {"weights": weights}
+        if share is not None:
+            options["pipeline"] = with_share(task_of(sources), share)
         base = mmif.fuse(**sources, **options)
-        rows[weights or "shipped"] = measure(sources, base, arguments.seeds, options)
+        name = f"{weights or 'shipped'}{'' if share is None else f', share {share:g}'}"
+        rows[name] = measure(sources, base, arguments.seeds, options)
+        print(f"{name}: hot over dark {hot_over_dark(base):.3f}", file=sys.stderr)
     return int(not table(rows, limits_of(sources)))
 
 

@@ -70,7 +70,7 @@ def test_the_folder_is_what_monai_specifies(bundle: Path) -> None:
 def test_three_sources_have_the_weights_of_both_passes(tmp_path: Path) -> None:
     folder = write_bundle(load_pipeline("ct-mri-pet"), tmp_path / "bundle")
     models = sorted(path.parent.name for path in folder.glob("models/*/model.safetensors"))
-    assert models == ["ct-mri", "pet-mri"]
+    assert models == ["ct-mri", "ct-mri-pet"]
     metadata = json.loads((folder / "configs/metadata.json").read_text())
     channels = metadata["network_data_format"]["inputs"]["image"]["channel_def"]
     assert channels == {"0": "MRI and CT, fused", "1": "PET"}

@@ -252,7 +252,7 @@ def test_three_sources_are_scored_in_both_passes(data: Path, tmp_path: Path) -> 
     assert code == 0, said
     assert said.index("First pass, MRI and CT") < said.index("Second pass, the activity over")
     found = json.loads(table.read_text())
-    assert (found["grey_weights"]["name"], found["weights"]["name"]) == ("ct-mri", "spect-mri")
+    assert (found["grey_weights"]["name"], found["weights"]["name"]) == ("ct-mri", "ct-mri-spect")
     code, said = run("--task", "ct-mri", "--data", data, "--json", tmp_path / "first.json")
     alone = json.loads((tmp_path / "first.json").read_text())["methods"]
     assert found["first_pass"] == {name: method["mean"] for name, method in alone.items()}
@@ -260,7 +260,7 @@ def test_three_sources_are_scored_in_both_passes(data: Path, tmp_path: Path) -> 
     pair = load_pair(find_slice_files("ct-mri-spect", data)[0], grey)
     fused = read_image(saved / "16001.png").grey
     by_hand = evaluate_slice(fused, pair.images[0].grey, read_image(data / "SPECT/16001.png").grey)
-    assert found["methods"]["mmif spect-mri"]["images"]["16001.png"] == pytest.approx(by_hand)
+    assert found["methods"]["mmif ct-mri-spect"]["images"]["16001.png"] == pytest.approx(by_hand)
 
 
 def test_weights_over_an_mri_are_scored_over_a_ct(data: Path) -> None:

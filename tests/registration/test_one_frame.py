@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
 
 from mmif.errors import RegistrationError
-from mmif.geometry import FLIP_XY, apply
+from mmif.geometry import FLIP_XY, apply, rigid
 from mmif.io import load
 from mmif.io.source import Source
 from mmif.registration import check_headers
@@ -189,6 +190,19 @@ def test_the_given_pet_12_mm_off_is_to_be_reviewed(
     found = check_headers(given_ct, placed(given_pet, shift(*moved_mm)))
     assert found.verdict == "review"
     assert found.checks[0].value == pytest.approx(12, abs=4)
+
+
+def test_pixels_that_lie_elsewhere_are_seen_as_a_header_that_does(
+    given_ct: MetaTensor, given_pet: MetaTensor
+) -> None:
+    """6 voxels of 2 mm; and a turn of 10 degrees about the middle."""
+    rolled = made_of(given_pet.as_tensor().roll(6, dims=2), given_pet, "PT")
+    middle = apply(given_pet.affine.numpy(), (np.array(given_pet.shape[1:]) - 1) / 2)
+    turn = rigid(Rotation.from_euler("y", 10, degrees=True).as_matrix(), np.zeros(3), middle)
+    for moved in (rolled, placed(given_pet, turn)):
+        found = check_headers(given_ct, moved)
+        assert found.verdict == "review"
+        assert found.checks[0].value == pytest.approx(11, abs=4)
 
 
 def test_a_ct_without_its_intercept_is_still_checked(

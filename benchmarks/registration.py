@@ -7,6 +7,7 @@
     python benchmarks/registration.py limits -o RUNS
     python benchmarks/registration.py estimates --library LIBRARY --runs 5 -o RUNS
     python benchmarks/registration.py stripped --wheels WHEELS --library LIBRARY --runs 4 -o RUNS
+    python benchmarks/registration.py sides --wheels WHEELS --library LIBRARY --runs 2 -o RUNS
     python benchmarks/registration.py headers --library LIBRARY --runs 6 -o RUNS
     python benchmarks/registration.py speed
 
@@ -24,18 +25,20 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import torch
 from elastix import RECIPE
-from header_pairs import Motion, header_pairs
+from header_pairs import Motion, header_pairs, moved, sample_head, templates
+from heads import random_pose
 from monai.data import MetaTensor
 from registration_pairs import (
     DATA,
     Pair,
+    Scan,
     estimated_pairs,
     head_points,
     library,
@@ -354,6 +357,61 @@ def stripped(arguments: argparse.Namespace) -> None:
         print(f"mirrored, {'right' if right else 'no right pose'}: {np.round(sorted(ratios), 2)}")
 
 
+# --- left and right -----------------------------------------------------------------------------
+
+SIDED = (
+    "CT-T1", "CT-T2", "upper half CT", "upper half MR", "5 mm slices", "coronal", "sagittal",
+    "holder", "no lower third", "RIRE", "RIRE cropped",
+)  # fmt: skip
+
+
+def sides(arguments: argparse.Namespace) -> None:
+    """The check `mirrored` of right pairs of CT and MR, and with the sides of one exchanged."""
+    scans, points = library(arguments.wheels, arguments.library)
+    pairs = sided_pairs(scans, points, arguments.runs, arguments.seed)
+    rows = resumed(pairs, arguments.output)
+    print(
+        "| pair | right: mirrored | pass, review, fail | exchanged: mirrored | pass, review, fail |"
+    )
+    print("|---|---|---|---|---|")
+    for family in dict.fromkeys(row["family"] for row in rows):
+        mine = [row for row in rows if row["family"] == family]
+        cells = []
+        for group in (mine[::2], mine[1::2]):
+            values = [row["checks"]["mirrored"] for row in group if row["checks"]]
+            verdicts = counted(group).replace(" | ", ", ")
+            cells.append(
+                f"{min(values, default=0):.2f} to {max(values, default=0):.2f} | {verdicts}"
+            )
+        print(f"| {family} | {' | '.join(cells)} |")
+
+
+def sided_pairs(scans: dict[str, Scan], points: np.ndarray, runs: int, seed: int) -> Iterator[Pair]:
+    """Right pairs, each followed by itself with the moving volume's sides exchanged."""
+    real = real_heads(DATA)
+    sample, given = sample_head(), templates()
+    near = {
+        "sample MRI, CT": (sample["MRI"], sample["CT"]),
+        "templates": (given["T1"], given["CT"]),
+    }
+    for run in range(runs):
+        for index, family in enumerate(SIDED):
+            pair = make(family, scans, points, real, np.random.default_rng([seed, run, index]))
+            yield from (pair, exchanged(pair))
+        for family, (fixed, moving) in near.items():
+            motion = Motion("", random_pose(np.random.default_rng([seed, run]), 30, 50))
+            pair = Pair(family, fixed, moved(moving, motion), np.zeros((0, 3)), None)
+            yield from (pair, exchanged(pair))
+
+
+def exchanged(pair: Pair) -> Pair:
+    """``pair`` with the moving volume's left and right exchanged."""
+    axis = 1 + int(np.argmax(np.abs(pair.moving.affine.numpy()[0, :3])))
+    mirror = MetaTensor(pair.moving.as_tensor().flip(axis), affine=pair.moving.affine)
+    mirror.meta["source"] = pair.moving.meta["source"]
+    return replace(pair, moving=mirror, moving_points=None)
+
+
 # --- headers of one frame -----------------------------------------------------------------------
 
 
@@ -490,7 +548,18 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     jobs = {
         f.__name__: f
-        for f in (rire, simulated, verdict, judge, limits, estimates, stripped, headers, speed)
+        for f in (
+            rire,
+            simulated,
+            verdict,
+            judge,
+            limits,
+            estimates,
+            stripped,
+            sides,
+            headers,
+            speed,
+        )
     }
     for name, job in jobs.items():
         command = commands.add_parser(name)

@@ -25,6 +25,9 @@ ARGUMENTS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
+BUSY_MS = 300_000
+"""How long a step may take on a busy machine; a page is ready within a second on an idle one."""
+
 LESION, BLEEDING, SLICE = (88, 50), (40, 80), 10
 MARKUP = "<script>window.ran = 1</script>\"'><img src=x onerror='window.ran = 1'>"
 
@@ -47,6 +50,7 @@ class Opened:
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
+        self.page.set_default_timeout(BUSY_MS)
         self.messages: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.messages.append(message.text))
@@ -76,7 +80,7 @@ class Report(Opened):
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         super().__init__(browser, path, **options)
-        self.page.wait_for_selector("#viewer[data-ready]", timeout=30_000)
+        self.page.wait_for_selector("#viewer[data-ready]")
         self.described = json.loads(self.page.text_content("#study"))
 
     def choose(self, mode: str) -> None:
@@ -672,7 +676,7 @@ def test_the_page_of_a_batch_sorts_by_its_heads_and_leads_to_the_reports(
     assert opened.asked == [(tmp_path / "index.html").as_uri()]
     assert opened.page.evaluate("window.ran") is None
     table.get_by_role("link", name="case9").click()
-    opened.page.wait_for_selector("#viewer[data-ready]", timeout=30_000)
+    opened.page.wait_for_selector("#viewer[data-ready]")
     assert opened.messages == []
     opened.page.close()
 

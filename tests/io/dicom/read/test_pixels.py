@@ -443,10 +443,10 @@ def test_an_enhanced_pet_is_in_becquerels_where_its_own_slope_makes_them(
 @pytest.mark.parametrize("size", [46341, 16000])
 def test_a_claim_of_more_pixels_than_there_are(tmp_path: Path, size: int) -> None:
     write_series(tmp_path, SMALL, CT, Rows=size, Columns=size)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match=r"expected"):
         load(tmp_path)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_codestream_of_another_size_is_not_decoded(tmp_path: Path) -> None:

@@ -91,9 +91,25 @@ def loose_by_case(found: Found) -> dict[Path, list[Path]]:
     known = set(folders)
     for path in found.loose:
         owner = next((parent for parent in path.parents if parent in known), None)
-        if owner is not None and not is_complete(found.cases[owner, ""]):
+        if owner is not None:
             result[owner].append(path)
+    for owner, paths in result.items():
+        if is_complete(found.cases[owner, ""]):
+            result[owner] = _further(found.cases[owner, ""], owner, paths)
     return result
+
+
+def _further(roles: dict[str, list[Path]], folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Of DICOM files in or right below the folder of a pair those of roles that it lacks.
+
+    Only of a pair in DICOM, whose headers tell whether they are of the same patient.
+    """
+    near = [p for p in paths if folder in p.parents[:2] and p.suffix.lower() != ".zip"]
+    if not near or not all(_is_dicom(path) for named in roles.values() for path in named):
+        return []
+    lacking = {ROLES[role].modality for role in VOLUME_ROLES if role not in roles}
+    further = [info for info in series_among(near, folder) if info.modality in lacking]
+    return [file for info in further for file in info.files]
 
 
 def study_by_names(

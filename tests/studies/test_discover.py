@@ -94,6 +94,18 @@ def test_dicom_named_for_a_role_is_found_by_its_patient_where_it_lies_alone(tmp_
     )
 
 
+def test_a_pair_named_for_its_roles_gets_the_activity_in_a_folder_of_another_name(
+    tmp_path: Path,
+) -> None:
+    study = generate_uid()
+    for name, modality, role in (("CT", "CT", "ct"), ("MR", "MR", "mri"), ("bone", "CT", "ct")):
+        _series(tmp_path / "a" / name, modality, HEAD[role], "p", study)
+    _multi_frame(tmp_path / "a" / "nuclear" / "IM0", HEAD["spect"], "p", generate_uid())
+    jobs, rejected = found(tmp_path)
+    assert jobs == ["a/ct-mri", "a/spect-mri"]
+    assert list(rejected) == ["a-bone"]  # a second CT is said, not dropped
+
+
 def test_two_time_points_of_a_patient_are_two_studies(tmp_path: Path) -> None:
     for time_point in ("before", "after"):
         study = generate_uid()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import nn
 
 from mmif import fusion_transforms
@@ -15,7 +16,7 @@ from mmif.errors import RegistrationError
 from mmif.fusion import fuse_volumes
 from mmif.io import load
 from mmif.io.transform_files import write_itk_transform
-from mmif.registration import check_transform
+from mmif.registration import check_headers, check_transform
 from mmif.result import FusionResult
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -113,6 +114,16 @@ def test_where_a_pet_ends_within_the_ct_the_ct_stands_alone_and_it_is_said(tmp_p
     grey = result.sources["ct"].unit[..., :7]
     assert torch.allclose(alone.as_tensor(), grey.as_tensor().expand(3, -1, -1, -1), atol=1e-6)
     assert result.sources["pet"].registration.verdict == "pass"
+
+
+@pytest.mark.parametrize("start_mm", [CHEST_MM, ABDOMEN_MM])
+def test_sides_that_are_exchanged_in_a_body_are_told(tmp_path: Path, start_mm: float) -> None:
+    draw(tmp_path, *part(start_mm, 240.0))
+    ct, pet = load(tmp_path / "ct", role="ct"), load(tmp_path / "pt", role="pet")
+    mirrored = MetaTensor(pet.as_tensor().flip(1), meta=pet.meta)
+    found = check_headers(ct, mirrored)
+    assert found.verdict == "review"
+    assert any("left and right may be exchanged" in reason for reason in found.reasons)
 
 
 def test_two_frames_of_a_body_are_refused_as_no_head(tmp_path: Path) -> None:

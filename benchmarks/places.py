@@ -135,7 +135,7 @@ def place_of(values: np.ndarray) -> Point:
 
 def sheet(result: FusionResult, places: list[Place]) -> Image.Image:
     """A row a place: the sources, the fused volume."""
-    volumes = {label(r): shown(s.unit, s.colour_map) for r, s in result.sources.items()}
+    volumes = {label(r): shown(s.unit[...], s.colour_map) for r, s in result.sources.items()}
     volumes["fused"] = result.fused
     width = len(volumes) * (TILE + GAP) - GAP
     page = Image.new("RGB", (width, len(places) * (TILE + WORDS + GAP)), (255, 255, 255))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
+from monai.transforms import ScaleIntensityRange
 
 from mmif.geometry import Grid
 from mmif.io.source import Source
@@ -44,6 +45,14 @@ class Window:
     unit: str = ""
     bone: float | None = None
     by: str = ""
+
+    def scale(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` as 0..1; what lies outside of the window is held at its ends."""
+        unit: torch.Tensor = ScaleIntensityRange(self.low, self.high, 0, 1, clip=True)(values)
+        if self.bone is not None:
+            bone = ScaleIntensityRange(self.high, self.bone, 0, 1, clip=True)(values)
+            unit = SOFT_TISSUE * unit + (1 - SOFT_TISSUE) * bone
+        return unit.as_subclass(torch.Tensor)
 
     def __str__(self) -> str:
         words = f"{self.low:.6g}..{self.high:.6g} {self.unit}".rstrip()
@@ -100,14 +109,40 @@ class Coverage:
 
 
 @dataclass(frozen=True, eq=False)
+class UnitVolume:
+    """A source as the network saw it, 0..1: by its window, faded out where its coverage ends.
+
+    As a `Coverage` it makes what is asked for, where it is indexed as a volume (1, X, Y, Z).
+
+    Attributes:
+        values: (1, X, Y, Z), physical values.
+        window: which of them became 0 and 1.
+        coverage: how far the source counts.
+    """
+
+    values: MetaTensor
+    window: Window
+    coverage: Coverage
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(1, X, Y, Z)."""
+        return tuple(self.values.shape)
+
+    def __getitem__(self, key: Any) -> torch.Tensor:
+        plain: torch.Tensor = self.values.as_subclass(torch.Tensor)
+        return self.window.scale(plain[key]) * self.coverage[key]
+
+
+@dataclass(frozen=True, eq=False)
 class RegisteredSource:
     """One source on the fused grid.
 
     Attributes:
         role: what it is to the fusion.
         values: (1, X, Y, Z), physical values.
-        unit: (1, X, Y, Z), 0..1, by its window, faded out where its coverage ends. ``values``
-            before that step. `mmif.transforms.colour.shown` has it in colour.
+        unit: (1, X, Y, Z), 0..1, as the network saw it; ``values`` before there is a window.
+            `mmif.transforms.colour.shown` has it in colour.
         coverage: (1, X, Y, Z), its weight; 1 everywhere for the reference.
         covered_fraction: (Z,), share of the patient in each slice of the reference that it covers.
         window: which values became 0 and 1.
@@ -123,7 +158,7 @@ class RegisteredSource:
 
     role: str
     values: MetaTensor
-    unit: MetaTensor
+    unit: MetaTensor | UnitVolume
     coverage: Coverage
     covered_fraction: npt.NDArray[np.float64]
     shape: tuple[int, int, int]
@@ -176,10 +211,12 @@ class StudyRecord:
         }
         return replace(self, sources=chosen, brain=None)
 
-    def with_units(self, units: Mapping[str, MetaTensor]) -> Self:
-        """A copy in which the sources of ``units`` have them."""
+    def with_units(self, roles: Collection[str]) -> Self:
+        """A copy in which the sources of ``roles`` are shown by their windows."""
         shown = {
-            role: replace(source, unit=units.get(role, source.unit))
+            role: replace(source, unit=UnitVolume(source.values, source.window, source.coverage))
+            if role in roles
+            else source
             for role, source in self.sources.items()
         }
         return replace(self, sources=shown)

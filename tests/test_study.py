@@ -186,7 +186,7 @@ def test_a_second_run_gives_the_same_bytes(pair: dict[str, Path], tmp_path: Path
 
 def test_air_in_both_sources_is_black(pair: dict[str, Path]) -> None:
     result = fuse(ct=pair["ct"], mri=pair["mri"], register=False)
-    empty = (result.sources["mri"].unit == 0) & (result.moving[0].unit == 0)
+    empty = (result.sources["mri"].unit[...] == 0) & (result.moving[0].unit[...] == 0)
     assert empty.float().mean() > 0.2
     assert result.fused[empty].mean() * 255 < 2
 
@@ -202,7 +202,7 @@ def test_half_a_ct_leaves_no_edge_where_its_coverage_ends(
     sources = np.maximum(
         *(
             np.abs(np.diff(v[0].numpy(), axis=1))
-            for v in (result.sources["mri"].unit, result.moving[0].unit)
+            for v in (result.sources["mri"].unit[...], result.moving[0].unit[...])
         )
     )
     weight = result.moving[0].coverage[0].numpy()

@@ -12,7 +12,7 @@ from mmif.geometry import Grid, Matrix, apply, rotation_deg, world_ras_lps
 from mmif.report.pictures import Cut, Floats, PlaneName, cut_plane
 
 if TYPE_CHECKING:
-    from mmif.result import Coverage
+    from mmif.result import Coverage, UnitVolume
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def before_voxels(fixed_to_moving_lps: npt.ArrayLike, grid: Grid) -> Matrix:
 
 
 def plane_before(
-    volume: "Floats | Coverage", to_voxels: Matrix, plane: PlaneName, at: Cut
+    volume: "Floats | Coverage | UnitVolume", to_voxels: Matrix, plane: PlaneName, at: Cut
 ) -> Floats:
     """One plane of ``volume`` (1, X, Y, Z) as it lay before registration; 0 outside."""
     indices = [np.arange(n) for n in volume.shape[1:]]

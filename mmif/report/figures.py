@@ -104,7 +104,7 @@ def _before_after(
     view: StudyView, moving: "RegisteredSource", plane: PlaneName, to_voxels: Matrix
 ) -> BeforeAfter:
     thin, flat = plane_part(plane, view.cut)
-    unit = plane_before(array(moving.unit), to_voxels, plane, view.cut)
+    unit = plane_before(moving.unit, to_voxels, plane, view.cut)
     planes = (
         cut_plane(view.reference_bright(thin), plane, flat),
         cut_plane(bright_of(moving, thin), plane, flat),

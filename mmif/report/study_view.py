@@ -208,7 +208,7 @@ def bright_of(source: "RegisteredSource", part: Part) -> Floats:
 
 def axial_slice(source: "RegisteredSource", k: int) -> Floats:
     """(1 or 3, X, Y): axial slice ``k`` (from 0) of a source as it is shown."""
-    return array(shown(source.unit, source.colour_map, k))
+    return array(shown(source.unit[..., k], source.colour_map))
 
 
 def array(volume: Any) -> Floats:

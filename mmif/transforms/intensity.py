@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import ScaleIntensityRange
 from scipy import ndimage
 
 from mmif.config import IntensityConfig, build
@@ -18,7 +17,7 @@ from mmif.errors import ConfigError, InputError
 from mmif.geometry import spacing_mm
 from mmif.io.source import source_of
 from mmif.registration.prepare import TRUNK_ML
-from mmif.result import SOFT_TISSUE, STUDY_KEY, RegisteredSource, StudyRecord, Window
+from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord, Window
 from mmif.roles import ROLES
 from mmif.transforms.brain import COVERED, brain_by_depth, brain_in_skull, is_enough
 from mmif.transforms.head import COARSE_MM, head_mask, outline
@@ -140,17 +139,8 @@ def apply_window(volume: MetaTensor, window: Window) -> MetaTensor:
     """``volume`` (C, X, Y, Z) with ``window`` as 0..1; what lies outside is held at the ends."""
     unit = torch.empty_like(volume.as_subclass(torch.Tensor), dtype=torch.float32)
     for part in slabs(volume.shape[-1]):
-        unit[..., part] = _windowed(volume[..., part], window)
+        unit[..., part] = window.scale(volume[..., part])
     return on_grid(unit, grid_of(volume), like=volume)
-
-
-def _windowed(values: torch.Tensor, window: Window) -> torch.Tensor:
-    """``values`` with ``window`` as 0..1."""
-    unit: torch.Tensor = ScaleIntensityRange(window.low, window.high, 0, 1, clip=True)(values)
-    if window.bone is not None:
-        bone = ScaleIntensityRange(window.high, window.bone, 0, 1, clip=True)(values)
-        unit = SOFT_TISSUE * unit + (1 - SOFT_TISSUE) * bone
-    return unit.as_subclass(torch.Tensor)
 
 
 class ChooseWindowsd(Step):

@@ -99,12 +99,13 @@ def readability(
         role: source.values[0].numpy()[..., ::step].astype(np.float64)
         for role, source in sources.items()
     }
-    covered = np.all([s.coverage.above(0.99)[..., ::step] for s in sources.values()], axis=0)
+    some = slice(None, None, step)
+    covered = np.all([s.coverage.part(some).above(0.99) for s in sources.values()], axis=0)
     apart = (spacing[0], spacing[1], spacing[2] * step)
     anatomy = next(role for role in ("mri", "ct") if role in values)
     known = sources[anatomy].head
     head = (head_mask(sources[anatomy].values) if known is None else known)[0].numpy()
-    head = head.astype(bool)[..., ::step] & covered
+    head = head[..., some].astype(bool) & covered
     activity = next((role for role in ACTIVITY_ROLES if role in values), None)
     bright = np.tensordot(LUMINANCE, shown, 1) if len(shown) == 3 else shown[0]
     figures: dict[str, float] = {}

@@ -16,6 +16,7 @@ import pydicom
 from pydicom.uid import UID
 
 from mmif.errors import GeometryError, InputError, quote
+from mmif.geometry import MIN_SLICES
 from mmif.io.dicom.read.headers import (
     Header,
     code_strings,
@@ -278,10 +279,13 @@ def _counted_slices(
         slices.append(met[volume])
     stated = integer(dataset, "NumberOfSlices") or 0
     claims = {key: integer(dataset, key) or 1 for key, of in NM_COUNTS.items() if of not in told}
-    volumes = max(met.values()) // stated if stated > 0 else math.prod(claims.values())
-    if volumes > 1 and max(met.values()) % volumes == 0:
+    most = max(met.values())
+    claimed = most // stated if stated > 0 else math.prod(claims.values())
+    per_volume = stated if stated > 0 else most // max(claimed, 1)
+    # a volume has a few slices: a writer whose numbers leave it fewer means something else
+    if claimed > 1 and claimed * per_volume == most and per_volume >= MIN_SLICES:
         raise GeometryError(
-            f"{max(met.values())} frames of {volumes} volumes without SliceVector, and no vector "
+            f"{most} frames of {claimed} volumes without SliceVector, and no vector "
             "that tells the volumes apart; which frame is which slice is unknown"
         )
     return tuple(slices)

@@ -172,6 +172,16 @@ def test_volumes_that_no_vector_tells_apart_are_refused(
         load(tmp_path, role="spect")
 
 
+@pytest.mark.parametrize(
+    "counts", [{"NumberOfSlices": 1}, {"NumberOfSlices": 13}, {"NumberOfTimeSlots": 28}]
+)
+def test_a_number_of_volumes_without_slices_is_not_meant(
+    tmp_path: Path, counts: dict[str, int]
+) -> None:
+    write_changed(tmp_path / "nm", drop("SliceVector"), **{"NumberOfSlices": None, **counts})
+    assert landmark_error_mm(load(tmp_path, role="spect")) < 0.1
+
+
 def test_the_place_of_a_detector_is_that_of_its_own_first_frame(tmp_path: Path) -> None:
     made, places = scan(), [Dataset(), Dataset(), Dataset()]  # of the third no frame is there
     for place, first in zip(places, made.first_pixels[[0, 2]], strict=False):

@@ -469,7 +469,9 @@ def header_rows(
                 file.write(json.dumps(rows[-1]) + "\n")
     names = [f.name for f in fields(PoseMeasures) if f.name != "best"]
     for row in rows:
-        measures = PoseMeasures(best=np.eye(4), **{name: row[name] for name in names})
+        measures = PoseMeasures(
+            best=np.eye(4), **{name: row[name] for name in names if name in row}
+        )
         checks = header_checks(measures, row["emission"])
         row["verdict"] = "pass" if all(check.passed for check in checks) else "review"
         row["better"] = next(check.value for check in checks if check.name == "better")

@@ -130,13 +130,19 @@ def test_the_record_makes_anew_what_the_network_saw(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start_mm", [CHEST_MM, ABDOMEN_MM])
-def test_sides_that_are_exchanged_in_a_body_are_told(tmp_path: Path, start_mm: float) -> None:
+@pytest.mark.parametrize(
+    ("axis", "told"),
+    [(1, "left and right"), (2, "front and back"), (3, "head and feet")],
+)
+def test_a_body_whose_sides_or_ends_are_exchanged_is_told(
+    tmp_path: Path, start_mm: float, axis: int, told: str
+) -> None:
     draw(tmp_path, *part(start_mm, 240.0))
     ct, pet = load(tmp_path / "ct", role="ct"), load(tmp_path / "pt", role="pet")
-    mirrored = MetaTensor(pet.as_tensor().flip(1), meta=pet.meta)
-    found = check_headers(ct, mirrored)
+    exchanged = MetaTensor(pet.as_tensor().flip(axis), meta=pet.meta)
+    found = check_headers(ct, exchanged)
     assert found.verdict == "review"
-    assert any("left and right may be exchanged" in reason for reason in found.reasons)
+    assert any(told in reason for reason in found.reasons), found.reasons
 
 
 def test_two_frames_of_a_body_are_refused_as_no_head(tmp_path: Path) -> None:

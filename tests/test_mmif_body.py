@@ -129,15 +129,19 @@ def test_the_record_makes_anew_what_the_network_saw(tmp_path: Path) -> None:
     assert 0.5 < float((weight == 1).float().mean()) < 1.0
 
 
-@pytest.mark.parametrize("start_mm", [CHEST_MM, ABDOMEN_MM])
 @pytest.mark.parametrize(
-    ("axis", "told"),
-    [(1, "left and right"), (2, "front and back"), (3, "head and feet")],
+    ("start_mm", "axis", "told"),
+    [
+        (CHEST_MM, 1, "left and right"),
+        (ABDOMEN_MM, 1, "left and right"),
+        (ABDOMEN_MM, 2, "front and back"),
+        (ABDOMEN_MM, 3, "head and feet"),
+    ],
 )
 def test_a_body_whose_sides_or_ends_are_exchanged_is_told(
     tmp_path: Path, start_mm: float, axis: int, told: str
 ) -> None:
-    draw(tmp_path, *part(start_mm, 240.0))
+    draw(tmp_path, *part(start_mm, 320.0))
     ct, pet = load(tmp_path / "ct", role="ct"), load(tmp_path / "pt", role="pet")
     exchanged = MetaTensor(pet.as_tensor().flip(axis), meta=pet.meta)
     found = check_headers(ct, exchanged)

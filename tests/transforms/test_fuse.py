@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmif.geometry import Grid
-from mmif.result import FUSED_KEY, STUDY_KEY, RegisteredSource, StudyRecord
+from mmif.result import FUSED_KEY, STUDY_KEY, Coverage, RegisteredSource, StudyRecord
 from mmif.transforms import fuse
 from mmif.transforms.colour import luminance
 from mmif.transforms.fuse import FuseSlicesd
@@ -36,7 +36,7 @@ def fused(
     **fusion: float,
 ) -> torch.Tensor:
     """RGB of two volumes (1, X, Y, Z), by the network `First` if none is given."""
-    whole = on_grid(torch.ones(1, *GRID.shape), GRID)
+    whole = Coverage.whole(GRID.shape)
     units = {"ct": on_grid(anatomy, GRID), "pet": on_grid(activity, GRID)}
     sources = {
         role: RegisteredSource(role, unit, unit, whole, np.ones(GRID.shape[2]), GRID.shape)

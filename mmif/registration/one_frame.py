@@ -60,8 +60,8 @@ away."""
 
 MOST_FLIPPED = 1.2
 """Drawn abdomens, legs and whole bodies upside down have 1.29 to 6.1, the sample's CT and SPECT
-1.6; as they are at most 1.03, where a PET ends within the CT 1.06. Chests upside down have 1.04 to
-1.23 (`benchmarks/body.py`)."""
+1.6; as they are at most 1.03, where a PET ends within the CT 1.06, and heads 0.38 to 0.82 (the true
+pairs of `registration.py headers`). Chests upside down have 1.04 to 1.23 (`benchmarks/body.py`)."""
 
 FLIP_SHIFTS_MM = (0.0, -40.0, 40.0, -80.0, 80.0)
 """Where the middle of a flipped scan may lie beside that of the body; chosen."""

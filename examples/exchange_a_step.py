@@ -33,9 +33,10 @@ def main() -> None:
     print(steps)
     data = steps({"ct": options.ct, "mri": options.mri})
 
-    inside = data["study"].sources["ct"].coverage == 1  # where both sources count in full
+    inside = data["study"].sources["ct"].coverage[...] == 1  # where both sources count in full
     mean = (data["ct"] + data["mri"]) / 2
-    print(f"fused is the mean: {torch.allclose(data['fused'][inside], mean[inside], atol=1e-6)}")
+    equal = torch.allclose(data["fused"][inside], mean[inside], atol=1e-6)
+    print(f"fused is the mean: {equal}, in {inside.float().mean():.0%} of the volume")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Each example runs as its own first lines say."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,9 @@ def test_a_step_is_exchanged(sample_data: Path) -> None:
     inputs = ["--ct", sample_data / "ct", "--mri", sample_data / "mri.nii.gz"]
     said = run("exchange_a_step.py", *inputs)
     assert "weights=['Mean']" in said
-    assert "fused is the mean: True" in said
+    share = re.search(r"fused is the mean: True, in (\d+)%", said)
+    assert share
+    assert int(share[1]) > 80
 
 
 def test_a_folder_is_trained_on(tmp_path: Path) -> None:

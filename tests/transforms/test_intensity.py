@@ -12,7 +12,7 @@ from scipy import ndimage
 from mmif.config import IntensityConfig
 from mmif.errors import ConfigError, InputError
 from mmif.geometry import Grid
-from mmif.result import STUDY_KEY, RegisteredSource, StudyRecord
+from mmif.result import STUDY_KEY, Coverage, RegisteredSource, StudyRecord
 from mmif.transforms.head import head_mask
 from mmif.transforms.intensity import (
     ChooseWindowsd,
@@ -231,7 +231,7 @@ def windows(
     """The windows of volumes (X, Y, Z) on one grid of cubes, with some noise."""
     shape = volumes["ct"].shape
     grid = Grid(shape, np.diag([step_mm, step_mm, step_mm, 1.0]))
-    whole = on_grid(torch.ones(1, *shape), grid)
+    whole = Coverage.whole(shape)
     sources = {}
     for role, values in volumes.items():
         noisy = values + np.random.default_rng(0).normal(0, 5, shape)

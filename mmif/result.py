@@ -61,12 +61,26 @@ class Window:
         return words
 
 
+class MadeWhereAsked:
+    """A volume (1, X, Y, Z) that is made where it is indexed; whole for ``np.asarray``."""
+
+    def __getitem__(self, key: Any) -> torch.Tensor:
+        raise NotImplementedError
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("a volume that is made where it is asked for cannot be shared")
+        return np.asarray(self[...].numpy(), dtype=dtype)
+
+
 @dataclass(frozen=True, eq=False)
-class Coverage:
+class Coverage(MadeWhereAsked):
     """How far a source counts at each voxel of the grid, 0..1: the least of its ``factors``.
 
-    Indexed as a volume (1, X, Y, Z) it makes what is asked for: all of it would take a quarter of a
-    gigabyte for a whole body, of which the factors of two untilted volumes take kilobytes.
+    All of it would take a quarter of a gigabyte for a whole body, of which the factors of two
+    untilted volumes take kilobytes.
 
     Attributes:
         factors: float32, each (1, X, Y, Z), or of length 1 where it does not change along an axis.
@@ -109,10 +123,8 @@ class Coverage:
 
 
 @dataclass(frozen=True, eq=False)
-class UnitVolume:
+class UnitVolume(MadeWhereAsked):
     """A source as the network saw it, 0..1: by its window, faded out where its coverage ends.
-
-    As a `Coverage` it makes what is asked for, where it is indexed as a volume (1, X, Y, Z).
 
     Attributes:
         values: (1, X, Y, Z), physical values.

@@ -225,6 +225,7 @@ def test_coverage_is_kept_as_what_changes_along_few_axes_and_made_where_it_is_as
     assert ((whole > 0) & (whole < 1)).any()
     assert torch.equal(weight[..., 3:9], whole[..., 3:9])
     assert torch.equal(weight.part(slice(3, 9))[...], whole[..., 3:9])
+    np.testing.assert_array_equal(np.asarray(weight, dtype=np.float64), whole)
     np.testing.assert_array_equal(weight.above(0.4), whole[0] > 0.4)
     assert torch.equal(weight.either(weight)[...], whole)
     assert weight.either(Coverage.whole(grid.shape))[...].min() == 1

@@ -186,14 +186,17 @@ def test_a_given_transform_that_is_12_mm_off_is_to_be_reviewed(
     assert "from the given transform matches better" in found.reasons[0]
 
 
-def test_two_frames_of_a_body_are_searched_where_that_is_accepted_and_judged_as_a_head_is(
+def test_two_frames_of_a_body_are_searched_where_that_is_accepted_and_never_pass(
     tmp_path: Path,
 ) -> None:
     draw(tmp_path, *part(ABDOMEN_MM, 200.0), frames=("1.2.3", "1.2.4"))
     accepted = {"accept_other_anatomy": True, "accept_registration": True}
     found = fused(tmp_path, **accepted).sources["pet"].registration
     assert found.alignment == "searched"
-    assert found.verdict != "pass"  # its limits are stricter than a coarse PET of a belly can meet
+    assert found.verdict != "pass"
+    assert "look like a head" in found.reasons[0]
+    assert "limits that were measured on heads" in found.reasons[0]
+    assert not found.of_heads
     assert np.linalg.norm(found.fixed_to_moving_lps[:3, 3]) < 8.0  # and it lies there already
 
 

@@ -47,6 +47,7 @@ class Registration:
             it, where it is largest; None where nothing was measured.
         alignment: where the transform is from: ``searched`` in the images, the ``headers`` of both
             volumes, or ``given``.
+        of_heads: False where the search was made of something else.
     """
 
     fixed_to_moving_lps: Matrix
@@ -58,3 +59,4 @@ class Registration:
     seconds: float
     error_farthest_mm: float | None = None
     alignment: Alignment = "searched"
+    of_heads: bool = True

@@ -130,14 +130,19 @@ def register(
             a common frame of reference), or no time left.
     """
     pair = prepare_pair(fixed, moving, config or RegistrationConfig(), device)
+    no_heads = why_no_heads(pair)
     if one_frame(fixed, moving):
-        return in_one_frame(pair)
-    if not accept_other_anatomy:
-        check_heads(pair)
+        return replace(in_one_frame(pair), of_heads=not no_heads)
+    if no_heads and not accept_other_anatomy:
+        raise RegistrationError(
+            f"{no_heads}; without a common frame of reference heads are searched alone: expected "
+            "one, --transform FILE, or --accept-other-anatomy"
+        )
     found = search_candidates(pair)
     refined = refine(pair.fixed, pair.moving, found.poses[0], pair.seed, pair.clock)
     measures = measure_pair(pair, refined, found)
-    return judge(pair, refined.pose, measures, METHOD)
+    result = judge(pair, refined.pose, measures, METHOD)
+    return of_other_anatomy(result, no_heads) if no_heads else result
 
 
 def prepare_pair(
@@ -159,19 +164,28 @@ def prepare_pair(
     return Pair(a, b, config.seed, clock, device)
 
 
-def check_heads(pair: Pair) -> None:
-    """Refuse a search of anything but heads.
-
-    Raises:
-        RegistrationError: one of the two does not look like a head; it says why.
-    """
+def why_no_heads(pair: Pair) -> str:
+    """Why one of the two does not look like a head; "" where both do."""
     for name, volume in (("fixed", pair.fixed), ("moving", pair.moving)):
         if why := why_no_head(volume):
-            raise RegistrationError(
-                f"the {name} volume does not look like a head: {why}; without a common frame of "
-                "reference heads are searched alone: expected one, --transform FILE, or "
-                "--accept-other-anatomy"
-            )
+            return f"the {name} volume does not look like a head: {why}"
+    return ""
+
+
+def of_other_anatomy(found: Registration, no_heads: str) -> Registration:
+    """``found`` of something that is no head: by limits that were measured on heads nothing passes.
+
+    Args:
+        found: what the search gave.
+        no_heads: why it is none.
+    """
+    said = f"{no_heads}; searched as accepted, with limits that were measured on heads"
+    return replace(
+        found,
+        verdict="review" if found.verdict == "pass" else found.verdict,
+        reasons=(said, *found.reasons),
+        of_heads=False,
+    )
 
 
 def one_frame(fixed: MetaTensor, moving: MetaTensor) -> bool:

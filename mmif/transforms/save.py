@@ -220,6 +220,7 @@ class SaveFusedd(Step):
             # of three sources the first: references beside it go without a place on the grid
             fixed_to_moving_lps=registrations[0].fixed_to_moving_lps,
             alignment=registrations[0].alignment,
+            of_heads=all(found.of_heads for found in registrations),
             kind=kind,
             description=f"mmif {kind} {names}" + " RGB" * (len(volume) == 3 and kind == "fused"),
             derivation=f"{names}: {methods}; trilinear resampling"

@@ -13,7 +13,7 @@ from mmif.geometry import apply, spacing_mm, world_ras_lps
 from mmif.io import load
 from mmif.io.source import Source
 from mmif.io.transform_files import read_transform
-from mmif.registration import register, rigid
+from mmif.registration import Registration, register, rigid
 from mmif.registration.anatomy import inside_skull, skull_cavity, why_no_head
 from mmif.registration.prepare import Kind, prepare
 from mmif.registration.verdict import limits_for
@@ -66,6 +66,13 @@ def test_what_is_no_head_is_refused_with_its_reason_or_accepted(
         register(chest, chest)
     with pytest.raises(SearchedError):
         register(chest, chest, accept_other_anatomy=True)
+
+
+def test_what_passes_of_other_anatomy_by_the_limits_of_heads_is_to_be_reviewed() -> None:
+    passed = Registration(np.eye(4), "pass", (), 0.5, "searched", (), 1.0)
+    found = rigid.of_other_anatomy(passed, "the fixed volume does not look like a head: wide")
+    assert (found.verdict, found.of_heads) == ("review", False)
+    assert found.reasons[0].startswith("the fixed volume does not look like a head: wide; searched")
 
 
 def stripped_rire(folder: Path, less_mm: float) -> tuple[MetaTensor, MetaTensor, np.ndarray]:

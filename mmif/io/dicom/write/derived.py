@@ -40,6 +40,7 @@ class DerivedSeries:
             know which of its slices contribute to which slice of the series; None: all do.
         alignment: where that transform is from: ``searched`` in the images, ``headers`` that were
             trusted, or ``given`` by the user.
+        of_heads: whether what was searched looked like heads.
         kind: ``fused`` values lie in 0..1; ``registered`` values are physical (HU, Bq/ml, counts).
         description: SeriesDescription.
         derivation: DerivationDescription, in words.
@@ -56,6 +57,7 @@ class DerivedSeries:
     others: tuple[Source, ...] = ()
     fixed_to_moving_lps: Matrix | None = None
     alignment: Alignment = "searched"
+    of_heads: bool = True
     kind: Kind = "fused"
     description: str = "mmif fused"
     derivation: str = "Rigid registration, resampling and image fusion"
@@ -74,8 +76,9 @@ class DerivedSeries:
 
     @property
     def body_part(self) -> dict[str, str]:
-        """BodyPartExamined where the reference does not say it: a search was made for heads."""
-        return {"BodyPartExamined": "HEAD"} if self.alignment == "searched" else {}
+        """BodyPartExamined where the reference does not say it: searched are heads, mostly."""
+        searched = self.alignment == "searched" and self.of_heads
+        return {"BodyPartExamined": "HEAD"} if searched else {}
 
     def uid(self, *parts: object) -> str:
         """The UID of a part of this series: the same recipe and parts give the same one."""

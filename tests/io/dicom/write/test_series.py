@@ -426,6 +426,29 @@ def test_values_that_break_their_representation_are_left_out(
     assert faults(tmp_path / "s" / "0001.dcm") == []
 
 
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ({}, "HEAD"),
+        ({"of_heads": False}, None),
+        ({"alignment": "given"}, None),
+        ({"alignment": "headers"}, None),
+    ],
+)
+def test_a_body_part_that_no_source_says_is_that_of_a_search_of_heads(
+    sources,
+    recipe: Recipe,
+    volume: Volume,
+    oblique: np.ndarray,
+    tmp_path: Path,
+    how: dict[str, object],
+    part: str | None,
+) -> None:
+    unsaid = sources.dicom("CT", BodyPartExamined=None)
+    write_dicom_series(volume(oblique), tmp_path / "s", recipe(unsaid, **how))
+    assert read(tmp_path / "s")[0].get("BodyPartExamined") == part
+
+
 def item(**values: object) -> Dataset:
     ds = Dataset()
     for keyword, value in values.items():
